@@ -91,18 +91,17 @@ def parse_time(text):
     match = DATE_TIME.fullmatch(text)
     if not match:
         raise ValueError("neither HH:MM:SS nor an ISO 8601 date-time")
-    year, _, month, day, hour, _, minute, second, fraction, utc, sign, off_h, off_m = match.groups()
+    year, _, month, day, hour, _, minute, second, fraction, z, sign, off_h, off_m = match.groups()
     moment = datetime.datetime(
         *map(int, (year, month, day, hour, minute, second or 0, (fraction or "0").ljust(6, "0")))
     )
     try:
-        if utc:
-            return moment.replace(tzinfo=datetime.timezone.utc)
-        if not sign:
-            return moment.astimezone()
-        offset = datetime.timedelta(hours=int(off_h), minutes=int(off_m or 0))
+        if not z and not sign:  # not moment.astimezone(), which reads the gap of a clock change otherwise
+            utc = datetime.timezone.utc
+            return datetime.datetime.fromtimestamp(moment.timestamp(), utc).astimezone()
+        offset = datetime.timedelta(hours=int(off_h or 0), minutes=int(off_m or 0))
         moment = moment.replace(tzinfo=datetime.timezone(-offset if sign == "-" else offset))
-        moment.timestamp()
+        time.localtime(moment.timestamp())
         return moment
     except (OverflowError, OSError):
         raise ValueError("outside the years that this system's clock knows") from None
@@ -727,7 +726,7 @@ class Scheduler:
         self.places.release()  # the arming thread may wait for one, and shall see the signal
         in_flight = sum(not call.ended for _, call in self.in_flight)
         if in_flight:
-            warn("stopping when %s answered or timed out; once more ends them" % calls(in_flight))
+            warn("stopping when %s answered or timed out; once more ends them" % how_many(in_flight))
 
     def arm_groups(self):
         """Arm one group after another, each as soon as it is handed over."""
@@ -840,7 +839,7 @@ def memory():
 # ------------------------------------------------------------------------------ log
 
 CALLED, FAILED = "Successfully called", "Failed to call"
-MISSED, CANCELLED = "Missed calling", "Cancelled calling"
+MISSED, CANCELLED = "Missed call to", "Cancelled call to"
 
 
 def log_line(what, url, stamp, due, words=""):
@@ -1034,10 +1033,11 @@ class Reporter:
         if self.next_due is not None:
             left = max(0, math.ceil(self.next_due - self.timefunc()))
             wait = datetime.timedelta(seconds=left)
-            text = "next %s, in %s | %s" % (local(self.next_due), wait, text)
+            text = "next %s, in %s | %s" % (local(int(self.next_due)), wait, text)
         elif to_go:
             text = "waiting for answers | " + text
-        return text[: shutil.get_terminal_size().columns - 1]
+        columns = shutil.get_terminal_size().columns or 80  # 0 where a terminal does not know
+        return text[: columns - 1]
 
 
 STOP = object()  # the last event of a Reporter
@@ -1175,7 +1175,7 @@ def seconds(name, value):
     return value
 
 
-def calls(count):
+def how_many(count):
     return "1 call" if count == 1 else "%d calls" % count
 
 
@@ -1259,7 +1259,7 @@ def main(argv=None):
         if arguments.dry_run:
             check_url(settings.url)
             check_curl(settings.curl_options)
-            say(sys.stdout, "".join("%s  %s\n" % (local(due), calls(n)) for due, n in groups))
+            say(sys.stdout, "".join("%s  %s\n" % (local(due), how_many(n)) for due, n in groups))
             return 0
         if arguments.url and secrets_of(arguments.url):
             warn("other users can see a password given with --url: set API_URL in config.py")

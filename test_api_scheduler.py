@@ -1,0 +1,1463 @@
+"""Tests of api_scheduler.py:  python -m unittest
+
+Needs Python and curl, as the script does; no network, no root, no packages. Decisions about
+time are tested with a pretend clock; what only real processes show (arming, signals,
+descriptors, the terminal) with the real script, real curl and a server on this machine.
+"""
+
+import contextlib
+import datetime
+import errno
+import http.server
+import io
+import os
+import re
+import select
+import shutil
+import signal
+import socketserver
+import ssl
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import unittest
+from unittest import mock
+
+import api_scheduler
+from api_scheduler import SetupError
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CURL = shutil.which("curl")
+POSIX = os.name == "posix"
+PATIENCE = 30  # seconds until a test gives up waiting; nothing takes this long when it works
+SOON = 0.6  # seconds in which the script is surely up; a slow machine gets more
+STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+
+
+# ------------------------------------------------------------------- what tests are made of
+
+
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    """An HTTP server on this machine that remembers when it was asked for what."""
+
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, certificate=None):
+        self.requests = []  # (time, method, path, headers, body)
+        self.news = threading.Condition()
+        self.release = threading.Event()  # until then /slow does not answer
+        super().__init__(("127.0.0.1", 0), Handler)
+        scheme = "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+            scheme = "https"
+        self.url = "%s://127.0.0.1:%d" % (scheme, self.server_port)
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *exc_info):
+        self.release.set()
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request, client_address):
+        pass  # a curl that was killed, or that did not trust the certificate
+
+    def wait_for(self, count):
+        """Return the first `count` requests, as soon as they have come."""
+        with self.news:
+            if not self.news.wait_for(lambda: len(self.requests) >= count, PATIENCE):
+                raise AssertionError("%d requests, not %d" % (len(self.requests), count))
+            return self.requests[:count]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        with self.server.news:
+            self.server.requests.append(
+                (time.time(), self.command, self.path, self.headers, body)
+            )
+            self.server.news.notify_all()
+        status, location = 200, None
+        if self.path.startswith("/status/"):
+            status = int(self.path[8:])
+        elif self.path == "/redirect":
+            status, location = 302, "/arrived"
+        elif self.path == "/redirect-to-file":
+            status, location = 302, "file:///etc/hostname"
+        elif self.path == "/slow":
+            self.server.release.wait(PATIENCE)
+        self.send_response(status)
+        if location:
+            self.send_header("Location", location)
+        content = bytes(1 << 20) if self.path == "/large" else b"ok"
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_HEAD = answer
+
+    def log_message(self, *args):
+        pass
+
+
+class Folder(unittest.TestCase):
+    """A test with a folder of its own, in which the script lies with a config.py."""
+
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.script = self.path("api_scheduler.py")
+        shutil.copy(os.path.join(HERE, "api_scheduler.py"), self.script)
+        self.environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not re.match(r"(?i).*_proxy$|CURL|SSL_CERT|XDG|NO_COLOR|PYTHON|TERM$", name)
+        }
+        self.environ.update(HOME=self.folder, PYTHONDONTWRITEBYTECODE="1", TERM="xterm")
+
+    def path(self, *names):
+        return os.path.join(self.folder, *names)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(name)
+
+    def config(self, url, **settings):
+        settings = dict({"API_URL": url, "LOG_FILE": "test.log"}, **settings)
+        self.write("config.py", "".join("%s = %r\n" % item for item in settings.items()))
+
+    def log(self, name="test.log"):
+        """Return the lines of the log, none if there is no log."""
+        if not os.path.exists(self.path(name)):
+            return []
+        with open(self.path(name), encoding="utf-8") as file:
+            return file.read().splitlines()
+
+    def command(self, *arguments):
+        return [sys.executable, self.script] + list(arguments)
+
+    def start(self, *arguments, **options):
+        """Start the script; it is gone when the test ends."""
+        streams = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+        settings = dict(streams, env=self.environ, cwd=self.folder, stdin=subprocess.DEVNULL)
+        settings.update(options)
+        program = subprocess.Popen(
+            self.command(*arguments), universal_newlines=True, **settings
+        )
+        self.addCleanup(end, program)
+        return program
+
+    def run_script(self, *arguments, **options):
+        """Run the script to its end; return its exit status, standard output and error."""
+        program = self.start(*arguments, **options)
+        out, err = program.communicate(timeout=PATIENCE)
+        self.assertNotIn("Traceback", err or "")
+        return program.returncode, out, err
+
+    def spy_on_curl(self):
+        """Have each armed curl announced; return a function that waits for the next ones.
+
+        The function returns their process ids. They are real: a shell becomes curl.
+        """
+        os.mkfifo(self.path("armed"))
+        announced = os.open(self.path("armed"), os.O_RDWR)
+        self.addCleanup(os.close, announced)
+        os.mkdir(self.path("bin"))
+        self.write(
+            "bin/curl",
+            '#!/bin/sh\ncase "$*" in *--no-silent*|--version) ;; *) echo $$ >"%s" ;; esac\n'
+            'exec "%s" "$@"\n' % (self.path("armed"), CURL),
+        )
+        os.chmod(self.path("bin", "curl"), 0o755)
+        self.environ["PATH"] = self.path("bin") + os.pathsep + self.environ["PATH"]
+
+        def next_ones(count):
+            lines = b""
+            while lines.count(b"\n") < count:
+                if not select.select([announced], [], [], PATIENCE)[0]:
+                    raise AssertionError("no curl was armed")
+                lines += os.read(announced, 1)
+            return [int(line) for line in lines.split()]
+
+        return next_ones
+
+
+def end(program):
+    if program.poll() is None:
+        program.kill()
+    program.wait()
+    for stream in (program.stdout, program.stderr):
+        if stream:
+            stream.close()
+
+
+def setUpModule():
+    """See how long the script takes to start here, so that no time is past before it is up."""
+    global SOON
+    began = time.monotonic()
+    command = [sys.executable, os.path.join(HERE, "api_scheduler.py"), "--version"]
+    subprocess.check_call(command, stdout=subprocess.DEVNULL)
+    SOON = max(SOON, 4 * (time.monotonic() - began))
+
+
+def soon(after=0.0):
+    """Return an ISO 8601 date-time as soon as the script can be up, or that many seconds after."""
+    moment = datetime.datetime.fromtimestamp(time.time() + SOON + after, datetime.timezone.utc)
+    return moment.isoformat()
+
+
+def instant(text):
+    return api_scheduler.parse_time(text).timestamp()
+
+
+def gone(pid):
+    """Wait for a process to end; it may stay behind as a zombie that nobody collects."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+            with open("/proc/%d/stat" % pid) as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return True
+        except OSError as error:
+            if error.errno != errno.ENOENT or os.path.isdir("/proc/self"):
+                return True
+        time.sleep(0.01)  # there is no event for the end of somebody else's child
+    return False
+
+
+@contextlib.contextmanager
+def zone(name):
+    """Set the local time zone, as a POSIX zone string."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TZ"]
+        else:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+NEW_YORK = "EST5EDT,M3.2.0,M11.1.0"  # 2026: clocks go forward on 8 March, back on 1 November
+
+
+def at(text):
+    """Return the seconds since the epoch of a local date and time, written as in the log."""
+    return datetime.datetime.strptime(text, "%Y-%m-%d %H:%M:%S").timestamp()
+
+
+# ---------------------------------------------------------------------------------- parse
+
+
+class Parse(unittest.TestCase):
+    def test_times_of_day_become_times(self):
+        self.assertEqual(
+            api_scheduler.parse_timestamps("12:30:00, 14:15:30,9:05:59"),
+            [datetime.time(12, 30), datetime.time(14, 15, 30), datetime.time(9, 5, 59)],
+        )
+
+    def test_a_list_of_strings_is_taken_too(self):
+        self.assertEqual(
+            api_scheduler.parse_timestamps(["00:00:00", "23:59:59, 00:00:00"]),
+            [datetime.time(0, 0), datetime.time(23, 59, 59), datetime.time(0, 0)],
+        )
+
+    def test_iso_date_times_become_aware_datetimes(self):
+        utc = datetime.timezone.utc
+        half_past_two = datetime.datetime(2026, 8, 1, 14, 30, tzinfo=utc)
+        for text in (
+            "2026-08-01T14:30:00Z",
+            "2026-08-01t14:30z",
+            "2026-08-01 14:30:00+00:00",
+            "2026-08-01T20:00:00+05:30",
+            "2026-08-01T20:00:00+0530",
+            "2026-08-01T11:30:00-03",
+            "20260801T143000Z",
+        ):
+            with self.subTest(text):
+                (moment,) = api_scheduler.parse_timestamps(text)
+                self.assertEqual(moment, half_past_two)
+                self.assertIsNotNone(moment.tzinfo)
+        (moment,) = api_scheduler.parse_timestamps("2026-08-01T14:30:00.25Z")
+        self.assertEqual(moment - half_past_two, datetime.timedelta(seconds=0.25))
+
+    @unittest.skipUnless(hasattr(time, "tzset"), "the zone cannot be set here")
+    def test_an_iso_date_time_without_offset_is_local(self):
+        with zone(NEW_YORK):
+            (moment,) = api_scheduler.parse_timestamps("2026-08-01T14:30:00")
+        self.assertEqual(moment.utcoffset(), datetime.timedelta(hours=-4))
+
+    def test_what_is_no_time_is_left_out_with_a_warning_that_names_it(self):
+        for bad in (
+            "25:00:00", "12:60:00", "12:00:60", "12:30", "noon", "12:30:00Z", "-1:00:00",
+            "2026-02-30T00:00:00Z", "2026-08-01", "2026-08-01T14:30:00+25:00",
+            "12:30:00\n13:00:00", "\u0661\u0662:30:00",
+        ):  # fmt: skip
+            with self.subTest(bad):
+                stderr = io.StringIO()
+                with contextlib.redirect_stderr(stderr):
+                    times = api_scheduler.parse_timestamps("12:30:00," + bad)
+                self.assertEqual(times, [datetime.time(12, 30)])
+                self.assertIn("Skipped '%s' (" % bad.replace("\n", "\\n"), stderr.getvalue())
+
+    def test_suppress_print_suppresses_the_warning(self):
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            self.assertEqual(api_scheduler.parse_timestamps("noon", suppress_print=True), [])
+        self.assertEqual(stderr.getvalue(), "")
+
+    def test_empty_entries_are_passed_over(self):
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            self.assertEqual(len(api_scheduler.parse_timestamps(" ,12:30:00,, ")), 1)
+        self.assertEqual(stderr.getvalue(), "")
+
+    def test_identical_times_are_grouped(self):
+        noon, one = datetime.time(12), datetime.time(13)
+        self.assertEqual(
+            api_scheduler.group_by_time([noon, one, noon]), {noon: [noon, noon], one: [one]}
+        )
+
+
+# ----------------------------------------------------------------------------------- plan
+
+
+@unittest.skipUnless(hasattr(time, "tzset"), "the zone cannot be set here")
+class Plan(unittest.TestCase):
+    def due(self, text, now, today=False):
+        when = api_scheduler.parse_time(text)
+        return api_scheduler.local(api_scheduler.due_time(when, now, today))
+
+    def test_a_time_of_day_is_due_at_its_next_occurrence(self):
+        with zone(NEW_YORK):
+            now = at("2026-11-22 12:30:00") + 0.9
+            for text, due in (
+                ("12:30:01", "2026-11-22 12:30:01"),
+                ("23:59:59", "2026-11-22 23:59:59"),
+                ("12:30:00", "2026-11-22 12:30:00"),  # this second is not over yet
+                ("12:29:59", "2026-11-23 12:29:59"),
+                ("00:00:00", "2026-11-23 00:00:00"),
+            ):
+                with self.subTest(text):
+                    self.assertEqual(self.due(text, now), due)
+
+    def test_today_refuses_what_has_passed(self):
+        with zone(NEW_YORK):
+            now = at("2026-12-31 12:30:00")
+            self.assertEqual(self.due("12:30:00", now, True), "2026-12-31 12:30:00")
+            with self.assertRaisesRegex(ValueError, "passed today"):
+                self.due("12:29:59", now, True)
+
+    def test_an_iso_date_time_in_the_past_is_refused(self):
+        now = instant("2026-08-01T14:30:00.5Z")
+        self.assertEqual(api_scheduler.due_time(api_scheduler.parse_time("2026-08-01T14:30:00Z"), now), now - 0.5)
+        with self.assertRaisesRegex(ValueError, "passed"):
+            api_scheduler.due_time(api_scheduler.parse_time("2026-08-01T14:29:59Z"), now)
+
+    def test_in_the_gap_the_offset_before_it_counts(self):
+        with zone(NEW_YORK):  # 02:00 to 03:00 does not exist on 8 March
+            self.assertEqual(self.due("02:30:00", at("2026-03-08 00:00:00")), "2026-03-08 03:30:00")
+            self.assertEqual(self.due("02:30:00", at("2026-03-08 03:10:00")), "2026-03-08 03:30:00")
+            self.assertEqual(self.due("02:30:00", at("2026-03-07 12:00:00")), "2026-03-08 03:30:00")
+            self.assertEqual(instant("2026-03-08T02:30:00"), instant("2026-03-08T03:30:00-04:00"))
+
+    def test_in_the_fold_the_first_one_counts(self):
+        with zone(NEW_YORK):  # 01:00 to 02:00 comes twice on 1 November
+            first = instant("2026-11-01T01:30:00-04:00")
+            half_past_one = datetime.time(1, 30)
+            self.assertEqual(api_scheduler.due_time(half_past_one, at("2026-11-01 00:00:00")), first)
+            self.assertEqual(instant("2026-11-01T01:30:00"), first)
+            between = instant("2026-11-01T01:10:00-05:00")  # the first has passed
+            self.assertEqual(
+                api_scheduler.due_time(half_past_one, between), at("2026-11-02 01:30:00")
+            )
+
+    def test_a_day_with_a_clock_change_is_not_24_hours_long(self):
+        with zone(NEW_YORK):
+            noon = at("2026-03-07 12:00:00")
+            self.assertEqual(api_scheduler.due_time(datetime.time(11), noon) - noon, 22 * 3600)
+
+    def test_groups_come_in_order_of_time_and_the_same_instant_is_one_group(self):
+        with zone("UTC0"):
+            groups, skipped = api_scheduler.plan(
+                ["14:00:00,12:30:00", "noon", "2026-11-22T14:30:00+02:00,12:30:00"],
+                at("2026-11-22 10:00:00"),
+            )
+            self.assertEqual(
+                groups, [(at("2026-11-22 12:30:00"), 3), (at("2026-11-22 14:00:00"), 1)]
+            )
+            self.assertEqual([text for text, _ in skipped], ["noon"])
+
+    def test_arming_leaves_room_for_every_group_behind(self):
+        cost, margin = api_scheduler.ARM_SECONDS_PER_CALL, api_scheduler.ARM_MARGIN
+        small, large = api_scheduler.arming_times([(1000, 1), (1001, 500)])
+        self.assertAlmostEqual(large, 1001 - margin - 500 * cost)
+        self.assertAlmostEqual(small, large - cost)
+        self.assertEqual(api_scheduler.arming_times([(1000, 10 ** 6)]), [1000 - api_scheduler.ARM_EARLIEST])
+
+
+# ----------------------------------------------------------------------------------- wait
+
+
+class PretendClock:
+    """A wall clock that moves only when told, or when somebody sleeps by it."""
+
+    def __init__(self, now=1000000.0):
+        self.now = now
+        self.reads = 0
+        self.sleeps = []
+
+    def __call__(self):
+        self.reads += 1
+        return self.now
+
+    def sleep(self, seconds):
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+class Wait(unittest.TestCase):
+    def test_it_ends_when_the_time_has_come_and_not_before(self):
+        clock = PretendClock()
+        self.assertTrue(api_scheduler.wait_until(clock.now + 86400.25, clock, clock.sleep))
+        self.assertEqual(clock.now, 1000000 + 86400.25)
+        self.assertLessEqual(max(clock.sleeps), 1)
+
+    def test_a_sleep_that_ends_early_is_followed_by_another(self):
+        clock = PretendClock()
+        due = clock.now + 1
+        api_scheduler.wait_until(due, clock, lambda seconds: clock.sleep(seconds * 0.9 + 1e-6))
+        self.assertGreaterEqual(clock.now, due)
+
+    def test_a_clock_set_back_makes_it_no_earlier(self):
+        clock = PretendClock()
+        due = clock.now + 10
+
+        def sleep(seconds):
+            clock.sleep(seconds)
+            if len(clock.sleeps) == 5:
+                clock.now -= 3600
+
+        api_scheduler.wait_until(due, clock, sleep)
+        self.assertEqual(clock.now, due)
+        self.assertGreater(sum(clock.sleeps), 3600)
+
+    def test_a_clock_set_forward_or_a_suspended_machine_is_noticed_within_a_second(self):
+        clock = PretendClock()
+        due = clock.now + 7200
+
+        def sleep(seconds):
+            clock.sleep(seconds)
+            if len(clock.sleeps) == 5:
+                clock.now += 7200
+
+        api_scheduler.wait_until(due, clock, sleep)
+        self.assertEqual(len(clock.sleeps), 5)
+
+    def test_it_takes_times_of_day_and_date_times(self):
+        for when in (datetime.datetime.fromtimestamp(1000060), datetime.datetime.fromtimestamp(1000060).time()):
+            clock = PretendClock()
+            api_scheduler.wait_until(when, clock, clock.sleep)
+            self.assertEqual(clock.now, 1000060)
+
+    def test_it_ends_at_once_when_stopped(self):
+        self.assertFalse(api_scheduler.wait_until(time.time() + 3600, stopped=lambda: True))
+
+    def test_a_year_of_hours_each_on_time(self):
+        clock = PretendClock()
+        groups = [(clock.now + 3600 * hour, 1) for hour in range(1, 8761)]
+        fired = []
+
+        class PretendCall:
+            def __init__(self, group):
+                self.group = group
+                self.ended = True
+
+            def fire(self, config, now):
+                fired.append((self.group.due, now))
+                reporter.report(api_scheduler.CALLED, self.group.due)
+                return True
+
+        def arm(group):
+            with group.lock:
+                group.armed.append(PretendCall(group))
+
+        log = mock.Mock(unwritten=[])
+        reporter = api_scheduler.Reporter(log, "http://localhost/", len(groups), clock)
+        reporter.show = lambda *args: None
+        reporter.thread.start()
+        settings = api_scheduler.Settings("http://localhost/", "", 30, 60, [])
+        scheduler = api_scheduler.Scheduler(groups, settings, CURL, reporter, clock)
+        self.addCleanup(scheduler.close)
+        scheduler.to_arm.put = arm  # at once, in place of the arming thread
+        scheduler.nap = clock.sleep
+        with mock.patch.object(api_scheduler, "LONGEST_SLEEP", 10 ** 9):
+            scheduler.run()
+        reporter.close()
+        self.assertEqual([due for due, _ in fired], [due for due, _ in groups])
+        self.assertTrue(all(now == due for due, now in fired))
+
+
+class Steps(Folder):
+    """A real curl, armed and fired by a clock that the test sets."""
+
+    def setUp(self):
+        super().setUp()
+        self.clock = PretendClock(now=float(int(time.time())))
+        self.server = Server().__enter__()
+        self.addCleanup(self.server.__exit__)
+        self.armed = self.spy_on_curl()
+
+    def begin(self, *groups, armed=None):
+        """Start a scheduler for ``(seconds from now, calls)``; return the pids of armed curls."""
+        groups = [(self.clock.now + after, count) for after, count in groups]
+        settings = api_scheduler.Settings(self.server.url, self.path("test.log"), 30, 60, [])
+        self.reporter = api_scheduler.Reporter(
+            api_scheduler.Log(settings.log_file), settings.url, sum(n for _, n in groups), self.clock
+        )
+        self.reporter.show = lambda *args: None
+        self.reporter.thread.start()
+        self.scheduler = api_scheduler.Scheduler(
+            groups, settings, self.path("bin", "curl"), self.reporter, self.clock
+        )
+        self.reporter.when_done = self.scheduler.wake
+        self.thread = threading.Thread(target=self.scheduler.run, daemon=True)
+        self.thread.start()
+        return self.armed(sum(n for _, n in groups) if armed is None else armed)
+
+    def set_clock(self, now):
+        """Set the clock, and wait until the scheduler has read it several times."""
+        self.clock.now = now
+        reads = self.clock.reads
+        deadline = time.monotonic() + PATIENCE
+        while self.clock.reads < reads + 5 and self.thread.is_alive():
+            self.scheduler.wake()
+            self.assertLess(time.monotonic(), deadline)
+
+    def finish(self):
+        """Wait for the end; return the log."""
+        self.thread.join(PATIENCE)
+        self.assertFalse(self.thread.is_alive())
+        self.reporter.close()
+        self.scheduler.close()
+        return self.log()
+
+    def test_not_a_millisecond_early_and_then_at_once(self):
+        self.begin((1, 3))
+        due = self.clock.now + 1
+        self.set_clock(due - 0.001)
+        self.assertEqual(self.server.requests, [])
+        self.set_clock(due)
+        self.server.wait_for(3)
+        log = self.finish()
+        line = "%s: Successfully called API at %s" % (api_scheduler.local(due), self.server.url)
+        self.assertEqual(log, [line] * 3)
+        self.assertEqual(len(self.server.requests), 3)
+
+    def test_a_clock_set_back_while_armed_calls_nothing(self):
+        self.begin((1, 2))
+        due = self.clock.now + 1
+        self.set_clock(due - 3600)
+        self.assertEqual(self.server.requests, [])
+        self.set_clock(due)
+        self.assertEqual(len(self.finish()), 2)
+
+    def test_late_within_the_grace_time_is_called(self):
+        self.begin((1, 1))
+        self.set_clock(self.clock.now + 1 + 60)
+        self.server.wait_for(1)
+        self.assertRegex(self.finish()[0], "Successfully called")
+
+    def test_later_than_the_grace_time_is_missed_and_not_called(self):
+        (pid, other) = self.begin((1, 2))
+        due = self.clock.now + 1
+        self.set_clock(due + 60.001)
+        log = self.finish()
+        line = "%s: Missed call to API at %s (due %s)"
+        line %= api_scheduler.local(due + 60), self.server.url, api_scheduler.local(due)
+        self.assertEqual(log, [line] * 2)
+        self.assertEqual(self.server.requests, [])
+        self.assertTrue(gone(pid) and gone(other))
+
+    def test_after_a_suspend_what_is_long_past_is_missed_and_the_rest_called(self):
+        now = self.clock.now
+        self.begin((1, 1), (100, 2), (500, 1), armed=1)
+        self.set_clock(now + 505)
+        log = self.finish()
+        self.assertEqual(["Missed" in line for line in log], [True] * 3 + [False])
+        self.assertEqual(len(self.server.requests), 1)
+
+    def test_an_armed_curl_that_dies_is_replaced_and_the_call_made_once(self):
+        (pid,) = self.begin((1, 1))
+        os.kill(pid, signal.SIGKILL)
+        self.armed(1)
+        self.set_clock(self.clock.now + 1)
+        self.assertRegex(self.finish()[0], "Successfully called")
+        self.assertEqual(len(self.server.requests), 1)
+
+    def test_a_second_armed_curl_that_dies_is_a_failed_call(self):
+        os.kill(*self.begin((1, 1)), signal.SIGKILL)
+        (pid,) = self.armed(1)
+        os.kill(pid, signal.SIGKILL)
+        self.assertTrue(gone(pid))
+        self.set_clock(self.clock.now + 1)
+        (line,) = self.finish()
+        self.assertRegex(line, r"Failed to call .* \(not called, curl ended .* exit code -9: ")
+        self.assertEqual(self.server.requests, [])
+
+    def test_when_curl_cannot_be_started_it_is_tried_until_there_is_room(self):
+        arm, refusals = api_scheduler.Call.arm, [errno.EAGAIN, errno.ENOMEM, errno.EMFILE]
+
+        def refuse(call, command, stdout):
+            if refusals:
+                raise OSError(refusals[0], os.strerror(refusals.pop(0)))
+            arm(call, command, stdout)
+
+        with mock.patch.object(api_scheduler.Call, "arm", refuse):
+            with mock.patch.object(api_scheduler, "RETRY_START", 0.001):
+                self.begin((1, 2))
+        self.set_clock(self.clock.now + 1)
+        self.assertEqual(len(self.finish()), 2)
+        self.assertEqual(len(self.server.requests), 2)
+
+    def test_when_no_thread_can_be_started_no_call_is_lost_or_made_twice(self):
+        start, refusals = api_scheduler.start_thread, [RuntimeError("can't start new thread")] * 2
+
+        def refuse(target, *args):
+            if target.__name__ == "await_end" and refusals:
+                raise refusals.pop()
+            start(target, *args)
+
+        with mock.patch.object(api_scheduler, "start_thread", refuse):
+            with mock.patch.object(api_scheduler, "RETRY_START", 0.001):
+                self.begin((1, 2), armed=2)
+        self.set_clock(self.clock.now + 1)
+        self.assertEqual(len(self.finish()), 2)
+        self.assertEqual(len(self.server.requests), 2)
+
+    def test_when_curl_cannot_be_started_in_time_the_call_is_missed_and_says_why(self):
+        tried = threading.Event()
+
+        def refuse(call, command, stdout):
+            tried.set()
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+        with mock.patch.object(api_scheduler.Call, "arm", refuse):
+            with mock.patch.object(api_scheduler, "RETRY_START", 0.001):
+                self.begin((1, 1), armed=0)
+                self.assertTrue(tried.wait(PATIENCE))
+                self.set_clock(self.clock.now + 100)
+                (line,) = self.finish()
+        self.assertRegex(line, r"Missed .*could not be started: Resource temporarily unavailable")
+
+    def test_with_few_places_the_calls_are_made_as_places_free_up(self):
+        with mock.patch.object(api_scheduler, "places", lambda: 2):
+            self.begin((1, 7), armed=2)
+        self.set_clock(self.clock.now + 1)
+        self.assertEqual(len(self.finish()), 7)
+        self.assertEqual(len(self.server.requests), 7)
+
+    def test_a_curl_that_outlives_its_time_limit_is_killed_and_logged(self):
+        with mock.patch.object(api_scheduler, "KILL_AFTER", 0.1 - 30):
+            (pid,) = self.begin((1, 1))
+        os.kill(pid, signal.SIGSTOP)  # so that --max-time does not end it
+        self.set_clock(self.clock.now + 1)
+        (line,) = self.finish()
+        self.assertRegex(line, r"Failed to call .* \(exit code -9: killed, no end after 0.1 s\)")
+
+
+# ----------------------------------------------------------------------------------- call
+
+
+class Url(unittest.TestCase):
+    def test_what_curl_would_call_is_accepted(self):
+        for url in (
+            "http://h", "https://h:8080/a?b=c&d={e}#f", "HTTP://[::1]:80/", "http://me:p%40ss@h/",
+            'http://h/"quoted\\', "http://b\u00fccher.example/",
+        ):  # fmt: skip
+            with self.subTest(url):
+                api_scheduler.check_url(url)
+
+    def test_what_is_no_http_url_is_refused(self):
+        for url in (
+            None, "", 5, "example.org", "ftp://h/", "file:///etc/passwd", "http://", "http:///x",
+            "http://h/a b", "http://h/\n", 'http://h/\noutput = "x"', "http://h/\x00", "http://h/\x7f",
+            "http://h/\u2028", "http://h:port/", "http://h/" + "x" * 8000, "http://h/\udc80",
+        ):  # fmt: skip
+            with self.subTest(url):
+                with self.assertRaises(SetupError):
+                    api_scheduler.check_url(url)
+
+    def test_a_password_that_breaks_the_url_is_not_repeated(self):
+        for url in ("http://me:sec/ret@h/", "http://me:sec#ret@h/", "http://me:sec ret@h/"):
+            with self.assertRaises(SetupError) as caught:
+                api_scheduler.check_url(url)
+            self.assertNotIn("sec", str(caught.exception))
+
+    def test_a_password_is_hidden_and_nothing_else(self):
+        for url, shown in (
+            ("http://me:secret@h:80/p?q=1", "http://me:***@h:80/p?q=1"),
+            ("http://me:se@cr:et@h/", "http://me:***@h/"),
+            ("http://:secret@h/", "http://:***@h/"),
+            ("http://me@h/", "http://me@h/"),
+            ("https://h/p:q@r", "https://h/p:q@r"),
+        ):
+            with self.subTest(url):
+                self.assertEqual(api_scheduler.without_password(url), shown)
+
+    def test_options_are_found_among_values(self):
+        self.assertEqual(
+            api_scheduler.option_names(["-sXPOST", "-d", "-k", "--max-time", "5", "-H", "-m"]),
+            {"-s", "-X", "-d", "--max-time", "-H"},
+        )
+
+
+class Calls(Folder):
+    """The script against a real server, with real curls."""
+
+    def setUp(self):
+        super().setUp()
+        self.server = Server().__enter__()
+        self.addCleanup(self.server.__exit__)
+
+    def call(self, path="/", *arguments):
+        """Call `path` once; return exit status and what was logged."""
+        self.write("test.log", "")
+        self.config(self.server.url + path)
+        status, out, err = self.run_script(soon(), *arguments)
+        self.assertEqual(out.splitlines(), self.log(), err)
+        return status, self.log()
+
+    def test_a_call_is_made_at_its_time_and_its_line_is_to_the_letter(self):
+        self.config(self.server.url)
+        due = datetime.datetime.now() + datetime.timedelta(seconds=1.5)
+        status, out, err = self.run_script(due.strftime("%H:%M:%S"))
+        line = "%s: Successfully called API at %s\n" % (due.strftime("%Y-%m-%d %H:%M:%S"), self.server.url)
+        self.assertEqual((status, out, err), (0, line, ""))
+        self.assertEqual("\n".join(self.log()) + "\n", line)
+        ((arrived, method, path, _, _),) = self.server.requests
+        self.assertGreaterEqual(arrived, due.replace(microsecond=0).timestamp())
+        self.assertEqual((method, path), ("GET", "/"))
+
+    def test_status_400_and_above_is_a_failure(self):
+        for code in (400, 404, 500):
+            status, log = self.call("/status/%d" % code)
+            self.assertEqual(status, 1)
+            self.assertRegex(
+                log[-1],
+                r"^%s: Failed to call API at http://127.0.0.1:\d+/status/%d "
+                r"\(exit code 22: .*%d.*\)$" % (STAMP, code, code),
+            )
+
+    def test_a_dead_server_is_a_failure_in_curls_own_words(self):
+        self.server.server_close()
+        status, log = self.call()
+        self.assertEqual(status, 1)
+        self.assertRegex(log[0], r"^%s: Failed to call API at \S+ \(exit code 7: .*[Cc]onnect.*\)$" % STAMP)
+
+    def test_redirects_are_followed_but_not_to_a_file(self):
+        self.assertEqual(self.call("/redirect")[0], 0)
+        self.assertEqual([request[2] for request in self.server.requests], ["/redirect", "/arrived"])
+        status, log = self.call("/redirect-to-file")
+        self.assertEqual(status, 1)
+        self.assertRegex(log[-1], r"\(exit code 1: .*file.*\)")
+
+    def test_brackets_in_the_url_are_one_call(self):
+        self.assertEqual(self.call("/[1-3]/{a,b}")[0], 0)
+        self.assertEqual([request[2] for request in self.server.requests], ["/[1-3]/{a,b}"])
+
+    def test_quotes_and_backslashes_reach_the_server_as_they_are(self):
+        self.call('/"\\n\\"')
+        self.assertEqual(self.server.requests[0][2], '/"\\n\\"')
+
+    def test_the_url_cannot_break_out_of_the_config_line(self):
+        victim = self.path("victim")
+        self.config(self.server.url + '/\noutput = "%s"' % victim)
+        status, _, err = self.run_script(soon())
+        self.assertEqual(status, 2)
+        self.assertIn("control character", err)
+        self.call('/"%20--output%20' + victim + '"')
+        self.call('/\\"\\')
+        self.assertFalse(os.path.exists(victim))
+
+    def test_curl_options_go_to_curl_and_win(self):
+        self.write("body.json", '{"a": 1}')
+        options = ["--", "-X", "POST", "-H", "X-Test: a b", "--data", "@body.json", "--no-fail"]
+        status, _ = self.call("/status/500", *options)
+        self.assertEqual(status, 0)
+        ((_, method, _, headers, body),) = self.server.requests
+        self.assertEqual((method, headers["X-Test"], body), ("POST", "a b", b'{"a": 1}'))
+
+    def test_options_of_the_command_line_come_behind_those_of_config_py(self):
+        self.config(self.server.url, CURL_OPTIONS=["-A", "config", "-H", "X-Test: kept"])
+        self.assertEqual(self.run_script(soon(), "--", "-A", "command line")[0], 0)
+        headers = self.server.requests[0][3]
+        self.assertEqual((headers["User-Agent"], headers["X-Test"]), ("command line", "kept"))
+
+    def test_an_answer_can_be_kept_in_a_file(self):
+        for count in (1, 9):  # alone, and at the gate of a group
+            self.config(self.server.url)
+            answer = self.path("answer%d" % count)
+            self.run_script(",".join([soon()] * count), "--", "-o", answer)
+            with open(answer) as file:
+                self.assertEqual(file.read(), "ok")
+
+    def test_fail_with_body_can_take_the_place_of_fail(self):
+        status, log = self.call("/status/404", "--", "--fail-with-body")
+        self.assertEqual(status, 1)
+        self.assertIn("exit code 22", log[0])
+
+    def test_curl_retries_when_told_to(self):
+        status, log = self.call("/status/503", "--", "--retry", "1", "--retry-delay", "1")
+        self.assertEqual((status, len(log), len(self.server.requests)), (1, 1, 2))
+
+    def test_what_curl_refuses_is_told_at_once(self):
+        self.config(self.server.url)
+        for options, words in (
+            (["--no-such-option"], "--no-such-option"),
+            (["--max-time", "never"], "--max-time"),
+            (["http://elsewhere.invalid/"], "URL of their own"),
+            (["--url", "http://elsewhere.invalid/"], "URL of their own"),
+            (["--data", "@-"], "standard input"),
+        ):
+            with self.subTest(options):
+                status, _, err = self.run_script("23:59:59", "--", *options)
+                self.assertEqual(status, 2)
+                self.assertIn(words, err)
+
+    def test_a_hung_api_fails_after_the_timeout(self):
+        status, log = self.call("/slow", "--timeout", "0.3")
+        self.assertEqual(status, 1)
+        self.assertRegex(log[0], r"\(exit code 28: .*timed out.*\)")
+
+    def test_a_group_does_not_wait_for_the_slow_calls_of_an_earlier_one(self):
+        self.config(self.server.url + "/slow")
+        first, second = soon(), soon(0.3)
+        program = self.start(first, first, second)
+        arrived = [request[0] for request in self.server.wait_for(3)]
+        self.assertEqual(self.log(), [])  # none has been answered
+        self.assertGreaterEqual(arrived[2], instant(second))
+        self.server.release.set()
+        self.assertEqual(program.wait(PATIENCE), 0)
+        self.assertEqual(len(self.log()), 3)
+
+    def test_a_large_group_is_called_at_once_each_once_and_never_early(self):
+        self.config(self.server.url + "/slow")
+        due = soon(1.4)
+        program = self.start(", ".join([due] * 60))
+        arrived = [request[0] for request in self.server.wait_for(60)]  # all, with none answered
+        self.server.release.set()
+        self.assertEqual(program.wait(PATIENCE), 0)
+        self.assertGreaterEqual(min(arrived), instant(due))
+        self.assertEqual((len(self.server.requests), len(self.log())), (60, 60))
+
+    @unittest.skipUnless(POSIX, "needs ulimit")
+    def test_300_calls_in_one_second_succeed_with_128_descriptors(self):
+        self.config(self.server.url)
+        self.write("times.txt", "\n".join([soon(0.4)] * 300))
+        shell = 'ulimit -Sn 64; ulimit -Hn 128; exec "$@"'
+        command = ["sh", "-c", shell, "sh"] + self.command("@times.txt")
+        program = subprocess.Popen(
+            command, env=self.environ, cwd=self.folder, stdout=subprocess.DEVNULL
+        )
+        self.addCleanup(end, program)
+        self.assertEqual(program.wait(PATIENCE), 0)
+        self.assertEqual((len(self.server.requests), len(self.log())), (300, 300))
+
+    def test_a_password_is_neither_logged_nor_shown_nor_in_the_process_list(self):
+        url = self.server.url.replace("://", "://me:se%63ret@")
+        self.config(url + "/status/401")
+        pids = self.spy_on_curl()
+        program = self.start(soon(0.4))
+        (pid,) = pids(1)
+        if os.path.isdir("/proc/self"):
+            for name in ("cmdline", "environ"):
+                with open("/proc/%d/%s" % (pid, name), "rb") as file:
+                    self.assertNotIn(b"127.0.0.1", file.read())
+        out, err = program.communicate(timeout=PATIENCE)
+        self.assertEqual(self.server.requests[0][3]["Authorization"], "Basic bWU6c2VjcmV0")
+        for text in (out, err, self.log()[0]):
+            self.assertNotIn("se%63ret", text)
+            self.assertNotIn("secret", text)
+        self.assertIn("me:***@127.0.0.1", self.log()[0])
+
+    def test_the_gate_is_not_in_the_way_of_large_answers(self):
+        self.config(self.server.url + "/large")
+        self.assertEqual(self.run_script(",".join([soon(0.4)] * 8))[0], 0)
+
+
+class Https(Folder):
+    """Looking up a CA in a hashed directory must not change who is trusted."""
+
+    def setUp(self):
+        super().setUp()
+        for name, text in CERTIFICATES.items():
+            self.write(name, text)
+        os.mkdir(self.path("hashed"))
+        shutil.copy(self.path("inside.pem"), self.path("hashed", INSIDE_HASH))
+        shutil.copy(self.path("other.pem"), self.path("hashed", OTHER_HASH))
+        self.bundle = self.write("bundle.pem", CERTIFICATES["inside.pem"] + CERTIFICATES["other.pem"])
+        self.trust = self.bundle, self.path("hashed")
+        self.openssl = re.search(rb"\sOpenSSL/", subprocess.check_output([CURL, "--version"]))
+
+    def options(self, *curl_options, url="https://127.0.0.1/", **environ):
+        environ.setdefault("HOME", self.folder)
+        return api_scheduler.fast_trust(CURL, url, curl_options, environ, self.trust)
+
+    def get(self, certificate, options):
+        """Call a server with that certificate; return curl's exit code."""
+        with Server(self.path(certificate)) as server:
+            command = api_scheduler.curl_command(CURL, 10, [], options)
+            curl = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env=self.environ,
+            )  # fmt: skip
+            curl.communicate(api_scheduler.curl_config(server.url + "/"))
+            return curl.returncode
+
+    def test_a_server_of_the_systems_store_is_trusted_and_one_outside_it_is_not(self):
+        options = self.options()
+        self.assertEqual(bool(options), bool(self.openssl))
+        options = options or ["--cacert", self.bundle]  # a curl that is left alone
+        self.assertEqual(self.get("server-inside.pem", options), 0)
+        self.assertEqual(self.get("server-outside.pem", options), 60)
+
+    def test_the_large_bundle_is_not_read(self):
+        if self.openssl:
+            self.assertNotIn(self.bundle, self.options())
+            self.assertIn(self.path("hashed", OTHER_HASH), self.options())  # the smallest
+
+    def test_what_the_user_chose_is_left_alone(self):
+        for options in (["--cacert", "x"], ["--capath=x"], ["-k"], ["-sk"], ["--insecure"], ["--ca-native"], ["-K", "x"]):
+            self.assertEqual(self.options(*options), [], options)
+        for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+            self.assertEqual(self.options(**{name: "x"}), [], name)
+        self.assertEqual(self.options(url="http://127.0.0.1/"), [])
+        self.write(".curlrc", "insecure")
+        self.assertEqual(self.options(), [])
+
+    def test_a_directory_that_trusts_others_than_the_bundle_is_left_alone(self):
+        self.write("bundle.pem", CERTIFICATES["inside.pem"])
+        self.assertEqual(self.options(), [])
+        self.write("bundle.pem", CERTIFICATES["inside.pem"] + CERTIFICATES["outside.pem"])
+        self.assertEqual(self.options(), [])
+        os.remove(self.bundle)
+        self.assertEqual(self.options(), [])
+
+    def test_a_directory_that_is_not_hashed_is_left_alone(self):
+        os.rename(self.path("hashed", INSIDE_HASH), self.path("hashed", "inside.pem"))
+        self.assertEqual(self.options(), [])
+
+    def test_the_script_refuses_a_server_outside_the_systems_store(self):
+        with Server(self.path("server-outside.pem")) as server:
+            self.config(server.url)
+            status, _, _ = self.run_script(soon())
+        self.assertEqual(status, 1)
+        self.assertIn("exit code 60", self.log()[0])
+        self.assertEqual(server.requests, [])
+
+
+# -------------------------------------------------------------------------------- signals
+
+
+@unittest.skipUnless(POSIX, "needs POSIX signals")
+class Signals(Folder):
+    def setUp(self):
+        super().setUp()
+        self.server = Server().__enter__()
+        self.addCleanup(self.server.__exit__)
+
+    def test_kill_9_while_armed_calls_nothing_and_leaves_no_curl(self):
+        self.config(self.server.url)
+        armed = self.spy_on_curl()
+        program = self.start(",".join([soon(0.6)] * 5))
+        pids = armed(5)
+        program.kill()
+        program.wait()
+        for pid in pids:
+            self.assertTrue(gone(pid))
+        self.assertEqual(self.server.requests, [])
+
+    def test_a_signal_cancels_what_waits_and_what_is_armed(self):
+        for number, expected in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+            with self.subTest(number):
+                shutil.rmtree(self.path("bin"), ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    os.remove(self.path("armed"))
+                    os.remove(self.path("test.log"))
+                self.config(self.server.url)
+                armed = self.spy_on_curl()
+                due, later = soon(0.9), soon(9999)
+                program = self.start(due, due, later)
+                pids = armed(2)
+                program.send_signal(number)
+                out, err = program.communicate(timeout=PATIENCE)
+                self.assertEqual((program.returncode, err), (expected, ""))
+                lines = [line.partition(": ")[2] for line in self.log()]
+                cancelled = "Cancelled call to API at %s (due %s)"
+                self.assertEqual(
+                    sorted(lines),
+                    [cancelled % (self.server.url, api_scheduler.local(instant(text))) for text in (due, due, later)],
+                )
+                self.assertEqual(out.splitlines(), self.log())
+                for pid in pids:
+                    self.assertTrue(gone(pid))
+        self.assertEqual(self.server.requests, [])
+
+    def test_ctrl_c_does_not_reach_the_curls_and_calls_in_flight_may_finish(self):
+        self.config(self.server.url + "/slow")
+        program = self.start(soon(), soon(9999), start_new_session=True)
+        self.server.wait_for(1)
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+        self.assertIn("1 call", program.stderr.readline())
+        self.server.release.set()
+        self.assertEqual(program.wait(PATIENCE), 130)
+        self.assertEqual([line.split()[2] for line in self.log()], ["Cancelled", "Successfully"])
+
+    def test_a_second_signal_ends_the_calls_in_flight(self):
+        self.config(self.server.url + "/slow")
+        program = self.start(soon())
+        self.server.wait_for(1)
+        program.send_signal(signal.SIGINT)
+        self.assertIn("once more", program.stderr.readline())
+        program.send_signal(signal.SIGINT)
+        self.assertEqual(program.wait(PATIENCE), 130)
+        self.assertRegex(self.log()[0], r"Failed to call .* \(exit code -9: ended by a second signal\)$")
+
+    def test_what_nohup_ignores_stays_ignored(self):
+        self.config(self.server.url)
+        armed = self.spy_on_curl()
+        command = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"] + self.command(soon(0.4))
+        program = subprocess.Popen(command, env=self.environ, cwd=self.folder, stdout=subprocess.DEVNULL)
+        self.addCleanup(end, program)
+        armed(1)
+        program.send_signal(signal.SIGHUP)
+        self.assertEqual(program.wait(PATIENCE), 0)
+
+
+# ------------------------------------------------------------------------------------ log
+
+
+class Lines(unittest.TestCase):
+    def test_curls_reason_is_found_among_its_words(self):
+        for said, words in (
+            ("curl: (6) Could not resolve host: x\n", "Could not resolve host: x"),
+            ("* verbose\ncurl: (60) SSL problem\nMore details here: x\n\nand more\n", "SSL problem"),
+            ("curl: no URL specified!\n", "no URL specified!"),
+            ("", "curl gave no reason"),
+        ):
+            self.assertEqual(api_scheduler.curl_words(said), words)
+
+    def test_control_characters_from_outside_are_escaped(self):
+        words = api_scheduler.curl_words("curl: (1) \x1b[31mred\x07\r\n")
+        self.assertEqual(words, "\\x1b[31mred\\x07")
+        self.assertNotIn("\n", api_scheduler.skipped_words("a\nb\x1b", "no time"))
+
+    def test_secrets_do_not_come_back_in_curls_words(self):
+        reporter = api_scheduler.Reporter(None, "http://me:se%63ret@h/", 1)
+        line = reporter.line(api_scheduler.FAILED, 0, "exit code 3: secret or se%63ret", 0)
+        self.assertNotRegex(line, "secret|se%63ret")
+
+
+class Logs(Folder):
+    def setUp(self):
+        super().setUp()
+        self.server = Server().__enter__()
+        self.addCleanup(self.server.__exit__)
+        self.config(self.server.url)
+
+    def test_a_relative_log_lies_beside_config_py_or_in_the_users_folder_by_option(self):
+        elsewhere = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, elsewhere)
+        self.run_script(soon(), cwd=elsewhere)
+        self.assertEqual((len(self.log()), os.listdir(elsewhere)), (1, []))
+        self.run_script(soon(), "--log-file", "mine.log", cwd=elsewhere)
+        self.assertEqual((len(self.log()), os.listdir(elsewhere)), (1, ["mine.log"]))
+
+    def test_it_is_appended_to(self):
+        self.write("test.log", "old\n")
+        self.run_script(soon())
+        self.assertEqual((self.log()[0], len(self.log())), ("old", 2))
+
+    def test_a_renamed_or_removed_log_is_made_anew(self):
+        program = self.start(soon(), soon(0.4))
+        self.server.wait_for(1)
+        program.stdout.readline()  # the first line is written
+        os.rename(self.path("test.log"), self.path("test.log.1"))
+        self.assertEqual(program.wait(PATIENCE), 0)
+        self.assertEqual((len(self.log("test.log.1")), len(self.log())), (1, 1))
+
+    def test_lines_that_cannot_be_written_are_kept_for_when_they_can(self):
+        os.mkdir(self.path("logs"))
+        log = api_scheduler.Log(self.path("logs", "test.log"))
+        os.rmdir(self.path("logs"))
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            log.write(["one"])
+            log.write(["two"])
+        self.assertEqual(stderr.getvalue().count("cannot be written"), 1)
+        os.mkdir(self.path("logs"))
+        log.write(["three"])
+        self.assertEqual(self.log(os.path.join("logs", "test.log")), ["one", "two", "three"])
+        self.assertEqual(log.unwritten, [])
+
+    def test_a_line_cut_by_a_full_disk_is_written_again_whole(self):
+        log = api_scheduler.Log(self.path("test.log"))
+        real, room = os.write, [6]
+
+        def write(file, data):
+            if not room[0]:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            data = data[: room[0]]
+            room[0] -= len(data)
+            return real(file, data)
+
+        with mock.patch.object(os, "write", write), contextlib.redirect_stderr(io.StringIO()):
+            log.write(["one", "two"])
+        self.assertEqual((self.log(), log.unwritten), (["one", "tw"], ["two"]))
+        log.write(["three"])
+        self.assertEqual(self.log(), ["one", "tw", "two", "three"])
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "there is no /dev/full")
+    def test_a_full_disk_stops_no_call_and_is_told_once(self):
+        status, out, err = self.run_script(soon(), soon(0.1), "--log-file", "/dev/full")
+        self.assertEqual((status, len(out.splitlines()), len(self.server.requests)), (1, 2, 2))
+        self.assertEqual(err.count("No space left"), 1)
+        self.assertIn("2 lines could not be logged", err)
+
+    def test_two_schedulers_share_a_log(self):
+        times = ",".join([soon(0.6)] * 40)
+        programs = [self.start(times, "--url", self.server.url + "/" + "ab"[i] * 3000) for i in range(2)]
+        for program in programs:
+            program.communicate(timeout=PATIENCE)
+        lines = self.log()
+        self.assertEqual(len(lines), 80)
+        for line in lines:
+            self.assertRegex(line, r"^%s: Successfully called API at http://[^/]+/(a{3000}|b{3000})$" % STAMP)
+
+    def test_without_a_reader_of_standard_output_calls_and_log_go_on(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as stdout:
+            status, _, err = self.run_script(soon(), soon(0.1), stdout=stdout)
+        self.assertEqual((status, err, len(self.log())), (0, "", 2))
+
+    @unittest.skipUnless(POSIX, "needs a shell")
+    def test_with_closed_standard_streams_calls_and_log_go_on(self):
+        for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
+            command = ["sh", "-c", 'exec "$@" ' + closed, "sh"] + self.command(soon(), "noon")
+            self.assertEqual(subprocess.call(command, env=self.environ, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), 1)
+        self.assertEqual(len(self.log()), 6)
+
+    def test_a_url_that_standard_output_cannot_spell(self):
+        self.environ.update(LC_ALL="C", PYTHONIOENCODING="ascii")
+        self.run_script(soon(), "--url", self.server.url + "/\u00fc")
+        self.assertTrue(self.log()[0].endswith("/\u00fc"), self.log())
+
+    def test_a_blocked_reader_of_standard_output_delays_no_call(self):
+        program = self.start(",".join([soon(0.2)] * 30), soon(1), "--url", self.server.url + "/" + "x" * 7000)
+        arrived = [request[0] for request in self.server.wait_for(31)]  # 210 kB, and nobody reads
+        self.assertEqual(len(arrived), 31)
+        program.communicate(timeout=PATIENCE)
+        self.assertEqual((program.returncode, len(self.log())), (0, 31))
+
+
+# ----------------------------------------------------------------------------------- main
+
+
+class Main(Folder):
+    def setUp(self):
+        super().setUp()
+        self.config("http://127.0.0.1:9/")
+
+    def refused(self, *arguments, **options):
+        """Run what cannot be started; return what standard error says."""
+        status, out, err = self.run_script(*arguments, **options)
+        self.assertEqual((status, out), (2, ""), err)
+        return err
+
+    def test_dry_run_prints_the_plan_and_calls_nothing(self):
+        with Server() as server:
+            self.config(server.url)
+            times = "2199-01-02T12:30:00, 2199-01-01T12:30:00.5, 2199-01-02T12:30:00"
+            status, out, err = self.run_script("--dry-run", times)
+            self.assertEqual(
+                (status, out, err), (0, "2199-01-01 12:30:00.5  1 call\n2199-01-02 12:30:00  2 calls\n", "")
+            )
+            self.assertEqual((server.requests, self.log()), ([], []))
+
+    def test_times_can_come_from_a_file_and_stand_anywhere(self):
+        self.write("times.txt", "\ufeff2199-01-01T00:00:00\n\n# a comment\n2199-01-02T00:00:00, 2199-01-03T00:00:00\n")
+        status, out, err = self.run_script("2199-01-04T00:00:00", "--dry-run", "@times.txt", env=dict(self.environ, PYTHONUTF8="1", LC_ALL="C.UTF-8"))
+        self.assertEqual((status, len(out.splitlines()), err), (0, 4, ""))
+
+    def test_invalid_times_are_named_logged_and_make_the_exit_status_1(self):
+        with Server() as server:
+            self.config(server.url)
+            status, out, err = self.run_script(soon(), "25:00:00, \x1b[31mred, 2020-01-01T00:00:00Z")
+        self.assertEqual((status, len(out.splitlines())), (1, 1))
+        for bad in ("25:00:00", "\\x1b[31mred", "2020-01-01T00:00:00Z"):
+            self.assertIn("Skipped '%s'" % bad, err)
+            self.assertEqual(len([line for line in self.log() if "Skipped '%s' (" % bad in line]), 1)
+        self.assertEqual(len(self.log()), 4)
+        self.assertNotIn("\x1b", err + "".join(self.log()))
+
+    def test_nothing_valid_is_exit_status_2_and_logged(self):
+        self.assertIn("nothing to do", self.refused("noon, 25:00:00"))
+        self.assertEqual(len([line for line in self.log() if "Skipped" in line]), 2)
+
+    def test_today_skips_what_has_passed(self):
+        self.environ["TZ"] = "UTC0"
+        midnight = "00:00:00" if time.time() % 86400 > 1 else "23:59:59"
+        self.assertIn("passed today", self.refused("--today", midnight))
+        self.assertEqual(self.run_script("--dry-run", midnight)[0], 0)
+
+    def test_what_is_wrong_is_told_at_once_and_by_name(self):
+        whole = "23:59:59"
+        for settings, words in (
+            ({"TIMEOUT": 0}, "TIMEOUT"),
+            ({"TIMEOUT": "30"}, "TIMEOUT"),
+            ({"GRACE": -1}, "GRACE"),
+            ({"GRACE": True}, "GRACE"),
+            ({"CURL_OPTIONS": "-k"}, "CURL_OPTIONS"),
+            ({"CURL_OPTIONS": [1]}, "CURL_OPTIONS"),
+            ({"LOG_FILE": 5}, "LOG_FILE"),
+            ({"LOG_FILE": ""}, "LOG_FILE"),
+            ({"LOG_FILE": "missing/test.log"}, "missing"),
+            ({"LOG_FILE": "."}, "cannot be opened"),
+            ({"API_URL": ""}, "API_URL"),
+            ({"API_URL": "example.org"}, "http://"),
+        ):
+            with self.subTest(settings):
+                self.config(**dict({"url": "http://127.0.0.1:9/"}, **{k if k != "API_URL" else "url": v for k, v in settings.items()}))
+                self.assertIn(words, self.refused(whole))
+        self.config("http://127.0.0.1:9/")
+        for arguments, words in (
+            ([], "no times"),
+            ([whole, "--no-such"], "--no-such"),
+            ([whole, "--timeout", "never"], "--timeout"),
+            ([whole, "--timeout", "nan"], "--timeout"),
+            ([whole, "--url", "http://h/\n"], "URL"),
+            (["@missing.txt"], "missing.txt"),
+            (["@."], "directory"),
+        ):
+            with self.subTest(arguments):
+                self.assertIn(words, self.refused(*arguments))
+
+    def test_files_of_times_that_cannot_be_read(self):
+        with open(self.path("utf16"), "wb") as file:
+            file.write("12:30:00\n\u20ac".encode("utf-16"))
+        self.write("loop", "@loop")
+        for name in ("@utf16", "@loop"):
+            with self.subTest(name):
+                self.refused(name)
+
+    def test_a_broken_config_py_is_named_with_its_line(self):
+        self.write("config.py", "API_URL = 'http://h/'\nLOG_FILE = \n")
+        self.assertRegex(self.refused("23:59:59"), r"config\.py .*line 2")
+        self.write("config.py", "import nothing_of_this_name")
+        self.assertIn("nothing_of_this_name", self.refused("23:59:59"))
+        os.remove(self.path("config.py"))
+        self.assertIn("LOG_FILE", self.refused("23:59:59"))
+
+    def test_without_curl_it_says_what_to_install(self):
+        os.mkdir(self.path("empty"))
+        self.environ["PATH"] = self.path("empty")
+        self.assertIn("install", self.refused("23:59:59"))
+        self.assertIn("Not started (curl was not found", self.log()[0])
+
+    def test_a_curl_that_does_not_run_is_told(self):
+        os.mkdir(self.path("bin"))
+        self.write("bin/curl", "\x00 no program")
+        os.chmod(self.path("bin", "curl"), 0o755)
+        self.environ["PATH"] = self.path("bin")
+        self.assertIn("curl could not be started", self.refused("23:59:59"))
+
+    def test_version_and_help(self):
+        status, out, _ = self.run_script("--version")
+        self.assertEqual((status, out), (0, "api_scheduler.py %s\n" % api_scheduler.__version__))
+        status, out, _ = self.run_script("--help")
+        self.assertEqual(status, 0)
+        self.assertIn("--dry-run", out)
+
+    def test_import_has_no_side_effect_and_the_names_are_there(self):
+        code = "import api_scheduler as a; a.parse_timestamps, a.group_by_time, a.wait_until, a.call_api, a.main"
+        before = sorted(os.listdir(self.folder))
+        program = subprocess.Popen([sys.executable, "-c", code], cwd=self.folder, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual((program.communicate()[0], program.returncode), (b"", 0))
+        self.assertEqual(sorted(os.listdir(self.folder)), before)
+
+    def test_it_runs_without_the_modules_that_windows_lacks(self):
+        code = (
+            "import sys; sys.modules['resource'] = sys.modules['fcntl'] = sys.modules['pwd'] = None\n"
+            "import api_scheduler; assert api_scheduler.places() >= 1"
+        )
+        self.assertEqual(subprocess.call([sys.executable, "-c", code], cwd=self.folder, env=self.environ), 0)
+
+    def test_main_and_call_api_can_be_called_from_python(self):
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        log = self.path("python.log")
+        stdout = io.StringIO()
+        with Server() as server, contextlib.redirect_stdout(stdout):
+            with mock.patch.dict(os.environ, self.environ, clear=True):
+                for _ in range(2):
+                    self.assertEqual(api_scheduler.main([soon(), "--url", server.url, "--log-file", log]), 0)
+                self.assertTrue(api_scheduler.call_api(server.url, log))
+                self.assertFalse(api_scheduler.call_api(server.url + "/status/500", log))
+                with contextlib.redirect_stderr(io.StringIO()):
+                    self.assertEqual(api_scheduler.main(["--no-such-option"]), 2)
+        self.assertEqual(len(self.log("python.log")), 4)
+        self.assertEqual(stdout.getvalue().splitlines(), self.log("python.log"))
+        self.assertEqual([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], handlers)
+
+    def test_100000_times_are_planned(self):
+        first = datetime.datetime(2199, 1, 1)
+        times = (first + datetime.timedelta(seconds=n) for n in range(100000))
+        self.write("times.txt", "\n".join(moment.isoformat() for moment in times))
+        status, out, _ = self.run_script("--dry-run", "@times.txt")
+        self.assertEqual((status, out.count("  1 call\n")), (0, 100000))
+
+
+@unittest.skipUnless(POSIX, "needs a pseudo-terminal")
+class Terminal(Folder):
+    def on_terminal(self, *arguments):
+        """Run the script on a terminal; return all that it wrote there."""
+        master, slave = os.openpty()
+        program = self.start(*arguments, stdout=slave, stderr=slave)
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # Linux says so when the last writer is gone
+            while select.select([master], [], [], PATIENCE)[0]:
+                chunk = os.read(master, 4096)
+                if not chunk:
+                    break
+                shown += chunk
+        os.close(master)
+        program.wait(PATIENCE)
+        return shown.decode()
+
+    def test_one_status_line_is_redrawn_in_place(self):
+        with Server() as server:
+            self.config(server.url)
+            shown = self.on_terminal(soon(), soon(1.6))
+        self.assertRegex(shown, r"next %s\S*, in 0:00:0\d \| 0 done, 0 failed, 2 to go" % STAMP)
+        self.assertIn("1 done, 0 failed, 1 to go", shown)
+        self.assertEqual(shown.count("\n"), 2)  # the two lines of the log
+        last_line = shown.rpartition("\n")[2].rpartition("\r")[2]
+        self.assertEqual(last_line, "")  # it is wiped at the end
+
+    def test_a_dumb_terminal_gets_the_lines_of_the_log_only(self):
+        with Server() as server:
+            self.config(server.url)
+            self.environ["TERM"] = "dumb"
+            shown = self.on_terminal(soon())
+        self.assertEqual(shown.replace("\r\n", "\n").splitlines(), self.log())
+
+    def test_off_a_terminal_there_is_no_byte_of_it(self):
+        with Server() as server:
+            self.config(server.url)
+            _, out, err = self.run_script(soon(0.9))
+        self.assertEqual((out.splitlines(), err), (self.log(), ""))
+        self.assertNotIn("\r", out)
+
+
+# Two authorities that a system would trust, one that it would not, and a server's certificate
+# signed by the first and by the last. Made for these tests, valid for a hundred years.
+
+INSIDE_HASH, OTHER_HASH = "dcfd90f5.0", "11dd1fd3.0"  # openssl x509 -hash
+SERVER_KEY = """
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg6c1OmPwZV0H196k1
+FkfIWmKEqKVFQSFOrWRuvvTVwoGhRANCAARXQtalOfNU67mSlZ4dyh3OraAFHvlw
+++82Wy9i8d+fNADqwDevVUZoy0mBTOcZostKVW9lQLrrwwwPQJzob/Px
+-----END PRIVATE KEY-----
+"""
+CERTIFICATES = {
+    "inside.pem": """
+-----BEGIN CERTIFICATE-----
+MIICATCCAaegAwIBAgIUdt2iNNknyk/spuWLer/3hSZdlQEwCgYIKoZIzj0EAwIw
+VTFCMEAGA1UECgw5QVBJIFNjaGVkdWxlciB0ZXN0cywgdGhlIGF1dGhvcml0eSB0
+aGF0IHRoZSBzeXN0ZW0gdHJ1c3RzMQ8wDQYDVQQDDAZJbnNpZGUwIBcNMjYxMTIx
+MjEwNDU0WhgPMjEyNjEwMjgyMTA0NTRaMFUxQjBABgNVBAoMOUFQSSBTY2hlZHVs
+ZXIgdGVzdHMsIHRoZSBhdXRob3JpdHkgdGhhdCB0aGUgc3lzdGVtIHRydXN0czEP
+MA0GA1UEAwwGSW5zaWRlMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEE+BsIRoU
+acvxYwDfC7nPeTjvO9+frfqHiGtg2cO0oS2ZBwgjAa006oqiG7dQ9ITkClM4Rt0m
+EA97Jz3Gwt5peKNTMFEwHQYDVR0OBBYEFJ7pymsXKJRCxkQPJYwpg5v2EFgMMB8G
+A1UdIwQYMBaAFJ7pymsXKJRCxkQPJYwpg5v2EFgMMA8GA1UdEwEB/wQFMAMBAf8w
+CgYIKoZIzj0EAwIDSAAwRQIgPtdI1/w8RjnFPg52XLOqCSJjRkJ7Do84WlKa7wnR
+yBICIQCacIstKM3stQfYrH0RUJD8qF/r4faXDIUE8dn6CidD2g==
+-----END CERTIFICATE-----
+""",
+    "other.pem": """
+-----BEGIN CERTIFICATE-----
+MIIBdjCCAR2gAwIBAgIUXH2uWerQE4rlMtChaWecFSUWgoIwCgYIKoZIzj0EAwIw
+EDEOMAwGA1UEAwwFT3RoZXIwIBcNMjYxMTIxMjEwNDU0WhgPMjEyNjEwMjgyMTA0
+NTRaMBAxDjAMBgNVBAMMBU90aGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE
+01R+1xQ0jc6uMcxmkSGa+wFgaADa8mvxRPZHVy0dCm7626gF5OO87WeaggpDzNvb
+5GzjC6FFnYMlIDzZgEwS9KNTMFEwHQYDVR0OBBYEFMOotHaX9t9xxOUKnpDUY7Gv
+I1nBMB8GA1UdIwQYMBaAFMOotHaX9t9xxOUKnpDUY7GvI1nBMA8GA1UdEwEB/wQF
+MAMBAf8wCgYIKoZIzj0EAwIDRwAwRAIgMEu/NQwDCn+1ZaSGKUugUTBNvRiEBKc4
+yqqV5GlUlOECIEYu0kKlaw7+vAzxxqvPcvxdnwllYmeRAR3S/qtZ7uh8
+-----END CERTIFICATE-----
+""",
+    "outside.pem": """
+-----BEGIN CERTIFICATE-----
+MIIBezCCASGgAwIBAgIUC3gDJXDN+gNbFW3BNB8e1cDESGkwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHT3V0c2lkZTAgFw0yNjExMjEyMTA0NTRaGA8yMTI2MTAyODIx
+MDQ1NFowEjEQMA4GA1UEAwwHT3V0c2lkZTBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABHNlnvvRHKiIohFpFxcCIlnvBeEpX80hH55ZAX2zFHd7vSySpqbaEr8G0boG
+4pRK3JLZGJfVB2mmXhOXGLy3FAGjUzBRMB0GA1UdDgQWBBRnUTTy+2D0T9gP+60d
+w+Q8fBWrcTAfBgNVHSMEGDAWgBRnUTTy+2D0T9gP+60dw+Q8fBWrcTAPBgNVHRMB
+Af8EBTADAQH/MAoGCCqGSM49BAMCA0gAMEUCIBlIJsAUehdrkJKiS0oNDYnQo1FR
+ipJF6gKbs7wnYb08AiEAnuQTkEiSGOxanVxsa8Be6XcdkE17gL3nXsPwOWt3X0U=
+-----END CERTIFICATE-----
+""",
+    "server-inside.pem": SERVER_KEY
+    + """
+-----BEGIN CERTIFICATE-----
+MIIByjCCAXGgAwIBAgIUVIi2j2aedV2F+PvulRl6XoBjs7YwCgYIKoZIzj0EAwIw
+VTFCMEAGA1UECgw5QVBJIFNjaGVkdWxlciB0ZXN0cywgdGhlIGF1dGhvcml0eSB0
+aGF0IHRoZSBzeXN0ZW0gdHJ1c3RzMQ8wDQYDVQQDDAZJbnNpZGUwIBcNMjYxMTIx
+MjEwNDU0WhgPMjEyNjEwMjgyMTA0NTRaMBQxEjAQBgNVBAMMCWxvY2FsaG9zdDBZ
+MBMGByqGSM49AgEGCCqGSM49AwEHA0IABFdC1qU581TruZKVnh3KHc6toAUe+XD7
+7zZbL2Lx3580AOrAN69VRmjLSYFM5xmiy0pVb2VAuuvDDA9AnOhv8/GjXjBcMBoG
+A1UdEQQTMBGCCWxvY2FsaG9zdIcEfwAAATAdBgNVHQ4EFgQU/sh2Haje7p5CQJS2
+M/EWryD5DtQwHwYDVR0jBBgwFoAUnunKaxcolELGRA8ljCmDm/YQWAwwCgYIKoZI
+zj0EAwIDRwAwRAIgd1pkLaQH30CXp834VjLDIVqwhlvXCDWMTwEsU9Pb9dcCIF/W
+50D5tYLn45dTfVcjXTSz42I1JFmNCoBUiQB71MGP
+-----END CERTIFICATE-----
+""",
+    "server-outside.pem": SERVER_KEY
+    + """
+-----BEGIN CERTIFICATE-----
+MIIBiTCCAS6gAwIBAgIUcSRyM2k70Iqng2+SG6wBUKWTQJYwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHT3V0c2lkZTAgFw0yNjExMjEyMTA0NTRaGA8yMTI2MTAyODIx
+MDQ1NFowFDESMBAGA1UEAwwJbG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0D
+AQcDQgAEV0LWpTnzVOu5kpWeHcodzq2gBR75cPvvNlsvYvHfnzQA6sA3r1VGaMtJ
+gUznGaLLSlVvZUC668MMD0Cc6G/z8aNeMFwwGgYDVR0RBBMwEYIJbG9jYWxob3N0
+hwR/AAABMB0GA1UdDgQWBBT+yHYdqN7unkJAlLYz8RavIPkO1DAfBgNVHSMEGDAW
+gBRnUTTy+2D0T9gP+60dw+Q8fBWrcTAKBggqhkjOPQQDAgNJADBGAiEAidiZDifl
+aiG+1PLEzZmI30/Q++1dxNQebCMsUUnhplYCIQCHDwqaG3ZlO5G9ZBP8fkYm5DB6
+vH0QjlImw5Otl/8aOA==
+-----END CERTIFICATE-----
+""",
+}
+
+
+if __name__ == "__main__":
+    unittest.main()
