@@ -92,8 +92,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status = int(self.path[8:])
         elif self.path == "/redirect":
             status, location = 302, "/arrived"
-        elif self.path == "/redirect-to-file":
-            status, location = 302, "file:///etc/hostname"
+        elif self.path.startswith("/redirect-to-"):
+            status, location = 302, self.path[len("/redirect-to-") :]
         elif self.path == "/slow":
             self.server.release.wait(PATIENCE)
         self.send_response(status)
@@ -770,12 +770,13 @@ class Calls(Folder):
         self.assertEqual(status, 1)
         self.assertRegex(log[0], r"^%s: Failed to call API at \S+ \(exit code 7: .*[Cc]onnect.*\)$" % STAMP)
 
-    def test_redirects_are_followed_but_not_to_a_file(self):
+    def test_redirects_are_followed_but_only_to_http(self):
         self.assertEqual(self.call("/redirect")[0], 0)
         self.assertEqual([request[2] for request in self.server.requests], ["/redirect", "/arrived"])
-        status, log = self.call("/redirect-to-file")
-        self.assertEqual(status, 1)
-        self.assertRegex(log[-1], r"\(exit code 1: .*file.*\)")
+        for scheme, rest in (("ftp", "127.0.0.1/"), ("file", "/etc/hostname")):
+            status, log = self.call("/redirect-to-%s://%s" % (scheme, rest))
+            self.assertEqual(status, 1)
+            self.assertRegex(log[-1], r"\(exit code 1: .*%s.*\)" % scheme)
 
     def test_brackets_in_the_url_are_one_call(self):
         self.assertEqual(self.call("/[1-3]/{a,b}")[0], 0)
@@ -808,6 +809,14 @@ class Calls(Folder):
         self.assertEqual(self.run_script(soon(), "--", "-A", "command line")[0], 0)
         headers = self.server.requests[0][3]
         self.assertEqual((headers["User-Agent"], headers["X-Test"]), ("command line", "kept"))
+
+    def test_an_abandoned_curl_calls_nothing_even_if_it_knows_a_url(self):
+        call = api_scheduler.Call(None, 0)
+        call.arm([CURL, "--silent", self.server.url, "--config", "-"], subprocess.DEVNULL)
+        self.assertTrue(call.abandon())
+        self.assertEqual(call.settle()[0], -signal.SIGKILL)
+        self.assertFalse(call.fire(b"", time.time()))
+        self.assertEqual(self.server.requests, [])
 
     def test_an_answer_can_be_kept_in_a_file(self):
         for count in (1, 9):  # alone, and at the gate of a group
@@ -970,6 +979,37 @@ class Https(Folder):
         self.assertEqual(status, 1)
         self.assertIn("exit code 60", self.log()[0])
         self.assertEqual(server.requests, [])
+
+
+class Places(unittest.TestCase):
+    """How many curls may be up at once."""
+
+    def test_half_of_the_memory_bounds_them(self):
+        with mock.patch.object(api_scheduler, "memory", lambda: 64 * 1024 * 1024):
+            self.assertEqual(api_scheduler.places(), 16)
+        with mock.patch.object(api_scheduler, "memory", lambda: 0):
+            self.assertEqual(api_scheduler.places(), 1)
+
+    def test_a_containers_limit_counts_as_memory(self):
+        with tempfile.NamedTemporaryFile("w+") as unlimited, tempfile.NamedTemporaryFile("w+") as limit:
+            unlimited.write("max\n")
+            unlimited.flush()
+            limit.write("1048576\n")
+            limit.flush()
+            with mock.patch.object(api_scheduler, "CGROUP_LIMITS", ("/missing", unlimited.name)):
+                self.assertGreater(api_scheduler.memory(), 1048576)
+            with mock.patch.object(api_scheduler, "CGROUP_LIMITS", (unlimited.name, limit.name)):
+                self.assertEqual(api_scheduler.memory(), 1048576)
+
+    @unittest.skipUnless(api_scheduler.resource, "there are no such limits here")
+    def test_the_soft_limit_of_descriptors_is_raised_to_the_hard_one(self):
+        code = (
+            "import resource, api_scheduler; api_scheduler.memory = lambda: 1 << 40\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 232))\n"
+            "print(api_scheduler.places(), resource.getrlimit(resource.RLIMIT_NOFILE))"
+        )
+        said = subprocess.check_output([sys.executable, "-c", code], cwd=HERE)
+        self.assertEqual(said.decode().strip(), "100 (232, 232)")
 
 
 # -------------------------------------------------------------------------------- signals
@@ -1199,7 +1239,8 @@ class Main(Folder):
             self.assertEqual(
                 (status, out, err), (0, "2199-01-01 12:30:00.5  1 call\n2199-01-02 12:30:00  2 calls\n", "")
             )
-            self.assertEqual((server.requests, self.log()), ([], []))
+            self.assertEqual(server.requests, [])
+            self.assertFalse(os.path.exists(self.path("test.log")))
 
     def test_times_can_come_from_a_file_and_stand_anywhere(self):
         self.write("times.txt", "\ufeff2199-01-01T00:00:00\n\n# a comment\n2199-01-02T00:00:00, 2199-01-03T00:00:00\n")
