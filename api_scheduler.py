@@ -15,6 +15,11 @@ due instant it is given the URL ("fired"). An armed curl has no URL: if this pro
 the curl reads end-of-file, finds nothing to call, and ends.
 """
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for Ctrl-C while this starts
+
 import argparse
 import collections
 import datetime
@@ -24,11 +29,11 @@ import queue
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 
 try:
     import resource  # POSIX only
@@ -45,6 +50,7 @@ DEFAULT_GRACE = 60  # seconds after its time in which a call may still be starte
 
 LONGEST_SLEEP = 1.0  # seconds; how soon a stepped clock or a resumed laptop is noticed
 LONGEST_SLEEP_WINDOWS = 0.1  # seconds; there a sleep does not end when a signal arrives
+PROBE_TIMEOUT = 10.0  # seconds for curl to read its options
 KILL_AFTER = 5.0  # seconds past its timeout that a curl may live
 RETRY_START = 0.1  # seconds until the next try when a curl could not be started
 
@@ -61,6 +67,8 @@ MOST_DESCRIPTORS = (65536, 10240)  # asked for in turn; macOS grants no more tha
 LONGEST_URL = 8000  # bytes; RFC 9110 section 4.1 asks for this much. Escaped it fits into one
 # pipe buffer of any system, so that firing never blocks and is never cut in two.
 STDERR_KEPT = 8192  # bytes of what a curl says; the reason for a failure is at the end
+MOST_LINES = 1000  # that are logged in one piece
+PATIENCE = 1.0  # seconds for the log, or for what reads standard output, after a signal
 LONGEST_REASON = 500  # characters of curl's words in a log line
 
 
@@ -242,7 +250,9 @@ def check_url(url):
     It may hold a password, and a control character could end the line of the curl
     configuration that it is written to.
     """
-    if not isinstance(url, str) or not url:
+    if not isinstance(url, str):
+        raise SetupError("API_URL in config.py must be text")
+    if not url:
         raise SetupError("the URL is missing: set API_URL in config.py or give --url")
     if any(char.isspace() or not char.isprintable() for char in url):
         raise SetupError(
@@ -253,11 +263,12 @@ def check_url(url):
     match = re.match(r"(?i)https?://([^/?#]*)", url)
     if not match:
         raise SetupError("the URL must begin with http:// or https://")
-    host = match.group(1).rpartition("@")[2]
-    if not re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(:[0-9]*)?", host):
+    userinfo, at_sign, host = match.group(1).rpartition("@")
+    valid = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(:[0-9]*)?", host)
+    if not valid or (valid.group(2) and not at_sign and "@" in url):  # me:12/34@host
         raise SetupError(
-            "the URL has no valid host and port: in a user name or password, write "
-            "/ ? # : @ percent-encoded, as %2F %3F %23 %3A %40"
+            "the URL has no valid host and port, or an @ behind them: in a user name or "
+            "password write / ? # @ percent-encoded, as %2F %3F %23 %40"
         )
 
 
@@ -284,25 +295,38 @@ def curl_config(url):
 SHORT_OPTIONS_WITH_VALUE = "AbcCdDeEFHKmoPQrtTuUwxXyYz"  # curl's manual
 
 
-def option_names(curl_options):
-    """Return the set of option names in `curl_options`: ``{'--max-time', '-X', ...}``.
+def options_of(curl_options):
+    """Yield ``(name, value)`` for each of `curl_options`: ``("--max-time", "5")``.
 
-    The values of short options are passed over. Those of long options are not (which take
-    one depends on curl's version): a value that starts with a dash counts as a name.
+    Which long options take a value depends on curl's version: whatever follows one and does
+    not begin with a dash is yielded as its value. A value that does counts as an option too.
     """
-    names = set()
-    options = iter(curl_options)
-    for option in options:
+    waiting = iter(list(curl_options) + [""])
+    option = next(waiting)
+    for following in waiting:
+        value = None if following.startswith("-") else following
         if option.startswith("--"):
-            names.add(option)
+            yield option, value
         elif option.startswith("-"):
             for place, letter in enumerate(option[1:], 2):
-                names.add("-" + letter)
                 if letter in SHORT_OPTIONS_WITH_VALUE:
                     if place == len(option):
-                        next(options, None)
+                        yield "-" + letter, following
+                        following = next(waiting, "")
+                    else:
+                        yield "-" + letter, option[place:]
                     break
-    return names
+                yield "-" + letter, None
+        option = following
+
+
+def names_any(curl_options, *names):
+    """Whether `curl_options` hold one of `names`, in full or, as curl takes it, cut short."""
+    return any(
+        given == name or (len(given) > 2 and name.startswith(given))
+        for given, _ in options_of(curl_options)
+        for name in names
+    )
 
 
 def curl_command(curl, timeout, curl_options, extra=()):
@@ -310,7 +334,7 @@ def curl_command(curl, timeout, curl_options, extra=()):
 
     --globoff, because one call is one request: curl would expand ``[1-9]`` in a URL.
     """
-    fail = [] if "--fail-with-body" in option_names(curl_options) else ["--fail"]
+    fail = [] if names_any(curl_options, "--fail-with-body") else ["--fail"]
     defaults = ["--silent", "--show-error", "--location", "--globoff"] + fail
     only_http = ["--proto", "=http,https", "--proto-redir", "=http,https"]
     limit = ["--max-time", "%.3f" % timeout]
@@ -323,8 +347,8 @@ def check_curl(curl_options):
     """Return ``(path, warnings)``: where curl is, and what it says of the user's options.
 
     Raises SetupError if curl is not there, refuses an option, or was given a URL of its
-    own, which an armed curl would call even when it is not fired. To find out, a curl is
-    run with an empty configuration and every protocol disabled: it cannot call anything.
+    own, which an armed curl would call even when it is not fired. To find out, curl is run
+    as it will be, but with every protocol disabled, and fired without a URL.
     """
     curl = shutil.which("curl")
     if not curl:
@@ -332,39 +356,71 @@ def check_curl(curl_options):
             "curl was not found in PATH (%s): install it (Debian: apt-get install curl)"
             % os.environ.get("PATH", "")
         )
-    for before, option in zip([""] + list(curl_options), curl_options):
-        if option.endswith("@-") or (before in ("-T", "--upload-file") and option in ("-", ".")):
-            raise SetupError(
-                "curl option %s reads standard input, which is not there for it: name a file" % option
-            )
-    command = curl_command(curl, 1, list(curl_options) + ["--no-silent", "--proto", "-all"])
+    refuse_what_cannot_work(curl_options)
+    no_protocol = ["--proto", "-all"]
+    command = curl_command(curl, DEFAULT_TIMEOUT, curl_options, no_protocol)
+    command.remove("--silent")  # ours, the first, so that warnings are heard
+    probe = None
     try:
         probe = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             **own_session()
         )
-        try:
-            said = printable(probe.communicate(timeout=DEFAULT_TIMEOUT)[1].decode("utf-8", "replace"))
-        except subprocess.TimeoutExpired:
+        said = probe.communicate(b'proto = "-all"\n', timeout=PROBE_TIMEOUT)[1]
+    except subprocess.TimeoutExpired:
+        raise SetupError("curl does not come back from reading its options") from None
+    except (OSError, ValueError) as error:
+        raise SetupError("curl could not be started (%s): %s" % (curl, reason_of(error))) from None
+    finally:
+        if probe and probe.poll() is None:
             probe.kill()
             probe.communicate()
-            raise SetupError("curl does not come back from reading its options")
-    except (OSError, ValueError) as error:
-        raise SetupError("curl could not be started (%s): %s" % (curl, reason_of(error)))
-    lines = [line for line in said.splitlines() if line.strip()]
-    if "no URL specified" in said:
+    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
+    said = "\n".join(lines)
+    if probe.returncode == 1 or "curl: (1)" in said:
+        raise SetupError(
+            "the curl options (or a .curlrc) hold a URL of their own, or the last one lacks its "
+            "value: the URL is given with --url"
+        )
+    if "no URL specified" in said or (not said and names_any(curl_options, "--stderr")):
         return curl, [line for line in lines if line.startswith("Warning:")]
-    if probe.returncode == 1:
-        raise SetupError("the curl options hold a URL of their own: give it with --url instead")
     raise SetupError("curl refuses its options: %s" % (lines[0] if lines else probe.returncode))
 
 
+def refuse_what_cannot_work(curl_options):
+    """Raise SetupError for options that take the URL, or the pipe that it comes by, away."""
+    if "--" in curl_options or names_any(curl_options, "-:", "--next"):
+        raise SetupError("among the curl options, -- and --next cannot be used: a call has one URL")
+    for name, value in options_of(curl_options):
+        value = value or ""
+        if name in ("-K", "--config"):
+            try:
+                with open(value, "rb") as file:
+                    if re.search(rb"(?m)^[ \t]*(-:|(--)?next\b)", file.read()):
+                        raise SetupError("%s holds \"next\": a call has one URL" % value)
+            except OSError:
+                pass  # curl will say so
+        if (
+            value.endswith("@-")
+            or value.startswith("/dev/stdin")
+            or value.endswith("@/dev/stdin")
+            or (name in ("-T", "--upload-file") and value in ("-", "."))
+            or (name in ("-F", "--form") and re.search(r"=[@<]-(;|$)", value))
+            or (name in ("-K", "--config") and value == "-")
+        ):
+            raise SetupError(
+                "curl's %s %s reads standard input, which is not there for it: name a file"
+                % (name, value)
+            )
+
+
 CHOOSES_TRUST = re.compile(
-    r"-[kKq:]|--(ca.*|insecure|no-insecure|config|disable|next|crlfile|ssl.*|tls.*|curves|ciphers|engine|proxy-.*)"
+    r"-[kKq]|--(ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-).*"
 )
+SYSTEM_FOLDERS = ("/usr/bin", "/bin")  # a curl from elsewhere may bring its own authorities
 
 
 def fast_trust(curl, url, curl_options, environ=os.environ, trust=None):
@@ -376,14 +432,16 @@ def fast_trust(curl, url, curl_options, environ=os.environ, trust=None):
     small certificate of it as the bundle keeps curl from reading the large one.
 
     An empty list, which leaves all to curl, unless all of this holds: HTTPS, an OpenSSL
-    curl, no choice of trust by the user (options, environment, a curlrc), and a directory
-    with exactly the certificates of the bundle. `trust` is a pair of paths, the bundle and
+    curl of the system's, no choice of trust by the user (options, environment, a curlrc),
+    and a directory with exactly the certificates of the bundle. `trust` is a pair of paths, the bundle and
     the directory; OpenSSL's own if None.
     """
     chosen = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
     if not url.lower().startswith("https:") or any(environ.get(name) for name in chosen):
         return []
-    if any(CHOOSES_TRUST.fullmatch(name) for name in option_names(curl_options)):
+    if any(CHOOSES_TRUST.fullmatch(name) for name, _ in options_of(curl_options)):
+        return []
+    if os.path.dirname(os.path.realpath(curl)) not in SYSTEM_FOLDERS:
         return []
     homes = [environ.get(name) for name in ("CURL_HOME", "XDG_CONFIG_HOME", "HOME")]
     homes += [os.path.expanduser("~"), os.path.expanduser("~/.config")]
@@ -404,11 +462,13 @@ def fast_trust(curl, url, curl_options, environ=os.environ, trust=None):
         for name in os.listdir(directory):
             if re.fullmatch(r"[0-9a-f]{8}\.[0-9]+", name):
                 path = os.path.join(directory, name)
-                hashed.setdefault(frozenset(certificates(path)), path)
+                found = frozenset(certificates(path))
+                if found:
+                    hashed.setdefault(found, path)
         in_directory = frozenset().union(*hashed)
         if not in_directory or in_directory != frozenset(certificates(bundle)):
             return []
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, ImportError, subprocess.SubprocessError):
         return []
     return ["--capath", directory, "--cacert", min(hashed.values(), key=os.path.getsize)]
 
@@ -504,7 +564,7 @@ class Call:
 
     def __init__(self, group, tries):
         self.group = group
-        self.tries = tries  # how many curls may yet be started for it should this one die
+        self.tries = tries  # how often it may be armed anew if its curl ends by itself
         self.lock = threading.Lock()  # guards the state
         self.state = self.ARMED
         self.fired_at = None  # seconds since the epoch
@@ -564,7 +624,8 @@ class Call:
     def kill(self, why=None):
         self.killed = why
         try:
-            self.curl.kill()
+            if not self.ended:  # its process id may belong to another by then
+                self.curl.kill()
         except OSError:
             pass  # it has ended by itself
 
@@ -596,17 +657,19 @@ class Scheduler:
     thread that waits for its curl to end. `timefunc` is the wall clock.
     """
 
-    def __init__(self, groups, settings, curl, reporter, timefunc=time.time):
+    def __init__(self, groups, settings, reporter, timefunc=time.time):
         self.waiting = list(zip(arming_times(groups), groups))
         self.waiting.reverse()  # it is popped from its end
         self.settings = settings
-        self.curl = curl
+        self.curl = None  # its path, once it is known to work
         self.config = curl_config(settings.url)
-        self.command = None  # made when the first group is armed
+        self.command = None  # of an armed curl
+        self.trust = []  # its options for HTTPS
         self.grace = settings.grace
         # A user who sets curl's own limits puts curl in charge of them.
-        limits = {"-m", "--max-time", "--retry", "-K", "--config"}
-        own_limits = limits & option_names(settings.curl_options)
+        own_limits = names_any(
+            settings.curl_options, "-m", "--max-time", "--retry", "-K", "--config"
+        )
         self.kill_after = math.inf if own_limits else settings.timeout + KILL_AFTER
         self.reporter = reporter
         self.timefunc = timefunc
@@ -640,12 +703,15 @@ class Scheduler:
             else:
                 self.fire_group(self.handed.popleft())
         self.reporter.next_due = None
-        cancelled = False
-        while not self.reporter.all_reported() and len(self.signals) < 3:
+        cancelled, give_up = False, math.inf
+        while not self.reporter.all_reported() and time.monotonic() < give_up:
             if self.stopped() and not cancelled:
                 self.cancel()
                 cancelled = True
+            if len(self.signals) > 2:  # somebody insists; all that is left is to log
+                give_up = min(give_up, time.monotonic() + PATIENCE)
             self.nap(LONGEST_SLEEP)
+        self.to_arm.put(None)  # its thread ends
 
     def stopped(self):
         return bool(self.signals)
@@ -724,19 +790,20 @@ class Scheduler:
         for due in dues:
             self.reporter.report(CANCELLED, due)
         self.places.release()  # the arming thread may wait for one, and shall see the signal
-        in_flight = sum(not call.ended for _, call in self.in_flight)
+        in_flight = sum(not call.ended for _, call in list(self.in_flight))
         if in_flight:
-            warn("stopping when %s answered or timed out; once more ends them" % how_many(in_flight))
+            self.reporter.warn(
+                "stopping once %s in flight ended; a second signal ends them" % how_many(in_flight)
+            )
 
     def arm_groups(self):
         """Arm one group after another, each as soon as it is handed over."""
         while True:
             group = self.to_arm.get()
-            if self.command is None:
-                url, options = self.settings.url, self.settings.curl_options
-                trust = fast_trust(self.curl, url, options)
-                self.command = curl_command(self.curl, self.settings.timeout, options, trust)
+            if group is None:
+                return
             began = time.monotonic()
+            self.make_command()
             gate = Gate.for_group(group)
             while group.untaken:
                 self.places.acquire()
@@ -745,6 +812,13 @@ class Scheduler:
                 group.arming = time.monotonic() - began
             if gate:
                 gate.close_writer()
+
+    def make_command(self):
+        """Make the command line, again if a certificate that it names has been removed."""
+        url, options = self.settings.url, self.settings.curl_options
+        if self.command is None or not all(map(os.path.exists, self.trust[1::2])):
+            self.trust = fast_trust(self.curl, url, options)
+            self.command = curl_command(self.curl, self.settings.timeout, options, self.trust)
 
     def make(self, group, tries, stdout=subprocess.DEVNULL):
         """Arm one call, for which there is a place; fire it if its group has begun."""
@@ -770,7 +844,7 @@ class Scheduler:
                 call.arm(self.command, stdout)
                 start_thread(self.await_end, call)
                 return True
-            except (OSError, RuntimeError, MemoryError) as error:
+            except Exception as error:  # whatever it is, the call gets its line
                 trouble = "curl could not be started: %s" % reason_of(error)
                 if call.curl:
                     call.curl.kill()
@@ -783,12 +857,16 @@ class Scheduler:
     def await_end(self, call):
         """The thread of one call: wait for its curl to end, and report the outcome."""
         code, said = call.settle()
+        if call.state == Call.DEAD and code < 0:  # killed, perhaps because memory ran out
+            time.sleep(RETRY_START)
+            return self.make(call.group, call.tries)  # in the same place
         if call.state == Call.DEAD and call.tries:
-            return self.make(call.group, call.tries - 1)  # in the same place
+            return self.make(call.group, call.tries - 1)
         self.places.release()
         if call.state == Call.ABANDONED:
             return
-        words = "" if code == 0 else "exit code %d: %s" % (code, call.killed or curl_words(said))
+        reason = call.killed or self.reporter.without_secrets(curl_words(said))
+        words = "" if code == 0 else "exit code %d: %s" % (code, reason)
         if call.state == Call.DEAD:
             words = "not called, curl ended before its time with " + words
         self.reporter.report(FAILED if words else CALLED, call.group.due, words, call.fired_at)
@@ -881,8 +959,13 @@ def reason_of(error):
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def one_line(text):
+    """Return `text` in one line, with nothing in it that a terminal would act upon."""
+    return printable(text).replace("\n", "\\n")
+
+
 def skipped_words(text, reason):
-    return "Skipped '%s' (%s)" % (printable(text[:80]).replace("\n", "\\n"), reason)
+    return "Skipped '%s' (%s)" % (one_line(text[:80]), reason)
 
 
 def say(stream, text):
@@ -898,8 +981,12 @@ def say(stream, text):
         return False
 
 
+def warning_line(text):
+    return "api_scheduler: %s\n" % one_line(text)
+
+
 def warn(text):
-    say(sys.stderr, "api_scheduler: %s\n" % text)
+    say(sys.stderr, warning_line(text))
 
 
 class Log:
@@ -914,7 +1001,8 @@ class Log:
     def __init__(self, path):
         self.path = path
         self.unwritten = []
-        self.torn = False  # the last write stopped within a line
+        self.torn = None  # (device, inode) of the file in which the last write stopped in a line
+        self.warn = warn
         self.warned = False
 
     def check(self):
@@ -923,8 +1011,8 @@ class Log:
             os.close(os.open(self.path, self.FLAGS, 0o666))
         except (OSError, ValueError) as error:
             raise SetupError(
-                "the log file %s cannot be opened: %s" % (printable(self.path), reason_of(error))
-            )
+                "the log file %s cannot be opened: %s" % (self.path, reason_of(error))
+            ) from None
 
     def write(self, lines):
         """Append `lines`, which have no ends, and any that are still unwritten."""
@@ -939,28 +1027,65 @@ class Log:
         except OSError as error:
             if not self.warned:
                 self.warned = True
-                warn(
+                self.warn(
                     "the log file %s cannot be written: %s; the calls go on, and so will the "
-                    "log once this is mended" % (printable(self.path), reason_of(error))
+                    "log once this is mended" % (one_line(self.path), reason_of(error))
                 )
 
     def append(self, file):
         """Write what is unwritten in one piece; keep what did not fit."""
         encoded = [line.encode("utf-8", "backslashreplace") + b"\n" for line in self.unwritten]
-        start = b"\n" if self.torn else b""
+        identity = os.fstat(file)[1:3]
+        start = b"\n" if self.torn == identity else b""
         done = os.write(file, start + b"".join(encoded)) - len(start)
-        self.torn = done < 0 and self.torn
-        while self.unwritten and done >= len(encoded[0]):
-            done -= len(encoded.pop(0))
-            self.unwritten.pop(0)
-        self.torn = self.torn or done > 0
+        if done < 0:
+            return
+        whole = 0
+        while whole < len(encoded) and done >= len(encoded[whole]):
+            done -= len(encoded[whole])
+            whole += 1
+        del self.unwritten[:whole]
+        self.torn = identity if done else None
+
+
+class Printer:
+    """Prints lines and, on a terminal, redraws a status line below them.
+
+    In a thread of its own, because a full pipe or a terminal stopped with Ctrl-S may block
+    it, and that must hold up neither a call nor the log.
+    """
+
+    def __init__(self, status_line):
+        self.status_line = status_line  # called to make it
+        self.status = ""  # what stands in the terminal's last line
+        self.terminal = is_terminal(sys.stdout)
+        self.stdout = sys.stdout
+        self.listening = True  # somebody reads standard output
+        self.texts = queue.Queue()  # (lines, warning): what to print on each stream
+        self.thread = threading.Thread(target=self.work, daemon=True)
+
+    def work(self):
+        lines = []
+        while lines is not None:
+            lines, warning = self.texts.get()
+            text = "".join(line + "\n" for line in lines or [])
+            if self.terminal:
+                status = "" if lines is None else self.status_line()
+                wipe = "\r%s\r" % (" " * len(self.status))
+                if warning:
+                    say(self.stdout, wipe)
+                    say(sys.stderr, warning)
+                    wipe = ""
+                text = wipe + text + status
+                self.status = status
+            elif warning:
+                say(sys.stderr, warning)
+            if text and self.listening:
+                self.listening = say(self.stdout, text)
 
 
 class Reporter:
-    """Logs and prints what became of each call, in a thread of its own.
-
-    Whatever blocks here, a full pipe or a terminal stopped with Ctrl-S, delays no call.
-    """
+    """Logs, counts and prints what became of each call, in a thread of its own."""
 
     def __init__(self, log, url, calls, timefunc=time.time):
         self.log = log
@@ -972,75 +1097,80 @@ class Reporter:
         self.next_due = None
         self.when_done = lambda: None
         self.events = queue.Queue()
-        self.status = ""  # what stands in the terminal's last line
-        self.terminal = is_terminal(sys.stdout)
-        self.listening = True  # somebody reads standard output
         self.thread = threading.Thread(target=self.work, daemon=True)
+        self.printer = Printer(self.status_line)
+        log.warn = self.warn
+
+    def start(self):
+        """Raises RuntimeError if no thread can be started."""
+        self.printer.thread.start()
+        self.thread.start()
 
     def report(self, what, due, words="", stamp=None):
         """Have a line written for one call; `stamp` is when it was fired, or else now."""
         self.events.put((what, due, words, stamp or self.timefunc()))
 
+    def warn(self, text):
+        """Have a warning printed, above the status line if there is one."""
+        self.printer.texts.put(([], warning_line(text)))
+
     def tick(self):
         """Have the status line redrawn."""
-        if self.terminal and self.events.empty():
-            self.events.put(None)
+        if self.printer.terminal and self.printer.texts.empty():
+            self.printer.texts.put(([], ""))
 
     def all_reported(self):
+        """Whether every call has its line in the log, or a warning has said why not."""
         return sum(self.counts.values()) >= self.calls
 
-    def close(self):
-        """Wait until all is written."""
-        self.events.put(STOP)
-        self.thread.join()
+    def close(self, patience=None):
+        """Wait until all is logged and printed, at most `patience` seconds for each."""
+        self.events.put(None)
+        self.thread.join(patience)
+        self.printer.texts.put((None, ""))
+        self.printer.thread.join(patience)
 
     def work(self):
         events = []
-        while STOP not in events:
+        while None not in events:
             events = [self.events.get()]
-            while not self.events.empty() and len(events) < 1000:
+            while not self.events.empty() and len(events) < MOST_LINES:
                 events.append(self.events.get())
-            made = [event for event in events if event not in (None, STOP)]
-            lines = [self.line(*event) for event in made]
+            made = [event for event in events if event]
+            lines = [log_line(what, self.url, stamp, due, words) for what, due, words, stamp in made]
             if lines:
                 self.log.write(lines)
-            self.show(lines, STOP in events)
             self.counts.update(what for what, _, _, _ in made)
-            if made and self.all_reported():
-                self.when_done()
+            if lines:
+                self.printer.texts.put((lines, ""))
+                if self.all_reported():
+                    self.when_done()
 
-    def line(self, what, due, words, stamp):
+    def without_secrets(self, words):
+        """Return curl's `words` without the password of the URL, should it be in them.
+
+        A short one is looked for with its @ only: taken out of common words, it would be told.
+        """
         for secret in self.secrets:
-            words = words.replace(secret, "***")
-        return log_line(what, self.url, stamp, due, words)
-
-    def show(self, lines, last):
-        """Print lines, and on a terminal redraw the status line below them."""
-        text = "".join(line + "\n" for line in lines)
-        if self.terminal:
-            status = "" if last else self.status_line()
-            text = "\r%s\r%s%s" % (" " * len(self.status), text, status)
-            self.status = status
-        if text and self.listening:
-            self.listening = say(sys.stdout, text)
+            secret, kept = (secret, "") if len(secret) > 3 else (secret + "@", "@")
+            words = words.replace(secret, "***" + kept)
+        return words
 
     def status_line(self):
         """Return the status: what is next, and how many calls are done, failed and to go."""
+        next_due = self.next_due
         made = self.counts[CALLED]
         failed = sum(self.counts.values()) - made
         to_go = self.calls - made - failed
         text = "%d done, %d failed, %d to go" % (made, failed, to_go)
-        if self.next_due is not None:
-            left = max(0, math.ceil(self.next_due - self.timefunc()))
+        if next_due is not None:
+            left = max(0, math.ceil(next_due - self.timefunc()))
             wait = datetime.timedelta(seconds=left)
-            text = "next %s, in %s | %s" % (local(int(self.next_due)), wait, text)
+            text = "next %s, in %s | %s" % (local(int(next_due)), wait, text)
         elif to_go:
             text = "waiting for answers | " + text
         columns = shutil.get_terminal_size().columns or 80  # 0 where a terminal does not know
         return text[: columns - 1]
-
-
-STOP = object()  # the last event of a Reporter
 
 
 def is_terminal(stream):
@@ -1082,10 +1212,30 @@ exit status:
 Settings = collections.namedtuple("Settings", "url log_file timeout grace curl_options")
 
 
-class ArgumentParser(argparse.ArgumentParser):
-    def convert_arg_line_to_args(self, line):
-        """Pass over the comments of a file of arguments; the rest as argparse does."""
-        return [] if line.lstrip("\ufeff \t").startswith("#") else [line]
+def expand(argv, inside=()):
+    """Return `argv` with the lines of ``FILE`` in the place of each ``@FILE``.
+
+    That is argparse's fromfile_prefix_chars, but in UTF-8 on every system, with comments.
+    Raises SetupError if a file cannot be read.
+    """
+    expanded = []
+    for argument in argv:
+        if not argument.startswith("@"):
+            expanded.append(argument)
+            continue
+        name = argument[1:]
+        if name in inside:
+            raise SetupError("the file %s names itself with @" % name)
+        try:
+            with open(name, encoding="utf-8-sig") as file:
+                lines = [line.strip() for line in file]
+        except UnicodeError:
+            raise SetupError("the file %s is not text in UTF-8" % name) from None
+        except (OSError, ValueError) as error:
+            raise SetupError("the file %s cannot be read: %s" % (name, reason_of(error))) from None
+        lines = [line for line in lines if line and not line.startswith("#")]
+        expanded += expand(lines, inside + (name,))
+    return expanded
 
 
 def parse_arguments(argv):
@@ -1094,13 +1244,12 @@ def parse_arguments(argv):
     What follows a bare ``--`` becomes `curl_options`, and argparse does not see it.
     """
     end = argv.index("--") if "--" in argv else len(argv)
-    parser = ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="api_scheduler.py",
         usage="%(prog)s [options] TIME[, TIME ...] [@FILE ...] [-- CURL_OPTION ...]",
         description="Call an API at given times of day, and log every call.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        fromfile_prefix_chars="@",
         allow_abbrev=False,
     )
     parser.add_argument("times", nargs="*", metavar="TIME", help=argparse.SUPPRESS)
@@ -1114,12 +1263,7 @@ def parse_arguments(argv):
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and call nothing")
     parser.add_argument("--version", action="version", version="%(prog)s " + __version__)
-    try:
-        arguments, rest = parser.parse_known_args(argv[:end])
-    except UnicodeError:
-        raise SetupError("the file of times is not text in UTF-8") from None
-    except (ValueError, RecursionError):
-        raise SetupError("the file of times cannot be read: it names a file, or itself, with @")
+    arguments, rest = parser.parse_known_args(expand(argv[:end]))
     for text in rest:  # argparse leaves times that stand behind an option
         if text.startswith("-"):
             parser.error("unrecognized argument: %s" % printable(text))
@@ -1139,27 +1283,35 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
     values = {"__name__": "config", "__file__": path}
     try:
         with open(path, "rb") as file:
-            exec(compile(file.read(), path, "exec"), values)  # not imported: no stale bytecode
+            source = file.read()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own show the line, and a password in it
+            exec(compile(source, path, "exec"), values)  # not imported: no stale bytecode
     except FileNotFoundError:
         pass  # then the options must say everything
-    except Exception as error:
-        where = getattr(error, "lineno", None)
-        reason = "%s%s" % (reason_of(error), ", line %d" % where if where else "")
-        raise SetupError("%s cannot be read: %s" % (path, reason)) from None
+    except SyntaxError as error:
+        raise SetupError("%s cannot be read: %s, line %s" % (path, error.msg, error.lineno)) from None
+    except (Exception, SystemExit) as error:
+        raise SetupError("%s cannot be read: %s" % (path, reason_of(error))) from None
     if log_file is None:
-        try:
-            log_file = os.path.expanduser(os.fspath(values.get("LOG_FILE", "")))
-        except TypeError:
-            raise SetupError("LOG_FILE in config.py must be text") from None
-        log_file = log_file and os.path.join(HERE, log_file)
+        log_file = values.get("LOG_FILE", "")
+        if not isinstance(log_file, (str, os.PathLike)):
+            raise SetupError("LOG_FILE in config.py must be text")
+        log_file = log_file and os.path.join(HERE, os.path.expanduser(os.fspath(log_file)))
     if not log_file:
         raise SetupError("the log file is missing: set LOG_FILE in config.py or give --log-file")
+    try:
+        log_file = os.path.abspath(log_file)
+    except OSError:
+        raise SetupError("the working directory is gone: give --log-file a full path") from None
+    if url is not None:  # in the C locale Python 3.6 does not take the command line for UTF-8
+        url = os.fsencode(url).decode("utf-8", "surrogateescape")
     options = values.get("CURL_OPTIONS", [])
     if not isinstance(options, (list, tuple)) or not all(isinstance(one, str) for one in options):
         raise SetupError('CURL_OPTIONS in config.py must be a list of texts, as ["-X", "POST"]')
     return Settings(
-        url=values.get("API_URL") if url is None else url,
-        log_file=os.path.abspath(log_file),
+        url=values.get("API_URL", "") if url is None else url,
+        log_file=log_file,
         timeout=seconds("TIMEOUT", values.get("TIMEOUT", DEFAULT_TIMEOUT))
         if timeout is None
         else seconds("--timeout", timeout),
@@ -1182,18 +1334,20 @@ def how_many(count):
 def carry_out(groups, settings, log):
     """Make the calls of a plan; return the exit status. Raises SetupError before any waiting."""
     check_url(settings.url)
-    curl, warnings = check_curl(settings.curl_options)
-    for text in warnings:
-        warn("curl: " + text)
     reporter = Reporter(log, settings.url, sum(count for _, count in groups))
-    scheduler = Scheduler(groups, settings, curl, reporter)
+    scheduler = Scheduler(groups, settings, reporter)
     reporter.when_done = scheduler.wake
     restore = catch_signals(scheduler)
     try:
-        reporter.thread.start()
-        scheduler.run()
-        if len(scheduler.signals) < 3:
-            reporter.close()
+        scheduler.curl, curl_warnings = check_curl(settings.curl_options)
+        for text in curl_warnings:
+            warn("curl: " + text)
+        try:
+            reporter.start()
+            scheduler.run()
+        except RuntimeError as error:
+            raise SetupError("the system has no room for a thread: %s" % error) from None
+        reporter.close(PATIENCE if scheduler.signals else None)
     finally:
         restore()
         scheduler.close()
@@ -1205,23 +1359,29 @@ def carry_out(groups, settings, log):
 def call_api(url=None, log_file=None, timeout=None, curl_options=()):
     """Call the API once, now; log and print its line. Return whether the call succeeded.
 
-    What is not given is as in config.py. Raises SetupError.
+    What is not given is as in config.py. Raises SetupError, and KeyboardInterrupt after Ctrl-C.
     """
     settings = load_settings(url, log_file, timeout, curl_options)
     log = Log(settings.log_file)
     log.check()
-    return carry_out([(time.time(), 1)], settings, log) == 0
+    status = carry_out([(time.time(), 1)], settings, log)
+    if status == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
+    return status == 0
 
 
 def catch_signals(scheduler):
     """Let signals stop `scheduler`; return a function that undoes it.
 
     Those that whoever started this has set to be ignored (nohup, a shell's background job)
-    stay ignored. Outside the main thread Python allows none of this, and nothing is done.
+    stay ignored, but for SIGCHLD: with it the system would keep the exit codes of the curls
+    from us. Outside the main thread Python allows none of this, and nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     before = {}
+    if not WINDOWS and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
@@ -1232,7 +1392,8 @@ def catch_signals(scheduler):
         if not WINDOWS:
             signal.set_wakeup_fd(descriptor)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # it was not set from Python
+                signal.signal(number, handler)
 
     return restore
 
@@ -1251,8 +1412,9 @@ def main(argv=None):
         for words in skipped:
             warn(words)
         if not arguments.dry_run:
-            log = Log(settings.log_file)
-            log.check()
+            file = Log(settings.log_file)
+            file.check()
+            log = file
             log.write(["%s: %s" % (local(int(now)), words) for words in skipped])
         if not groups:
             raise SetupError("nothing to do: none of the times is valid and still to come")
@@ -1266,32 +1428,33 @@ def main(argv=None):
         del arguments  # 100,000 times take much memory, and waiting is long
         status = carry_out(groups, settings, log)
         if log.unwritten:
-            warn("%d lines could not be logged to %s" % (len(log.unwritten), printable(log.path)))
+            warn("%d lines could not be logged to %s" % (len(log.unwritten), log.path))
         return status or (1 if skipped or log.unwritten else 0)
     except SystemExit as end:  # argparse has said what there is to say
         return end.code or 0
     except SetupError as error:
         warn(str(error))
         if log:
-            log.write(["%s: Not started (%s)" % (local(int(now)), error)])
+            log.write(["%s: Not started (%s)" % (local(int(now)), one_line(str(error)))])
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
 def leave(status):
-    """End the program without the complaints of an interpreter whose output is gone."""
-    for stream in (sys.stdout, sys.stderr):
-        if not say(stream, "") and stream is not None:
-            try:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except (OSError, ValueError):
-                pass
-    sys.exit(status)
+    """End the program, without the interpreter's own way of flushing standard output.
+
+    That complains if its reader is gone, and waits for ever if it does not read.
+    """
+    flushing = threading.Thread(
+        target=lambda: [say(stream, "") for stream in (sys.stdout, sys.stderr)], daemon=True
+    )
+    try:
+        flushing.start()
+        flushing.join(PATIENCE)
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    try:
-        leave(main())
-    except KeyboardInterrupt:
-        leave(128 + signal.SIGINT)
+    leave(main())

@@ -494,15 +494,15 @@ class Wait(unittest.TestCase):
                 return True
 
         def arm(group):
-            with group.lock:
+            if group:
                 group.armed.append(PretendCall(group))
 
         log = mock.Mock(unwritten=[])
         reporter = api_scheduler.Reporter(log, "http://localhost/", len(groups), clock)
-        reporter.show = lambda *args: None
-        reporter.thread.start()
+        reporter.printer.listening = False
+        reporter.start()
         settings = api_scheduler.Settings("http://localhost/", "", 30, 60, [])
-        scheduler = api_scheduler.Scheduler(groups, settings, CURL, reporter, clock)
+        scheduler = api_scheduler.Scheduler(groups, settings, reporter, clock)
         self.addCleanup(scheduler.close)
         scheduler.to_arm.put = arm  # at once, in place of the arming thread
         scheduler.nap = clock.sleep
@@ -530,11 +530,10 @@ class Steps(Folder):
         self.reporter = api_scheduler.Reporter(
             api_scheduler.Log(settings.log_file), settings.url, sum(n for _, n in groups), self.clock
         )
-        self.reporter.show = lambda *args: None
-        self.reporter.thread.start()
-        self.scheduler = api_scheduler.Scheduler(
-            groups, settings, self.path("bin", "curl"), self.reporter, self.clock
-        )
+        self.reporter.printer.listening = False
+        self.reporter.start()
+        self.scheduler = api_scheduler.Scheduler(groups, settings, self.reporter, self.clock)
+        self.scheduler.curl = self.path("bin", "curl")
         self.reporter.when_done = self.scheduler.wake
         self.thread = threading.Thread(target=self.scheduler.run, daemon=True)
         self.thread.start()
@@ -602,22 +601,24 @@ class Steps(Folder):
         self.assertEqual(["Missed" in line for line in log], [True] * 3 + [False])
         self.assertEqual(len(self.server.requests), 1)
 
-    def test_an_armed_curl_that_dies_is_replaced_and_the_call_made_once(self):
+    def test_armed_curls_that_are_killed_are_replaced_and_the_call_made_once(self):
         (pid,) = self.begin((1, 1))
-        os.kill(pid, signal.SIGKILL)
-        self.armed(1)
+        for _ in range(3):
+            os.kill(pid, signal.SIGKILL)
+            (pid,) = self.armed(1)
         self.set_clock(self.clock.now + 1)
         self.assertRegex(self.finish()[0], "Successfully called")
         self.assertEqual(len(self.server.requests), 1)
 
-    def test_a_second_armed_curl_that_dies_is_a_failed_call(self):
-        os.kill(*self.begin((1, 1)), signal.SIGKILL)
-        (pid,) = self.armed(1)
-        os.kill(pid, signal.SIGKILL)
-        self.assertTrue(gone(pid))
+    def test_an_armed_curl_that_ends_by_itself_is_replaced_once_and_then_a_failure(self):
+        self.write("bin/curl", '#!/bin/sh\necho 1 >"%s"\necho "curl: (43) why" >&2\nexit 43\n' % self.path("armed"))
+        self.begin((1, 1), armed=2)
+        deadline = time.monotonic() + PATIENCE
+        while not self.reporter.all_reported() and time.monotonic() < deadline:
+            self.set_clock(self.clock.now)
         self.set_clock(self.clock.now + 1)
         (line,) = self.finish()
-        self.assertRegex(line, r"Failed to call .* \(not called, curl ended .* exit code -9: ")
+        self.assertRegex(line, r"Failed to call .* \(not called, curl ended .* exit code 43: why\)$")
         self.assertEqual(self.server.requests, [])
 
     def test_when_curl_cannot_be_started_it_is_tried_until_there_is_room(self):
@@ -697,7 +698,7 @@ class Url(unittest.TestCase):
         for url in (
             None, "", 5, "example.org", "ftp://h/", "file:///etc/passwd", "http://", "http:///x",
             "http://h/a b", "http://h/\n", 'http://h/\noutput = "x"', "http://h/\x00", "http://h/\x7f",
-            "http://h/\u2028", "http://h:port/", "http://h/" + "x" * 8000, "http://h/\udc80",
+            "http://h/\u2028", "http://h:port/", "http://me:12/34@h/", "http://me:12#34@h/", b"http://h/", "http://h/" + "x" * 8000, "http://h/\udc80",
         ):  # fmt: skip
             with self.subTest(url):
                 with self.assertRaises(SetupError):
@@ -722,9 +723,11 @@ class Url(unittest.TestCase):
 
     def test_options_are_found_among_values(self):
         self.assertEqual(
-            api_scheduler.option_names(["-sXPOST", "-d", "-k", "--max-time", "5", "-H", "-m"]),
-            {"-s", "-X", "-d", "--max-time", "-H"},
+            list(api_scheduler.options_of(["-sXPOST", "-d", "-k", "--max-time", "5", "-v", "-H"])),
+            [("-s", None), ("-X", "POST"), ("-d", "-k"), ("--max-time", "5"), ("-v", None), ("-H", "")],
         )
+        self.assertTrue(api_scheduler.names_any(["--max-t", "5"], "--max-time"))
+        self.assertFalse(api_scheduler.names_any(["-d", "-m", "--fail"], "-m", "--fail-early"[:5]))
 
 
 class Calls(Folder):
@@ -837,17 +840,33 @@ class Calls(Folder):
 
     def test_what_curl_refuses_is_told_at_once(self):
         self.config(self.server.url)
+        self.write("next", "url = %s\nnext\n" % self.server.url)
         for options, words in (
             (["--no-such-option"], "--no-such-option"),
             (["--max-time", "never"], "--max-time"),
             (["http://elsewhere.invalid/"], "URL of their own"),
             (["--url", "http://elsewhere.invalid/"], "URL of their own"),
+            ([self.server.url], "URL of their own"),
+            ([self.server.url, "--next", "-s"], "one URL"),
+            (["--proto", "=http", self.server.url], "URL of their own"),
+            (["-K", self.path("next")], "one URL"),
+            (["--", self.server.url], "one URL"),
+            (["-o"], "refuses its options"),
+            (["-v", "-H"], "refuses its options"),
             (["--data", "@-"], "standard input"),
+            (["-d@-"], "standard input"),
+            (["-T-"], "standard input"),
+            (["-F", "a=@-;type=text/plain"], "standard input"),
+            (["-d", "a\x1b\n2026-01-01 forged@-"], "a\\x1b\\n2026"),
         ):
             with self.subTest(options):
                 status, _, err = self.run_script("23:59:59", "--", *options)
                 self.assertEqual(status, 2)
                 self.assertIn(words, err)
+                self.assertRegex(self.log()[-1], "^%s: Not started " % STAMP)
+        self.write(".curlrc", "url = %s" % self.server.url)
+        self.assertEqual(self.run_script("23:59:59", "--dry-run")[0], 2)
+        self.assertEqual(self.server.requests, [])
 
     def test_a_hung_api_fails_after_the_timeout(self):
         status, log = self.call("/slow", "--timeout", "0.3")
@@ -922,7 +941,8 @@ class Https(Folder):
         shutil.copy(self.path("other.pem"), self.path("hashed", OTHER_HASH))
         self.bundle = self.write("bundle.pem", CERTIFICATES["inside.pem"] + CERTIFICATES["other.pem"])
         self.trust = self.bundle, self.path("hashed")
-        self.openssl = re.search(rb"\sOpenSSL/", subprocess.check_output([CURL, "--version"]))
+        openssl = re.search(rb"\sOpenSSL/", subprocess.check_output([CURL, "--version"]))
+        self.fast = bool(openssl) and os.path.dirname(os.path.realpath(CURL)) in ("/usr/bin", "/bin")
 
     def options(self, *curl_options, url="https://127.0.0.1/", **environ):
         environ.setdefault("HOME", self.folder)
@@ -941,18 +961,18 @@ class Https(Folder):
 
     def test_a_server_of_the_systems_store_is_trusted_and_one_outside_it_is_not(self):
         options = self.options()
-        self.assertEqual(bool(options), bool(self.openssl))
+        self.assertEqual(bool(options), self.fast)
         options = options or ["--cacert", self.bundle]  # a curl that is left alone
         self.assertEqual(self.get("server-inside.pem", options), 0)
         self.assertEqual(self.get("server-outside.pem", options), 60)
 
     def test_the_large_bundle_is_not_read(self):
-        if self.openssl:
+        if self.fast:
             self.assertNotIn(self.bundle, self.options())
             self.assertIn(self.path("hashed", OTHER_HASH), self.options())  # the smallest
 
     def test_what_the_user_chose_is_left_alone(self):
-        for options in (["--cacert", "x"], ["--capath=x"], ["-k"], ["-sk"], ["--insecure"], ["--ca-native"], ["-K", "x"]):
+        for options in (["--cacert", "x"], ["--capath=x"], ["-k"], ["-sk"], ["--insecure"], ["--ca-native"], ["--insec"], ["-K", "x"]):
             self.assertEqual(self.options(*options), [], options)
         for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"):
             self.assertEqual(self.options(**{name: "x"}), [], name)
@@ -967,6 +987,36 @@ class Https(Folder):
         self.assertEqual(self.options(), [])
         os.remove(self.bundle)
         self.assertEqual(self.options(), [])
+
+    def test_a_curl_from_elsewhere_is_left_alone(self):
+        os.symlink(CURL, self.path("curl"))  # what counts is where it is really
+        self.assertEqual(bool(api_scheduler.fast_trust(self.path("curl"), "https://h/", [], {}, self.trust)), self.fast)
+        with mock.patch.object(api_scheduler, "SYSTEM_FOLDERS", ("/elsewhere",)):
+            self.assertEqual(self.options(), [])
+
+    def test_a_python_without_ssl_leaves_it_alone(self):
+        self.trust = None
+        with mock.patch.dict(sys.modules, {"ssl": None}):
+            self.assertEqual(self.options(), [])
+
+    def test_an_empty_file_is_not_chosen(self):
+        self.write(os.path.join("hashed", "00000000.0"), "")
+        self.assertNotIn(self.path("hashed", "00000000.0"), self.options())
+
+    def test_a_certificate_that_is_removed_is_chosen_anew(self):
+        settings = api_scheduler.Settings("https://127.0.0.1/", "", 30, 60, [])
+        reporter = api_scheduler.Reporter(mock.Mock(), settings.url, 1)
+        scheduler = api_scheduler.Scheduler([], settings, reporter)
+        self.addCleanup(scheduler.close)
+        chosen = [["--capath", self.folder, "--cacert", self.path(name)] for name in ("inside.pem", "other.pem")]
+        with mock.patch.object(api_scheduler, "fast_trust", side_effect=chosen):
+            scheduler.curl = CURL
+            scheduler.make_command()
+            scheduler.make_command()
+            self.assertIn(self.path("inside.pem"), scheduler.command)
+            os.remove(self.path("inside.pem"))
+            scheduler.make_command()
+        self.assertIn(self.path("other.pem"), scheduler.command)
 
     def test_a_directory_that_is_not_hashed_is_left_alone(self):
         os.rename(self.path("hashed", INSIDE_HASH), self.path("hashed", "inside.pem"))
@@ -1074,10 +1124,31 @@ class Signals(Folder):
         program = self.start(soon())
         self.server.wait_for(1)
         program.send_signal(signal.SIGINT)
-        self.assertIn("once more", program.stderr.readline())
+        self.assertIn("a second signal", program.stderr.readline())
         program.send_signal(signal.SIGINT)
         self.assertEqual(program.wait(PATIENCE), 130)
         self.assertRegex(self.log()[0], r"Failed to call .* \(exit code -9: ended by a second signal\)$")
+
+    def test_insisting_loses_no_line_and_leaves_no_curl(self):
+        self.config(self.server.url + "/slow")
+        pids = self.spy_on_curl()
+        program = self.start(",".join([soon(0.6)] * 20))
+        pids = pids(20)
+        self.server.wait_for(20)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            program.send_signal(number)
+        program.communicate(timeout=PATIENCE)
+        self.assertIn(program.returncode, (130, 143))
+        self.assertEqual(len(self.log()), 20)
+        for pid in pids:
+            self.assertTrue(gone(pid))
+
+    def test_a_parent_that_ignores_the_end_of_children_changes_nothing(self):
+        self.config(self.server.url + "/status/404")
+        code = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+        command = [sys.executable, "-c", code] + self.command(soon())
+        self.assertEqual(subprocess.call(command, env=self.environ, cwd=self.folder, stdout=subprocess.DEVNULL), 1)
+        self.assertIn("exit code 22", self.log()[0])
 
     def test_what_nohup_ignores_stays_ignored(self):
         self.config(self.server.url)
@@ -1109,9 +1180,12 @@ class Lines(unittest.TestCase):
         self.assertNotIn("\n", api_scheduler.skipped_words("a\nb\x1b", "no time"))
 
     def test_secrets_do_not_come_back_in_curls_words(self):
-        reporter = api_scheduler.Reporter(None, "http://me:se%63ret@h/", 1)
-        line = reporter.line(api_scheduler.FAILED, 0, "exit code 3: secret or se%63ret", 0)
-        self.assertNotRegex(line, "secret|se%63ret")
+        for password, said, shown in (
+            ("se%63ret", "no host secret or se%63ret@h", "no host *** or ***@h"),
+            ("e", "Failed to connect to e@h", "Failed to connect to ***@h"),
+        ):
+            reporter = api_scheduler.Reporter(mock.Mock(), "http://me:%s@h/" % password, 1)
+            self.assertEqual(reporter.without_secrets(said), shown)
 
 
 class Logs(Folder):
@@ -1209,12 +1283,35 @@ class Logs(Folder):
         self.run_script(soon(), "--url", self.server.url + "/\u00fc")
         self.assertTrue(self.log()[0].endswith("/\u00fc"), self.log())
 
-    def test_a_blocked_reader_of_standard_output_delays_no_call(self):
+    def test_a_line_cut_in_a_log_that_was_rotated_leaves_no_empty_line(self):
+        log = api_scheduler.Log(self.path("test.log"))
+        self.write("test.log", "")
+        with open(self.path("test.log"), "a") as file:
+            log.torn = os.fstat(file.fileno())[1:3]
+        os.rename(self.path("test.log"), self.path("test.log.1"))
+        log.write(["one"])
+        self.assertEqual(self.log(), ["one"])
+
+    def wait_for_log(self, lines):
+        deadline = time.monotonic() + PATIENCE
+        while len(self.log()) < lines:
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)  # nothing tells that a file has grown
+
+    def test_a_blocked_reader_of_standard_output_delays_neither_call_nor_log(self):
         program = self.start(",".join([soon(0.2)] * 30), soon(1), "--url", self.server.url + "/" + "x" * 7000)
         arrived = [request[0] for request in self.server.wait_for(31)]  # 210 kB, and nobody reads
         self.assertEqual(len(arrived), 31)
+        self.wait_for_log(31)
         program.communicate(timeout=PATIENCE)
         self.assertEqual((program.returncode, len(self.log())), (0, 31))
+
+    def test_a_blocked_reader_does_not_keep_it_from_being_stopped(self):
+        program = self.start(",".join([soon(0.2)] * 30), soon(999), "--url", self.server.url + "/" + "x" * 7000)
+        self.wait_for_log(30)
+        program.terminate()
+        self.assertEqual(program.wait(PATIENCE), 143)
+        self.assertEqual(len(self.log()), 31)
 
 
 # ----------------------------------------------------------------------------------- main
@@ -1279,6 +1376,8 @@ class Main(Folder):
             ({"CURL_OPTIONS": [1]}, "CURL_OPTIONS"),
             ({"LOG_FILE": 5}, "LOG_FILE"),
             ({"LOG_FILE": ""}, "LOG_FILE"),
+            ({"LOG_FILE": b"x"}, "LOG_FILE"),
+            ({"LOG_FILE": "a\0b"}, "cannot be opened"),
             ({"LOG_FILE": "missing/test.log"}, "missing"),
             ({"LOG_FILE": "."}, "cannot be opened"),
             ({"API_URL": ""}, "API_URL"),
@@ -1303,18 +1402,38 @@ class Main(Folder):
     def test_files_of_times_that_cannot_be_read(self):
         with open(self.path("utf16"), "wb") as file:
             file.write("12:30:00\n\u20ac".encode("utf-16"))
-        self.write("loop", "@loop")
-        for name in ("@utf16", "@loop"):
+        with open(self.path("latin1"), "wb") as file:
+            file.write(b"12:30:00 # \xe9")
+        self.write("loop", "@again")
+        self.write("again", "@loop")
+        for name in ("utf16", "latin1", "loop"):
             with self.subTest(name):
-                self.refused(name)
+                self.assertIn(name, self.refused("@" + name))
+
+    @unittest.skipUnless(POSIX, "needs a folder that can be removed while it is in use")
+    def test_a_working_directory_that_is_gone(self):
+        command = ["sh", "-c", 'mkdir gone; cd gone; rmdir ../gone; exec "$@"', "sh"]
+        program = subprocess.Popen(
+            command + self.command("23:59:59", "--log-file", "x"),
+            cwd=self.folder, env=self.environ, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        err = program.communicate(timeout=PATIENCE)[1].decode()
+        self.assertEqual(program.returncode, 2)
+        self.assertIn("full path", err)
 
     def test_a_broken_config_py_is_named_with_its_line(self):
         self.write("config.py", "API_URL = 'http://h/'\nLOG_FILE = \n")
         self.assertRegex(self.refused("23:59:59"), r"config\.py .*line 2")
         self.write("config.py", "import nothing_of_this_name")
         self.assertIn("nothing_of_this_name", self.refused("23:59:59"))
+        self.write("config.py", "raise SystemExit")
+        self.assertIn("config.py", self.refused("23:59:59"))
         os.remove(self.path("config.py"))
         self.assertIn("LOG_FILE", self.refused("23:59:59"))
+
+    def test_a_password_in_config_py_is_not_quoted_by_a_warning_of_pythons(self):
+        self.write("config.py", "API_URL = 'http://me:se\\cret@h/'\nLOG_FILE = 'test.log'")
+        self.assertEqual(self.run_script("--dry-run", "23:59:59")[2], "")
 
     def test_without_curl_it_says_what_to_install(self):
         os.mkdir(self.path("empty"))
@@ -1352,6 +1471,7 @@ class Main(Folder):
 
     def test_main_and_call_api_can_be_called_from_python(self):
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        threads = threading.active_count()
         log = self.path("python.log")
         stdout = io.StringIO()
         with Server() as server, contextlib.redirect_stdout(stdout):
@@ -1362,9 +1482,16 @@ class Main(Folder):
                 self.assertFalse(api_scheduler.call_api(server.url + "/status/500", log))
                 with contextlib.redirect_stderr(io.StringIO()):
                     self.assertEqual(api_scheduler.main(["--no-such-option"]), 2)
+                with mock.patch.object(api_scheduler, "carry_out", return_value=130):
+                    with self.assertRaises(KeyboardInterrupt):
+                        api_scheduler.call_api(server.url, log)
         self.assertEqual(len(self.log("python.log")), 4)
         self.assertEqual(stdout.getvalue().splitlines(), self.log("python.log"))
         self.assertEqual([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], handlers)
+        for thread in threading.enumerate():
+            if getattr(thread, "_target", None) and "arm_groups" in thread._target.__name__:
+                thread.join(PATIENCE)
+        self.assertLessEqual(threading.active_count(), threads)
 
     def test_100000_times_are_planned(self):
         first = datetime.datetime(2199, 1, 1)
