@@ -498,9 +498,10 @@ class Gate:
     processors the last of 1000 requests arrived after 0.1 s with it, 0.3 to 0.4 s without.
     """
 
-    # The gate stays shut for this share of the time that arming took: sending takes about
-    # a tenth of it, and so a slow machine holds its curls for longer than a fast one.
-    HOLD = 1 / 8
+    # The gate stays shut for this share of the time that arming took, which makes it longer on
+    # a slow machine: sending takes a tenth of it, and with TLS, for the handshake, a third.
+    HOLD = {"http": 1 / 8, "https": 1 / 2}
+    LONGEST_HOLD = 1 / 4  # of a call's timeout, which runs on for a curl that is held
 
     def __init__(self):
         """Raises OSError or RuntimeError if there is no room for a pipe or a thread."""
@@ -759,7 +760,9 @@ class Scheduler:
         for call in armed:
             self.fire(call, self.nap)
         if group.gate:
-            group.gate.open(group.arming * Gate.HOLD)
+            scheme = self.settings.url.partition(":")[0].lower()
+            longest = self.settings.timeout * Gate.LONGEST_HOLD
+            group.gate.open(min(group.arming * Gate.HOLD[scheme], longest))
 
     def fire(self, call, delayfunc):
         """Fire one armed call as soon as it is due, or report why not."""
