@@ -135,9 +135,11 @@ def tool(name, package):
     return path
 
 
-def run(*command):
+def run(*command, **options):
     """Run a command. Raises SystemExit, with what it said, if it fails."""
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    ended = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    )
     if ended.returncode:
         said = ended.stdout.decode("utf-8", "replace")
         sys.exit("this failed: %s\n%s" % (" ".join(command), said))
@@ -367,13 +369,8 @@ class At:
     def __init__(self, due, calls, url, environ, folder, server):
         minute = time.strftime("%Y%m%d%H%M", time.localtime(due))
         for _ in range(calls):
-            subprocess.run(
-                ["at", "-M", "-t", minute],
-                input=("curl -s -o /dev/null %s\n" % url).encode(),
-                env=environ,
-                stderr=subprocess.DEVNULL,
-                check=True,
-            )
+            job = "curl -s -o /dev/null %s\n" % url
+            run("at", "-M", "-t", minute, input=job.encode(), env=environ)
         self.until = server.arrivals, url, calls
 
     def wait(self, deadline):
@@ -410,6 +407,9 @@ def start_daemons(folder, environ):
         os.mkdir(path)
         shutil.chown(path, *owner.split(":"))
         os.chmod(path, mode)
+    counter = "/var/spool/cron/atjobs/.SEQ"
+    with open(counter, "w"):
+        shutil.chown(counter, "daemon", "daemon")
     commands = [tool("cron", "cron"), "-f"], [tool("atd", "at"), "-f"]
     return [
         subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -541,8 +541,8 @@ def print_report(description, summary, results, bars):
     for protocol in dict.fromkeys(key[0] for key in summary):
         rounds = max(row["rounds"] for key, row in summary.items() if key[0] == protocol)
         print(
-            "%s, lateness in milliseconds, medians of %d rounds; spread is the last request's "
-            "from the best round to the worst:\n" % (protocol, rounds)
+            "%s, lateness in milliseconds, medians over the rounds (%d); spread is the last "
+            "request's from the best round to the worst:\n" % (protocol, rounds)
         )
         rows = [
             [calls, NAMES[peer]]
@@ -663,7 +663,7 @@ def main():
         try:
             if secure:
                 add_test_ca(folder)
-                description["nginx"] = output_of(tool("nginx", "nginx-light"), "-v")
+                description["nginx"] = output_of(tool("nginx", "nginx-light"), "-v").rpartition("/")[2]
             if arguments.slow:
                 daemons = start_daemons(folder, environ)
             for protocol in arguments.protocols:

@@ -11,6 +11,7 @@ import re
 import ssl
 import subprocess
 import sys
+import time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 SCRIPT = os.path.join(os.path.dirname(HERE), "api_scheduler.py")
@@ -47,14 +48,17 @@ def machine():
     with open("/proc/meminfo") as file:
         memory = int(re.search(r"MemTotal:\s*(\d+)", file.read()).group(1))
     system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    curl = output_of("curl", "--version").partition("\n")[0].split()
+    tls = [word for word in curl if re.search("(?i)ssl/|tls/", word) and word[0] != "("]
     return {
+        "date": time.strftime("%Y-%m-%d"),
         "processors": "%d x %s" % (os.cpu_count(), models[0]),
         "memory": "%.0f GiB" % (memory / 2**20),
         "system": "%s, Linux %s" % (system, platform.release()),
         "load": "%.1f when the run began" % os.getloadavg()[0],
         "Python": "%s, %s" % (platform.python_version(), ssl.OPENSSL_VERSION),
-        "curl": output_of("curl", "--version").partition("\n")[0],
-        "script": output_of(sys.executable, SCRIPT, "--version"),
+        "curl": ", ".join(curl[1:2] + tls),
+        "api_scheduler.py": output_of(sys.executable, SCRIPT, "--version").split()[-1],
     }
 
 
