@@ -649,6 +649,7 @@ def main():
     secure = "HTTPS" in arguments.protocols
     if secure or arguments.slow:
         enter_namespace()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so as to clean up
     import resource  # raised for all peers alike: the plain way and aiohttp need it for 1000
 
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -84,7 +84,8 @@ def memory(pid):
     """Return the resident and the proportional memory of a process, in MB."""
     with open("/proc/%d/smaps_rollup" % pid) as file:
         text = file.read()
-    return [int(re.search(name + r":\s*(\d+) kB", text).group(1)) * 1024 / MB for name in ("Rss", "Pss")]
+    kilobytes = [re.search(name + r":\s*(\d+) kB", text).group(1) for name in ("Rss", "Pss")]
+    return [int(number) * 1024 / MB for number in kilobytes]
 
 
 def measure_waiting(commands, seconds, environ):
@@ -120,6 +121,8 @@ def measure_waiting(commands, seconds, environ):
             process.wait()
 
 
+STARTED = ("seconds", "processor", "peak")  # seconds, processor seconds, memory peak in MB
+
 # A new process starts with the memory peak of the one that started it (getrusage's manual,
 # "ru_maxrss"; it is kept across exec), so a small interpreter starts those to be measured.
 STARTER = """
@@ -127,12 +130,12 @@ import os, sys, time
 began = time.monotonic()
 pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
 _, status, used = os.wait4(pid, 0)
-print(status, time.monotonic() - began, used.ru_maxrss)
+print(status, time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss)
 """
 
 
 def measure_start(command, environ):
-    """Run a program; return its time from start to end in seconds, and its peak memory in MB."""
+    """Run a program from start to end; return what it took, as in `STARTED`."""
     starter = subprocess.run(
         [sys.executable, "-I", "-S", "-c", STARTER] + command,
         env=environ,
@@ -140,20 +143,19 @@ def measure_start(command, environ):
         stdout=subprocess.PIPE,
         check=True,
     )
-    status, took, peak = map(float, starter.stdout.splitlines()[-1].split())
+    status, took, processor, peak = map(float, starter.stdout.splitlines()[-1].split())
     if status:
         sys.exit("this failed: %s" % " ".join(command))
-    return took, peak * 1024 / MB
+    return took, processor, peak * 1024 / MB
 
 
 def measure_starts(commands, runs, environ):
-    """Return a dict from name to the start times and memory peaks of `runs` runs, in turn."""
-    figures = {name: {"seconds": [], "peak": []} for name in commands}
+    """Return a dict from name to lists of what each of `runs` starts, in turn, took."""
+    figures = {name: {key: [] for key in STARTED} for name in commands}
     for _ in range(runs):
         for name, command in commands.items():
-            took, peak = measure_start(command, environ)
-            figures[name]["seconds"].append(took)
-            figures[name]["peak"].append(peak)
+            for key, figure in zip(STARTED, measure_start(command, environ)):
+                figures[name][key].append(figure)
     return figures
 
 
@@ -167,17 +169,19 @@ def print_report(description, waiting, starts, seconds, runs):
         for name, one in waiting.items()
     ]
     table(head, rows)
-    print("Starting, %d runs in turn:\n" % runs)
+    print("Starting, in turn, medians over the runs (%d):\n" % runs)
     rows = [
         [
             name,
             Number(statistics.median(one["seconds"]) * 1000),
             "%s to %s" % tuple(Number(f(one["seconds"]) * 1000) for f in (min, max)),
+            Number(statistics.median(one["processor"]) * 1000),
             Number(statistics.median(one["peak"])),
         ]
         for name, one in starts.items()
     ]
-    table(["program", "median, ms", "spread, ms", "peak memory, MB"], rows)
+    head = ["program", "median, ms", "spread, ms", "processor, ms", "peak memory, MB"]
+    table(head, rows)
 
 
 def judge(waiting, starts):
