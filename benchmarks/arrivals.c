@@ -61,7 +61,9 @@ static void accept_all(int epoll, int listener)
             close(descriptor);
             continue;
         }
-        if (!connections[descriptor] && !(connections[descriptor] = malloc(sizeof(struct connection))))
+        if (!connections[descriptor])
+            connections[descriptor] = malloc(sizeof(struct connection));
+        if (!connections[descriptor])
             fail("malloc");
         connections[descriptor]->length = 0;
         setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

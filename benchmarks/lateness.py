@@ -16,8 +16,8 @@ copy of the system's CA store, and the copy is mounted over the store in a mount
 this program's own: its children see it, the rest of the machine does not. That needs root,
 or a system that lets users have namespaces (unshare -rm).
 
-Needs Linux, Python 3.11 or later with requirements.txt installed, curl, gcc and openssl; for
-HTTPS libssl-dev and nginx; for --slow cron and at, and root.
+Needs Linux, Python 3.11 or later with requirements.txt installed, curl, gcc and libssl-dev;
+for HTTPS openssl and nginx; for --slow cron and at, and root.
 """
 
 import argparse
@@ -34,6 +34,7 @@ import tempfile
 import threading
 import time
 
+from limit import STAGES, curl_costs, earliest
 from report import (
     HERE,
     SCRIPT,
@@ -147,15 +148,13 @@ def run(*command, **options):
 
 def enter_namespace():
     """Start this program anew in a mount namespace of its own, if it is not in one yet."""
-    if os.environ.get("LATENESS_NAMESPACE") == str(os.getppid()) + "/" + os.readlink(
-        "/proc/self/ns/mnt"
-    ):
+    if os.environ.get("LATENESS_NAMESPACE") == os.readlink("/proc/self/ns/mnt"):
         return
     unshare = tool("unshare", "util-linux")
     options = ["-m"] if os.geteuid() == 0 else ["-rm"]
     if subprocess.run([unshare] + options + ["true"], stderr=subprocess.DEVNULL).returncode:
         sys.exit("HTTPS and --slow need a mount namespace: run this as root, or with --http")
-    script = 'LATENESS_NAMESPACE="$PPID/$(readlink /proc/self/ns/mnt)" exec "$@"'
+    script = 'LATENESS_NAMESPACE="$(readlink /proc/self/ns/mnt)" exec "$@"'
     command = [sys.executable, os.path.realpath(__file__)] + sys.argv[1:]
     os.execv(unshare, [unshare] + options + ["sh", "-c", script, "sh"] + command)
 
@@ -319,7 +318,7 @@ class Process:
             self.process.wait()
 
 
-def start_script(due, calls, url, environ, folder, _server):
+def start_script(due, calls, url, environ, folder, server):
     moment = datetime.datetime.fromtimestamp(due, datetime.timezone.utc)
     with open(folder + "/times.txt", "w") as file:
         file.write((moment.strftime("%Y-%m-%dT%H:%M:%SZ") + "\n") * calls)
@@ -335,61 +334,50 @@ def start_floor(due, calls, url, environ, folder, server):
 
 
 def peer_starter(name):
-    def start(due, calls, url, environ, folder, _server):
+    def start(due, calls, url, environ, folder, server):
         command = [sys.executable, HERE + "/peers.py", name, str(due), str(calls), url]
         return Process(command, dict(environ, REQUESTS_CA_BUNDLE=BUNDLE), folder)
 
     return start
 
 
-class Cron:
-    """Debian's cron with a crontab of one line a call."""
+class Spooled:
+    """Calls that were handed to a daemon: they have ended when the server has noted them."""
 
-    CRONTAB = "/var/spool/cron/crontabs/root"
-
-    def __init__(self, due, calls, url, environ, folder, server):
-        minute = time.strftime("%M %H %d %m", time.localtime(due))
-        with open(self.CRONTAB, "w") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(("%s * curl -s -o /dev/null %s\n" % (minute, url)) * calls)
-        self.until = server.arrivals, url, calls
+    def __init__(self, server, url, calls):
+        self.arrivals = server.arrivals
+        self.ending = "/%s\n" % url.rpartition("/")[2]
+        self.calls = calls
 
     def wait(self, deadline):
-        wait_for_arrivals(*self.until, deadline)
-        os.remove(self.CRONTAB)
+        while time.time() < deadline:
+            with open(self.arrivals.path) as file:
+                file.seek(self.arrivals.read_up_to)
+                if file.read().count(self.ending) >= self.calls:
+                    break
+            time.sleep(1)
         return ""
 
     def close(self):
         pass
 
 
-class At:
-    """Debian's at, with one job a call."""
-
-    def __init__(self, due, calls, url, environ, folder, server):
-        minute = time.strftime("%Y%m%d%H%M", time.localtime(due))
-        for _ in range(calls):
-            job = "curl -s -o /dev/null %s\n" % url
-            run("at", "-M", "-t", minute, input=job.encode(), env=environ)
-        self.until = server.arrivals, url, calls
-
-    def wait(self, deadline):
-        wait_for_arrivals(*self.until, deadline)
-        return ""
-
-    def close(self):
-        pass
+def start_cron(due, calls, url, environ, folder, server):
+    """Give Debian's cron a crontab of one line a call, in place of the one before."""
+    minute = time.strftime("%M %H %d %m", time.localtime(due))
+    with open("/var/spool/cron/crontabs/root", "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(("%s * curl -s -o /dev/null %s\n" % (minute, url)) * calls)
+    return Spooled(server, url, calls)
 
 
-def wait_for_arrivals(arrivals, url, calls, deadline):
-    """Wait until a server has noted as many requests for `url` as `calls`."""
-    path = url.rpartition("/")[2] + "\n"
-    while time.time() < deadline:
-        with open(arrivals.path) as file:
-            file.seek(arrivals.read_up_to)
-            if file.read().count("/" + path) >= calls:
-                return
-        time.sleep(1)
+def start_at(due, calls, url, environ, folder, server):
+    """Give Debian's at a job for each call."""
+    minute = time.strftime("%Y%m%d%H%M", time.localtime(due))
+    job = "curl -s -o /dev/null %s\n" % url
+    for _ in range(calls):
+        run("at", "-M", "-t", minute, input=job.encode(), env=environ)
+    return Spooled(server, url, calls)
 
 
 def start_daemons(folder, environ):
@@ -420,8 +408,8 @@ def start_daemons(folder, environ):
 STARTERS = {
     "script": start_script,
     "floor": start_floor,
-    "cron": Cron,
-    "at": At,
+    "cron": start_cron,
+    "at": start_at,
     "plain": peer_starter("plain"),
     "apscheduler": peer_starter("apscheduler"),
     "schedule": peer_starter("schedule"),
@@ -536,7 +524,7 @@ def judge(summary):
     return bars
 
 
-def print_report(description, summary, results, bars):
+def print_report(description, summary, results, costs, bars):
     print_machine(description)
     for protocol in dict.fromkeys(key[0] for key in summary):
         rounds = max(row["rounds"] for key, row in summary.items() if key[0] == protocol)
@@ -560,6 +548,23 @@ def print_report(description, summary, results, bars):
         )
     early = [NAMES[key[2]] for key, row in summary.items() if row["early"]]
     print("Requests that came before they were due: %s.\n" % (", ".join(early) or "none"))
+    print(
+        "Processor time of one curl, armed as the script arms it, in milliseconds: from its "
+        "start until it waits, from then until its request is sent, from the answer until its "
+        "end:\n"
+    )
+    rows = [[of] + [Number(cost[stage]) for stage in STAGES] for of, cost in costs.items()]
+    table(["protocol", "to arm", "to send", "to end"], rows)
+    print(
+        "So long the last of N requests takes at the least if a curl sends each, and every "
+        "processor sends and does nothing else; then the script's last request:\n"
+    )
+    rows = [
+        [of, calls, Number(earliest(costs[of], calls)), Number(row["last"])]
+        for (of, calls, peer), row in summary.items()
+        if peer == "script"
+    ]
+    table(["protocol", "calls", "limit, ms", SCRIPT_NAME + ", ms"], rows)
     if bars:
         print("The last request's lateness, against the bars the script is held to:\n")
         print_bars(bars)
@@ -656,7 +661,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     description = dict(machine(), **packages)
     peers = QUICK + SLOW * arguments.slow
-    servers, daemons = {}, []
+    servers, costs, daemons = {}, {}, []
     with tempfile.TemporaryDirectory(prefix="lateness-") as folder:
         os.mkdir(folder + "/home")
         environ = clean_environment(folder + "/home")
@@ -664,12 +669,15 @@ def main():
         try:
             if secure:
                 add_test_ca(folder)
-                description["nginx"] = output_of(tool("nginx", "nginx-light"), "-v").rpartition("/")[2]
+                nginx = output_of(tool("nginx", "nginx-light"), "-v")
+                description["nginx"] = nginx.rpartition("/")[2]
             if arguments.slow:
                 daemons = start_daemons(folder, environ)
             for protocol in arguments.protocols:
                 server = {"HTTP": HttpServer, "HTTPS": HttpsServer}[protocol]
                 servers[protocol] = server(folder)
+                files = folder + "/server.pem", folder + "/server.key"
+                costs[protocol] = curl_costs(files if protocol == "HTTPS" else None, environ)
             results = measure_all(
                 servers, peers, arguments.sizes, arguments.rounds, environ, folder
             )
@@ -683,9 +691,10 @@ def main():
                 subprocess.run(["umount", STORE])
     summary = summarise(results)
     bars = judge(summary)
-    print_report(description, summary, results, bars)
+    print_report(description, summary, results, costs, bars)
     if arguments.json:
-        write_json(arguments.json, {"machine": description, "bars": bars, "results": results})
+        document = {"machine": description, "bars": bars, "costs": costs, "results": results}
+        write_json(arguments.json, document)
     if arguments.picture:
         draw(arguments.picture, summary, description)
     sys.exit(1 if any(row["lost"] for row in summary.values()) else 0)

@@ -19,7 +19,9 @@ SCRIPT = os.path.join(os.path.dirname(HERE), "api_scheduler.py")
 PACKAGES = ("APScheduler", "requests", "schedule", "aiohttp")  # those whose version matters
 
 # They choose a CA, a proxy or a curlrc, which a user's machine has no reason to.
-UNWANTED = re.compile(r"(?i)(CURL_CA_BUNDLE|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|\w+_proxy|CURL_HOME|XDG_CONFIG_HOME)")
+UNWANTED = re.compile(
+    r"(?i)(CURL_CA_BUNDLE|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|\w+_proxy|CURL_HOME|XDG_CONFIG_HOME)"
+)
 
 
 def clean_environment(home):

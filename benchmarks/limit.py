@@ -1,0 +1,95 @@
+"""How early could a curl for each call be at all? What one armed curl costs the processor.
+
+Used by lateness.py. A curl armed just as the script arms it is fired at a server that holds
+its answer back, so that its processor time can be read between the stages of its life. With
+every processor doing nothing else, N requests take N times the middle stage, shared out.
+"""
+
+import os
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import time
+
+from report import SCRIPT
+
+sys.path.insert(0, os.path.dirname(SCRIPT))
+import api_scheduler  # noqa: E402  (for the command line that it gives to curl)
+
+RUNS = 20
+STAGES = ("start", "send", "end")
+STEP = 0.02  # seconds between two looks at whether a curl still works
+TIMEOUT = 10  # seconds for each stage
+
+
+def processor_time(pid):
+    """Return the processor time in seconds that a process of one thread has used."""
+    with open("/proc/%d/schedstat" % pid) as file:
+        return int(file.read().split()[0]) / 1e9
+
+
+def when_it_waits(pid):
+    """Return a process's processor time once it uses no more."""
+    before = -1
+    while processor_time(pid) != before:
+        before = processor_time(pid)
+        time.sleep(STEP)
+    return before
+
+
+def cost_of_one(command, listener, url, context, environ):
+    """Return the processor seconds that one curl needs, by stage."""
+    curl = subprocess.Popen(
+        command, bufsize=0, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    try:
+        started = when_it_waits(curl.pid)
+        curl.stdin.write(api_scheduler.curl_config(url))
+        curl.stdin.close()
+        connection, _ = listener.accept()
+        connection.settimeout(TIMEOUT)
+        if context:
+            connection = context.wrap_socket(connection, server_side=True)
+        with connection:
+            connection.recv(4096)
+            sent = when_it_waits(curl.pid)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
+            _, status, used = os.wait4(curl.pid, 0)
+        curl.returncode = status
+    finally:
+        if curl.poll() is None:
+            curl.kill()
+            curl.wait()
+    if status:
+        sys.exit("curl failed with status %d: %s" % (status, " ".join(command)))
+    return started, sent - started, used.ru_utime + used.ru_stime - sent
+
+
+def curl_costs(certificate, environ):
+    """Return a dict from stage to the median processor time of one curl in milliseconds.
+
+    `certificate` is a pair of paths, the server's certificate and its key, or None for HTTP.
+    """
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(TIMEOUT)
+        scheme = "https" if certificate else "http"
+        url = "%s://127.0.0.1:%d/" % (scheme, listener.getsockname()[1])
+        curl = shutil.which("curl")
+        trust = api_scheduler.fast_trust(curl, url, [], environ)
+        command = api_scheduler.curl_command(curl, TIMEOUT, [], trust)
+        costs = [cost_of_one(command, listener, url, context, environ) for _ in range(RUNS)]
+    return {
+        stage: statistics.median(values) * 1000 for stage, values in zip(STAGES, zip(*costs))
+    }
+
+
+def earliest(cost, calls):
+    """Return how late the last of `calls` requests is at the least, in milliseconds."""
+    return max(1, calls / os.cpu_count()) * cost["send"]
