@@ -114,6 +114,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port} ssl backlog=4096;
+        ssl_protocols TLSv1.2 TLSv1.3;
         ssl_certificate {folder}/server.pem;
         ssl_certificate_key {folder}/server.key;
         location / {{
@@ -549,15 +550,15 @@ def print_report(description, summary, results, costs, bars):
     early = [NAMES[key[2]] for key, row in summary.items() if row["early"]]
     print("Requests that came before they were due: %s.\n" % (", ".join(early) or "none"))
     print(
-        "Processor time of one curl, armed as the script arms it, in milliseconds: from its "
-        "start until it waits, from then until its request is sent, from the answer until its "
-        "end:\n"
+        "Processor time of one curl, armed as the script arms it, in milliseconds (the mean of "
+        "many at once): from its start until it waits, from then until its request is sent, "
+        "and from the answer until its end:\n"
     )
     rows = [[of] + [Number(cost[stage]) for stage in STAGES] for of, cost in costs.items()]
     table(["protocol", "to arm", "to send", "to end"], rows)
     print(
-        "So long the last of N requests takes at the least if a curl sends each, and every "
-        "processor sends and does nothing else; then the script's last request:\n"
+        "About so late the last of N requests is at the least, if a curl sends each and every "
+        "processor does nothing else; and the script's last request:\n"
     )
     rows = [
         [of, calls, Number(earliest(costs[of], calls)), Number(row["last"])]

@@ -1,8 +1,9 @@
-"""How early could a curl for each call be at all? What one armed curl costs the processor.
+"""How early could a curl for each call be at all? What an armed curl costs the processor.
 
-Used by lateness.py. A curl armed just as the script arms it is fired at a server that holds
-its answer back, so that its processor time can be read between the stages of its life. With
-every processor doing nothing else, N requests take N times the middle stage, shared out.
+Used by lateness.py. Curls armed just as the script arms them are fired together at a server
+that holds its answers back, so that their processor time can be read between the stages of
+their life. If every processor did nothing else, N requests would take N times the middle one,
+shared out.
 """
 
 import os
@@ -19,7 +20,7 @@ from report import SCRIPT
 sys.path.insert(0, os.path.dirname(SCRIPT))
 import api_scheduler  # noqa: E402  (for the command line that it gives to curl)
 
-RUNS = 20
+BATCH = 50  # curls at once; one alone is slower, its memory being cold
 STAGES = ("start", "send", "end")
 STEP = 0.02  # seconds between two looks at whether a curl still works
 TIMEOUT = 10  # seconds for each stage
@@ -40,36 +41,49 @@ def when_it_waits(pid):
     return before
 
 
-def cost_of_one(command, listener, url, context, environ):
-    """Return the processor seconds that one curl needs, by stage."""
-    curl = subprocess.Popen(
-        command, bufsize=0, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+def costs_of_batch(command, listener, url, context, environ):
+    """Return a list with each curl's processor seconds, by stage."""
+    curls, connections, costs = [], [], []
     try:
-        started = when_it_waits(curl.pid)
-        curl.stdin.write(api_scheduler.curl_config(url))
-        curl.stdin.close()
-        connection, _ = listener.accept()
-        connection.settimeout(TIMEOUT)
-        if context:
-            connection = context.wrap_socket(connection, server_side=True)
-        with connection:
+        for _ in range(BATCH):
+            curls.append(
+                subprocess.Popen(
+                    command, bufsize=0, env=environ, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+                )
+            )
+        started = [when_it_waits(curl.pid) for curl in curls]
+        for curl in curls:
+            curl.stdin.write(api_scheduler.curl_config(url))
+            curl.stdin.close()
+        for _ in curls:
+            connection, _ = listener.accept()
+            connection.settimeout(TIMEOUT)
+            if context:
+                connection = context.wrap_socket(connection, server_side=True)
+            connections.append(connection)
             connection.recv(4096)
-            sent = when_it_waits(curl.pid)
+        sent = [when_it_waits(curl.pid) for curl in curls]
+        for connection in connections:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n")
+        for curl, started_at, sent_at in zip(curls, started, sent):
             _, status, used = os.wait4(curl.pid, 0)
-        curl.returncode = status
+            curl.returncode = status
+            if status:
+                sys.exit("curl failed with status %d: %s" % (status, " ".join(command)))
+            whole = used.ru_utime + used.ru_stime
+            costs.append((started_at, sent_at - started_at, whole - sent_at))
+        return costs
     finally:
-        if curl.poll() is None:
-            curl.kill()
-            curl.wait()
-    if status:
-        sys.exit("curl failed with status %d: %s" % (status, " ".join(command)))
-    return started, sent - started, used.ru_utime + used.ru_stime - sent
+        for curl in curls:
+            if curl.poll() is None:
+                curl.kill()
+                curl.wait()
+        for connection in connections:
+            connection.close()
 
 
 def curl_costs(certificate, environ):
-    """Return a dict from stage to the median processor time of one curl in milliseconds.
+    """Return a dict from stage to the mean processor time of a curl in milliseconds.
 
     `certificate` is a pair of paths, the server's certificate and its key, or None for HTTP.
     """
@@ -77,19 +91,17 @@ def curl_costs(certificate, environ):
     if certificate:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*certificate)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0), backlog=BATCH) as listener:
         listener.settimeout(TIMEOUT)
         scheme = "https" if certificate else "http"
         url = "%s://127.0.0.1:%d/" % (scheme, listener.getsockname()[1])
         curl = shutil.which("curl")
         trust = api_scheduler.fast_trust(curl, url, [], environ)
         command = api_scheduler.curl_command(curl, TIMEOUT, [], trust)
-        costs = [cost_of_one(command, listener, url, context, environ) for _ in range(RUNS)]
-    return {
-        stage: statistics.median(values) * 1000 for stage, values in zip(STAGES, zip(*costs))
-    }
+        costs = costs_of_batch(command, listener, url, context, environ)
+    return {stage: statistics.mean(of) * 1000 for stage, of in zip(STAGES, zip(*costs))}
 
 
 def earliest(cost, calls):
-    """Return how late the last of `calls` requests is at the least, in milliseconds."""
+    """Return about how late the last of `calls` requests is at the least, in milliseconds."""
     return max(1, calls / os.cpu_count()) * cost["send"]
