@@ -1,0 +1,85 @@
+"""The log of calls: exactly one line for each call that ended, in the form of the script's log.
+
+    2025-10-08 12:30:00: Successfully called API at https://ifconfig.co
+    2025-10-08 12:30:00: Failed to call API at https://ifconfig.co (HTTP status 503)
+    2025-10-08 12:31:01: Missed call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
+    2025-10-08 12:29:00: Cancelled call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
+
+The stamp is the second in which the call was fired (or given up), in the zone TIME_ZONE.
+"""
+import logging
+import os
+import threading
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils import timezone
+
+from .models import ScheduledCall
+
+logger = logging.getLogger(__name__)
+_lock = threading.Lock()
+_torn = False               # this process left half a line at the end of the file
+
+
+def printable(text, limit=500):
+    """`text` cut to `limit` characters, with everything that could move a terminal's cursor or
+    fake a line of a log (control characters, lone surrogates, ...) written as an escape."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return text if len(text) <= limit else text[:limit - 1] + "…"
+
+
+def redacted(url):
+    """`url` without the user name and password that may stand in it."""
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def line(status, due, at, error=""):
+    """One line of the log, with its newline.
+
+    status: how the call ended, a ScheduledCall.Status
+    due, at: aware datetimes, when it should have been made and when it was (or was given up)
+    error: why it failed
+    """
+    api = f"API at {printable(redacted(settings.API_URL))}"
+    due = f"{timezone.localtime(due):%Y-%m-%d %H:%M:%S}"
+    text = {
+        ScheduledCall.Status.SUCCEEDED: f"Successfully called {api}",
+        ScheduledCall.Status.FAILED: f"Failed to call {api} ({printable(error)})",
+        ScheduledCall.Status.MISSED: f"Missed call to {api} (due {due})",
+        ScheduledCall.Status.CANCELLED: f"Cancelled call to {api} (due {due})",
+    }[status]
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: {text}\n"
+
+
+def write(lines):
+    """Append `lines`, each with its newline, to CALL_LOG in one write, so that many processes can
+    share the file; it is opened anew each time, so that it may be rotated away at any moment.
+
+    Never raises OSError. The outcomes are in the database by then, and a full disk must not undo
+    that: lines that cannot be written go to the process's own error output instead.
+    """
+    global _torn
+    data = "".join(lines).encode()
+    with _lock:
+        written = 0
+        try:
+            settings.CALL_LOG.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(settings.CALL_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                if _torn:
+                    data = b"\n" + data
+                while written < len(data):
+                    written += os.write(fd, data[written:])
+                _torn = False
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if written:
+                _torn = data[written - 1:written] != b"\n"
+            lost = data[data.rfind(b"\n", 0, written) + 1:].decode(errors="replace")
+            logger.error("cannot write to %s: %s. The outcomes are in the database; the lines are:\n%s",
+                         settings.CALL_LOG, error.strerror, lost.rstrip("\n"))

@@ -1,0 +1,271 @@
+"""One call of the API with requests, on time, once, and over within TIMEOUT.
+
+requests alone bounds the wait for each read, so that a server that sends a byte now and then can
+hold a call for ever. Here the connection that a call is using is known, and `Call.check` cuts it.
+"""
+import http.cookiejar
+import socket
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from typing import NamedTuple, Optional
+
+import requests
+import urllib3
+from django.conf import settings
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from .call_log import printable, redacted
+from .models import ScheduledCall
+
+Status = ScheduledCall.Status
+
+# Seconds. Servers close connections that lie idle, some after two seconds; a request sent into one
+# just as it closes is lost, and must not be repeated. So a connection serves the calls of one burst
+# or of neighbouring seconds, and is not trusted for longer.
+IDLE_MAX = 1.5
+READ_SIZE = 65536           # bytes
+
+
+class Outcome(NamedTuple):
+    """How a call ended. `started_at` is None if it never began."""
+
+    id: int
+    timestamp: datetime
+    status: str
+    started_at: Optional[datetime]
+    ended_at: datetime
+    http_status: Optional[int]
+    error: str
+
+
+def utcnow():
+    """Aware datetime, by the wall clock."""
+    return datetime.now(timezone.utc)
+
+
+def wait_until(when, clock=utcnow, sleep=time.sleep):
+    """Returns once `clock` says `when` or later, and never before; a stepped clock is noticed
+    within half a second.
+
+    when: aware datetime
+    """
+    while (left := (when - clock()).total_seconds()) > 0:
+        sleep(min(left, 0.5))
+
+
+class TooLate(Exception):
+    """The call has ended; nothing more may be sent for it."""
+
+
+class Refused(requests.RequestException):
+    """An answer that is not followed."""
+
+
+class Call:
+    """One claimed call on its way: `make` runs in a thread of its own, while another calls `check`
+    now and then. The first of them to say how the call ended is believed; `outcome` is None until
+    then."""
+
+    def __init__(self, call_id, timestamp):
+        """call_id: int; timestamp: aware datetime, when it is due"""
+        self.id = call_id
+        self.timestamp = timestamp
+        self.outcome = None
+        self._started_at = None
+        self._deadline = None           # by time.monotonic()
+        self._connection = self._socket = None
+        self._lock = threading.Lock()
+
+    def make(self):
+        """Makes the call, unless its grace time is over. Never raises."""
+        with self._lock:
+            if self.outcome or self._miss():
+                return
+            self._started_at = utcnow()
+            self._deadline = time.monotonic() + settings.TIMEOUT
+        _current.call = self
+        try:
+            session, prepared, options = _session()
+            with session.send(prepared.copy(), **options) as response:
+                _drain(response, settings.BODY_LIMIT)
+                code = response.status_code
+            if code < 400:
+                self._end(Status.SUCCEEDED, code)
+            else:
+                self._end(Status.FAILED, code, f"HTTP status {code}")
+        except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
+            self._end(Status.FAILED, error=reason(error))
+        finally:
+            _current.call = None
+
+    def check(self):
+        """Ends the call if it has taken more than TIMEOUT, or could not start within GRACE."""
+        with self._lock:
+            if self.outcome:
+                return
+            if self._deadline is None:
+                self._miss()
+                return
+            if time.monotonic() < self._deadline:
+                return
+            self._end_locked(
+                Status.FAILED, error=f"no complete answer within {settings.TIMEOUT:g} s")
+        # Its thread comes free when its connection is cut.
+        for sock in (self._socket, getattr(self._connection, "sock", None)):
+            if sock is not None:
+                try:
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                except OSError:
+                    pass                # closed already
+
+    def uses(self, connection):
+        """Called by the connection before anything is sent on it. Raises TooLate when the call has
+        ended in the meantime."""
+        self._connection, self._socket = connection, connection.sock
+        if self.outcome:
+            raise TooLate
+
+    def _miss(self):
+        late = utcnow() > self.timestamp + timedelta(seconds=settings.GRACE)
+        if late:
+            self._end_locked(Status.MISSED, error=f"not started within {settings.GRACE:g} s of its time")
+        return late
+
+    def _end(self, *args, **kwargs):
+        with self._lock:
+            if self.outcome is None:
+                self._end_locked(*args, **kwargs)
+
+    def _end_locked(self, status, http_status=None, error=""):
+        self.outcome = Outcome(self.id, self.timestamp, status, self._started_at, utcnow(),
+                               http_status, printable(error))
+
+
+_current = threading.local()            # .call: the Call that this thread is making
+
+
+class _Watched:
+    """Tells the call which connection it uses, and asks whether it may still send."""
+
+    _idle_since = None
+
+    def connect(self):
+        _current.call.uses(self)
+        super().connect()
+        _current.call.uses(self)        # looking up a name can take longer than the whole call may
+
+    def request(self, *args, **kwargs):
+        _current.call.uses(self)        # a connection that lay ready
+        super().request(*args, **kwargs)
+
+    def getresponse(self, *args, **kwargs):
+        self._idle_since = time.monotonic()     # the burst's calls follow in far less than IDLE_MAX
+        return super().getresponse(*args, **kwargs)
+
+    @property
+    def is_connected(self):
+        fresh = self._idle_since is None or time.monotonic() - self._idle_since < IDLE_MAX
+        return fresh and super().is_connected
+
+
+class _WatchedHTTP(_Watched, HTTPConnection):
+    pass
+
+
+class _WatchedHTTPS(_Watched, HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _WatchedHTTP
+
+
+class _HTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _WatchedHTTPS
+
+
+class _Adapter(HTTPAdapter):
+    """requests' own adapter with watched connections, also to a proxy."""
+
+    def init_poolmanager(self, *args, **kwargs):
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+    def proxy_manager_for(self, *args, **kwargs):
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        return manager
+
+
+@cache
+def _session():
+    """(session, prepared request, options for send): made once for all calls of this process, as
+    they are all alike; preparing one and looking up proxies costs as much as sending it."""
+    session = requests.Session()
+    # A thousand calls must not share what one of them was told to remember.
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    session.headers["User-Agent"] = "api-scheduler"
+    session.adapters.clear()            # http and https and nothing else, also after a redirect
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, _Adapter(pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0))
+    session.hooks["response"].append(_drain_redirect)
+    prepared = session.prepare_request(requests.Request("GET", settings.API_URL))
+    options = session.merge_environment_settings(prepared.url, {}, True, None, None)
+    options["timeout"] = (settings.CONNECT_TIMEOUT, settings.TIMEOUT)
+    options["allow_redirects"] = True
+    return session, prepared, options
+
+
+def _drain(response, limit):
+    """Reads the body, so that the connection can be used again, and keeps nothing of it. Returns
+    whether the body ended within `limit` bytes."""
+    while limit > 0:
+        data = response.raw.read(min(READ_SIZE, limit), decode_content=False)
+        if not data:
+            return True
+        limit -= len(data)
+    return False
+
+
+def _drain_redirect(response, **_):
+    """requests reads a redirect's body whole, into memory; this reads it first, within bounds."""
+    if response.is_redirect and not _drain(response, settings.BODY_LIMIT + 1):
+        raise Refused(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
+
+
+def reason(error):
+    """Why a call failed, in words for its log line: str. It holds no more of the URL than a host
+    name, as the rest may hold a password."""
+    cause = error
+    while True:                         # down to what really happened
+        inner = getattr(cause, "reason", None)
+        if not isinstance(inner, BaseException):
+            inner = next((a for a in cause.args if isinstance(a, BaseException)), cause.__cause__)
+        if inner is None or inner is cause:
+            break
+        cause = inner
+    host = getattr(cause, "host", None) or "the host"
+    if isinstance(error, requests.ConnectTimeout):
+        return f"no connection within {settings.CONNECT_TIMEOUT:g} s"
+    if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
+        return f"no answer within {settings.TIMEOUT:g} s"
+    if isinstance(error, requests.TooManyRedirects):
+        return "too many redirects"
+    if isinstance(error, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL,
+                          requests.exceptions.MissingSchema)):
+        return "redirected to something that is not an http or https URL"
+    if isinstance(error, Refused):
+        return str(error)
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"TLS: {getattr(cause, 'verify_message', '') or getattr(cause, 'reason', '') or cause}"
+    if isinstance(cause, OSError) and type(cause).__name__ == "gaierror":
+        return f"could not resolve {host}: {cause.strerror}"
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    if isinstance(cause, TooLate):
+        return "given up"
+    text = str(cause) or type(cause).__name__
+    return text.replace(settings.API_URL, redacted(settings.API_URL))

@@ -1,0 +1,183 @@
+"""`python manage.py up`: the whole service on this machine, until Ctrl-C.
+
+Migrates the database, asks for an administrator the first time, then runs web, worker and beat and
+shows their output, each line with the name of its process. When one of them ends, all end.
+"""
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import redis
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connection
+
+from scheduler.call_log import redacted
+
+# Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
+STOP_WITHIN = settings.TIMEOUT + 15
+
+
+class Command(BaseCommand):
+    help = "Runs web, worker and beat together on this machine, until Ctrl-C."
+    requires_system_checks = []
+
+    def add_arguments(self, parser):
+        parser.add_argument("--bind", default="127.0.0.1:8000", metavar="HOST:PORT",
+                            help="where the web server listens (default: %(default)s)")
+        parser.add_argument("--workers", type=int, default=1, metavar="N",
+                            help="worker processes; one uses one processor (default: %(default)s)")
+
+    def handle(self, *, bind, workers, **options):
+        if workers < 1:
+            raise CommandError("--workers must be at least 1.")
+        check_bind(bind)
+        check_redis()
+        try:
+            call_command("migrate", verbosity=0, interactive=False)
+        except OperationalError as error:
+            raise CommandError(
+                f"The database cannot be used: {str(error).strip()}\nSee DATABASE_URL in README.md.")
+        if not settings.DEBUG:
+            call_command("collectstatic", verbosity=0, interactive=False)
+        self.create_administrator()
+        connection.close()
+        self.stdout.write(f"API Scheduler calls {redacted(settings.API_URL)}. "
+                          f"API and admin: http://{bind}/ — Ctrl-C stops.")
+        self.stdout.flush()
+        sys.exit(run({
+            "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", bind, "--worker-class", "gthread",
+                    "--workers", "2", "--threads", "8", "--graceful-timeout", "10"],
+            **{f"worker{number if workers > 1 else ''}": [
+                "-m", "celery", "-A", "scheduler", "worker", "--loglevel", "WARNING",
+                "--hostname", f"worker{number}-{os.getpid()}@%h"]
+               for number in range(1, workers + 1)},
+            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--loglevel", "WARNING",
+                     "--pidfile="],
+        }))
+
+    def create_administrator(self):
+        """No account ships: asks for one the first time, or takes DJANGO_SUPERUSER_*."""
+        users = get_user_model().objects
+        if users.filter(is_superuser=True).exists():
+            return
+        name = os.environ.get("DJANGO_SUPERUSER_USERNAME")
+        if name and os.environ.get("DJANGO_SUPERUSER_PASSWORD"):
+            call_command("createsuperuser", interactive=False, verbosity=0,
+                         email=os.environ.get("DJANGO_SUPERUSER_EMAIL", ""))
+            self.stdout.write(f"Administrator {name!r} created from DJANGO_SUPERUSER_*.")
+            return
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            self.stdout.write("The admin has no account yet. Choose one (Ctrl-C: later):")
+            try:
+                call_command("createsuperuser")
+                return
+            except (SystemExit, KeyboardInterrupt):
+                self.stdout.write("")
+        self.stdout.write("The admin has no account yet: python manage.py createsuperuser")
+
+
+def check_bind(bind):
+    """Raises CommandError unless `bind` ("host:port") can be listened at, and may be."""
+    host, _, port = bind.rpartition(":")
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        local = host and address[0] in ("127.0.0.1", "::1")
+    except (ValueError, OverflowError, OSError):
+        raise CommandError(f"--bind {bind}: give a host and a port, such as 127.0.0.1:8000.")
+    if settings.DEBUG and not local:
+        raise CommandError(
+            f"--bind {bind}: with DEBUG on the API is open, so it stays on 127.0.0.1. To serve others "
+            "set SECRET_KEY and ALLOWED_HOSTS, and leave DEBUG out (see README.md).")
+    with socket.socket(family, kind, proto) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise CommandError(f"Cannot listen at {bind}: {error.strerror}. Choose another with --bind "
+                               "HOST:PORT, or stop what listens there.")
+
+
+def check_redis():
+    """Raises CommandError, saying what to do, unless Redis answers."""
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=2,
+                                  retry=None) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as error:
+        raise CommandError(
+            f"Redis does not answer at {redacted(settings.REDIS_URL)} ({error}). Start it (Debian: "
+            "apt-get install redis-server, then service redis-server start), or set REDIS_URL.")
+
+
+def die_with_parent():
+    """In a child on Linux: ends it when this process is killed, so that nothing is left behind."""
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)      # 1 is PR_SET_PDEATHSIG
+
+
+def run(commands):
+    """Runs them all until a signal comes or one of them ends.
+
+    commands: dict from a name to arguments of Python
+    Returns the exit status: 130 or 143 after SIGINT or SIGTERM, otherwise 1.
+    """
+    signals = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    width = max(map(len, commands))
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    children, readers = {}, []
+    for name, arguments in commands.items():
+        child = children[name] = subprocess.Popen(
+            # A session of its own: Ctrl-C on the terminal reaches this process alone, which then
+            # stops the others in order.
+            [sys.executable, *arguments], start_new_session=True, env=environment,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        readers.append(threading.Thread(target=show, args=(name.ljust(width), child.stdout), daemon=True))
+        readers[-1].start()
+
+    while not signals and all(child.poll() is None for child in children.values()):
+        time.sleep(0.1)
+    if signals:
+        say(f"Stopping. Calls in flight may end, within {settings.TIMEOUT:g} s; Ctrl-C again ends them now.")
+    else:
+        name, child = next((n, c) for n, c in children.items() if c.poll() is not None)
+        end = f"status {child.returncode}" if child.returncode >= 0 else f"signal {-child.returncode}"
+        say(f"{name} ended ({end}); its last lines above say why. Stopping the others.")
+
+    asked, deadline = len(signals), time.monotonic() + STOP_WITHIN
+    for child in children.values():
+        if child.poll() is None:
+            child.terminate()
+    while any(child.poll() is None for child in children.values()):
+        if len(signals) > asked or time.monotonic() > deadline:
+            for child in children.values():
+                if child.poll() is None:
+                    child.kill()
+        time.sleep(0.1)
+    for reader in readers:
+        reader.join(5)
+    return 128 + signals[0] if signals else 1
+
+
+def show(name, stream):
+    for line in stream:
+        say(f"{name} | {line.decode(errors='replace').rstrip()}")
+
+
+def say(text):
+    """Prints a line; a reader that has gone away must not stop the service."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        pass

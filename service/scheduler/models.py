@@ -1,0 +1,82 @@
+"""What the database keeps: the calls, the answers already given to a retried request, and when the
+dispatcher last ran. The rows are changed by transitions.py alone."""
+from django.db import models
+from django.utils import timezone
+
+
+class ScheduledCall(models.Model):
+    """One call of the API at one time.
+
+    Pending -> Running -> Succeeded or Failed; Missed when it could not start within the grace
+    time; Cancelled by a person. All but the first two are final.
+    """
+
+    class Status(models.TextChoices):
+        PENDING = "Pending"
+        RUNNING = "Running"
+        SUCCEEDED = "Succeeded"
+        FAILED = "Failed"
+        MISSED = "Missed"
+        CANCELLED = "Cancelled"
+
+    FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.MISSED, Status.CANCELLED)
+
+    timestamp = models.DateTimeField(
+        "due", help_text="When the API is to be called; never earlier, not by a millisecond.")
+    status = models.CharField(
+        max_length=9, choices=Status, default=Status.PENDING, editable=False)
+    created_at = models.DateTimeField("created", default=timezone.now, editable=False)
+    handed_over_at = models.DateTimeField(
+        "handed over", null=True, editable=False, help_text="When it was last given to the broker.")
+    claim_token = models.CharField(
+        max_length=32, blank=True, editable=False, help_text="Names the one worker that may call.")
+    lease_until = models.DateTimeField(
+        null=True, editable=False,
+        help_text="Until when, by the database's clock, its worker counts as alive.")
+    started_at = models.DateTimeField("started", null=True, editable=False)
+    ended_at = models.DateTimeField("ended", null=True, editable=False)
+    http_status = models.PositiveSmallIntegerField("HTTP status", null=True, editable=False)
+    error = models.CharField(max_length=500, blank=True, editable=False)
+
+    class Meta:
+        ordering = ["timestamp", "id"]
+        indexes = [
+            # For lists, time ranges and the picture.
+            models.Index(fields=["timestamp", "id"], name="call_due"),
+            # For the dispatcher. A row leaves them when it ends, so that their size, and with it
+            # the cost of a tick, does not grow with the number of finished rows.
+            models.Index(fields=["timestamp"], name="call_pending",
+                         condition=models.Q(status="Pending")),
+            models.Index(fields=["lease_until"], name="call_running",
+                         condition=models.Q(status="Running")),
+        ]
+
+    def __str__(self):
+        return f"call {self.pk}, due {self.timestamp:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def lateness(self):
+        """Seconds from the due time to the start of the call, or None if it was never started."""
+        if self.started_at is None:
+            return None
+        return (self.started_at - self.timestamp).total_seconds()
+
+
+class IdempotentAnswer(models.Model):
+    """The answer to a POST that named an Idempotency-Key, for when the POST is repeated."""
+
+    scope = models.CharField(max_length=40, help_text="Whose key it is: another user's is another key.")
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of what was asked for.")
+    answer = models.JSONField(default=list)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["scope", "key"], name="one_answer_per_key")]
+
+
+class Heartbeat(models.Model):
+    """When a part of the service last gave a sign of life; the only row is the dispatcher's."""
+
+    name = models.CharField(max_length=40, primary_key=True)
+    at = models.DateTimeField()

@@ -1,0 +1,140 @@
+"""What goes in and out of the API, as JSON."""
+from datetime import timezone
+
+from django.conf import settings
+from django.utils.dateparse import parse_datetime
+from rest_framework import serializers
+
+from .call_log import printable
+from .models import ScheduledCall
+
+
+class UtcField(serializers.DateTimeField):
+    """An instant as 2026-08-01T14:30:00Z, whatever the zone of the admin's pages."""
+
+    def __init__(self, **kwargs):
+        super().__init__(default_timezone=timezone.utc, **kwargs)
+
+
+class ScheduledCallSerializer(serializers.ModelSerializer):
+    """A call in lists and answers."""
+
+    timestamp = UtcField(read_only=True)
+
+    class Meta:
+        model = ScheduledCall
+        fields = ["id", "timestamp", "status"]
+        read_only_fields = fields
+        extra_kwargs = {"status": {"required": True}}
+
+
+class ScheduledCallDetailSerializer(ScheduledCallSerializer):
+    """Everything about one call."""
+
+    created_at = UtcField(read_only=True)
+    handed_over_at = UtcField(read_only=True, allow_null=True)
+    started_at = UtcField(read_only=True, allow_null=True)
+    ended_at = UtcField(read_only=True, allow_null=True)
+    lateness = serializers.FloatField(
+        read_only=True, allow_null=True,
+        help_text="Seconds from the due time to the start of the call; null if it was not started.")
+    http_status = serializers.IntegerField(read_only=True, allow_null=True)
+
+    class Meta(ScheduledCallSerializer.Meta):
+        fields = ScheduledCallSerializer.Meta.fields + [
+            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error"]
+        read_only_fields = fields
+
+
+class BadTimestampSerializer(serializers.Serializer):
+    timestamp = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class ProblemSerializer(serializers.Serializer):
+    """Why a request was refused."""
+
+    detail = serializers.CharField(help_text="What to mend, in a sentence.")
+    errors = BadTimestampSerializer(
+        many=True, required=False, help_text="Every timestamp that cannot be scheduled.")
+
+
+class ConflictSerializer(serializers.Serializer):
+    detail = serializers.CharField()
+    status = serializers.ChoiceField(ScheduledCall.Status.choices, help_text="What it is now.")
+
+
+class HealthSerializer(serializers.Serializer):
+    """Each part is `ok`, or says what is wrong. Without credentials only `status` is told."""
+
+    status = serializers.ChoiceField(["ok", "failing"])
+    database = serializers.CharField(required=False)
+    broker = serializers.CharField(required=False)
+    dispatcher = serializers.CharField(required=False)
+    dispatcher_last_tick_seconds = serializers.FloatField(
+        required=False, allow_null=True, help_text="How long ago the dispatcher last ran.")
+
+
+class Refusal(serializers.ValidationError):
+    """A 400 with a `detail`, and perhaps `errors`, one for each bad timestamp."""
+
+    def __init__(self, detail, errors=None):
+        super().__init__(detail)
+        self.detail = {"detail": detail, **({"errors": errors} if errors else {})}
+
+
+class ScheduleSerializer(serializers.Serializer):
+    """What a POST asks for."""
+
+    timestamps = serializers.CharField(
+        help_text="ISO 8601 dates and times, each with its offset from UTC, separated by commas. "
+                  "Those in the past are ignored; one that stands twice is called twice.")
+
+    def to_internal_value(self, data):
+        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, as they stand in the request}. Raises
+        Refusal, which names everything that is wrong."""
+        if not isinstance(data, dict):
+            raise Refusal('The body must be a JSON object: {"timestamps": "2026-08-01T14:30:00Z"}')
+        if "timestamps" not in data:
+            raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
+        text = data["timestamps"]
+        if not isinstance(text, str):
+            raise Refusal("`timestamps` must be one string: ISO 8601 dates and times, separated by commas.")
+        pieces = [piece.strip() for piece in text.split(",")]
+        if pieces[-1] == "":
+            pieces.pop()                # a comma at the end is no mistake worth an error
+        if not pieces:
+            raise Refusal("`timestamps` is empty: ISO 8601 dates and times, separated by commas.")
+        if len(pieces) > settings.MAX_TIMESTAMPS:
+            raise Refusal(f"{len(pieces)} timestamps are too many for one request: at most "
+                          f"{settings.MAX_TIMESTAMPS} are taken.")
+        good, bad = [], []
+        for piece in pieces:
+            try:
+                good.append(instant(piece))
+            except ValueError as error:
+                bad.append({"timestamp": printable(piece, 80), "reason": str(error)})
+        if bad:
+            raise Refusal(
+                f"{len(bad)} of {len(pieces)} timestamps cannot be scheduled, so none was: "
+                + "; ".join(f"'{b['timestamp']}' {b['reason']}" for b in bad), bad)
+        return {"timestamps": good}
+
+
+def instant(text):
+    """The aware datetime, in UTC, that `text` (ISO 8601) names. Raises ValueError saying why not."""
+    if not text:
+        raise ValueError("is empty")
+    try:
+        when = parse_datetime(text) if text.isascii() else None
+    except ValueError:
+        when = None
+    if when is None:
+        raise ValueError("is not an ISO 8601 date and time such as 2026-08-01T14:30:00Z")
+    if when.utcoffset() is None:
+        raise ValueError("does not say which zone is meant: end it with Z for UTC, or an offset "
+                         "such as +05:30")
+    try:
+        return when.astimezone(timezone.utc)
+    except OverflowError:
+        raise ValueError("is not a time that a calendar can hold")

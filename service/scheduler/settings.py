@@ -1,0 +1,264 @@
+"""Every setting of the service, read from the environment (README.md lists them in a table).
+
+Two ways to run:
+
+* local development, DEBUG on: nothing has to be set, and the API is open to this machine alone;
+* anything else: SECRET_KEY and ALLOWED_HOSTS must be set or Django refuses to start, and every
+  request needs a token or an admin session.
+"""
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from kombu import Queue
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+
+def number(name, default, least):
+    """The number in the environment variable `name`, or `default`. Raises ImproperlyConfigured
+    when it is none, or below `least`."""
+    try:
+        value = env.float(name, default=default)
+    except ValueError:
+        value = None
+    if value is None or not least <= value < float("inf"):
+        raise ImproperlyConfigured(
+            f"{name}={env.str(name)!r} in the environment must be a number of at least {least}.")
+    return int(value) if isinstance(default, int) else value
+
+
+# --- What is called, and how -----------------------------------------------------------------
+
+API_URL = env.str("API_URL", default="https://ifconfig.co")
+CONNECT_TIMEOUT = number("CONNECT_TIMEOUT", 10.0, 0.1)  # seconds, for one connection
+TIMEOUT = number("TIMEOUT", 30.0, 0.1)      # seconds, for one whole call, redirects and body with it
+GRACE = number("GRACE", 60.0, 1)            # seconds after its time in which a call may still start
+BODY_LIMIT = number("BODY_LIMIT", 1_000_000, 0)         # bytes of an answer read before it is dropped
+CALL_LOG = Path(env.str("CALL_LOG", default=str(BASE_DIR / "logs" / "api_calls.log")))
+
+# --- What may be asked for -------------------------------------------------------------------
+
+MAX_TIMESTAMPS = number("MAX_TIMESTAMPS", 10_000, 1)    # in one request
+BODY_MAX = number("BODY_MAX", 1_000_000, 1000)          # bytes of a request
+WRITE_RATE = env.str("WRITE_RATE", default="120/min")   # POSTs and DELETEs, for each user
+
+# --- The engine (the reasons are in transitions.py and tasks.py) -----------------------------
+
+TICK = number("TICK", 2.0, 0.2)             # seconds between two runs of the dispatcher
+WINDOW = number("WINDOW", 30.0, 5)          # seconds ahead of its time that a call is handed over
+LEAD = number("LEAD", 0.5, 0)               # seconds ahead of its time that a worker wakes for a chunk
+CHUNK = number("CHUNK", 100, 1)             # calls of the same second in one message
+LEASE = number("LEASE", 45.0, 5)            # seconds without a sign of life, then a worker is dead
+CALLS_AT_ONCE = number("CALLS_AT_ONCE", 1000, 1)        # in one worker process
+CHUNKS_AT_ONCE = number("CHUNKS_AT_ONCE", 200, 1)       # in one worker process
+
+# --- Security --------------------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=False)
+LOOPBACK_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+
+if DEBUG:
+    SECRET_KEY = env.str("SECRET_KEY", default="django-insecure-for-local-development-only")
+    ALLOWED_HOSTS = LOOPBACK_HOSTS
+else:
+    SECRET_KEY = env.str("SECRET_KEY", default="")
+    ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+    if not SECRET_KEY:
+        raise ImproperlyConfigured(
+            "SECRET_KEY is not set. Put 50 or more random characters into the environment, the same "
+            "on every machine: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'. "
+            "(For local development set DEBUG=true instead.)")
+    if not ALLOWED_HOSTS:
+        raise ImproperlyConfigured(
+            "ALLOWED_HOSTS is not set. Name the hosts this service answers for, separated by "
+            "commas: ALLOWED_HOSTS=scheduler.example.org. (For local development set DEBUG=true "
+            "instead.)")
+
+# HTTPS is expected everywhere but in local development. HTTPS=false is for a closed network.
+HTTPS = env.bool("HTTPS", default=not DEBUG)
+SECURE_SSL_REDIRECT = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]     # load balancers ask over plain HTTP
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
+SECURE_HSTS_PRELOAD = HTTPS
+SESSION_COOKIE_SECURE = HTTPS
+CSRF_COOKIE_SECURE = HTTPS
+SESSION_COOKIE_NAME = "scheduler_sessionid"  # cookies know no ports: leave a neighbour's alone
+CSRF_COOKIE_NAME = "scheduler_csrftoken"
+if env.bool("TRUST_PROXY", default=False):  # only behind a proxy that sets this header itself
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator",
+                 "CommonPasswordValidator", "NumericPasswordValidator")
+]
+
+# --- Django ----------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "scheduler",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "django_filters",
+    "drf_spectacular",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [{
+    "BACKEND": "django.template.backends.django.DjangoTemplates",
+    "APP_DIRS": True,
+    "OPTIONS": {"context_processors": [
+        "django.template.context_processors.request",
+        "django.contrib.auth.context_processors.auth",
+        "django.contrib.messages.context_processors.messages",
+    ]},
+}]
+ROOT_URLCONF = "scheduler.urls"
+WSGI_APPLICATION = "scheduler.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")     # of the log's stamps and the admin's pages
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+if not DEBUG:
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+    "loggers": {"scheduler": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+}
+
+# --- Database --------------------------------------------------------------------------------
+
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+_options = DATABASES["default"].setdefault("OPTIONS", {})
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # WAL lets readers go on while one writes. IMMEDIATE takes the write lock when a transaction
+    # begins: one that reads first and writes later fails at once, however long the timeout.
+    # `synchronous` stays FULL: a claim that a power cut takes back would be made a second time.
+    _options.setdefault("transaction_mode", "IMMEDIATE")
+    _options.setdefault("timeout", 20)      # seconds
+    _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
+elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
+    # However many chunks are under way in a process, it holds at most this many connections.
+    _options.setdefault("pool", {"min_size": 1, "max_size": number("DATABASE_POOL", 10, 1),
+                                 "timeout": 10})
+    _options.setdefault("connect_timeout", 5)
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True   # a restarted server must not cost a call
+
+# --- Broker ----------------------------------------------------------------------------------
+
+REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
+_redis_timeouts = {                         # seconds
+    "socket_connect_timeout": 1,
+    "socket_timeout": 15,                   # longer than a worker's longest wait for a message
+    "socket_keepalive": True,
+}
+CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    **_redis_timeouts,
+    "visibility_timeout": 3600,             # far above WINDOW: no message is ever repeated for its ETA
+    # A request must not wait for a dead broker: its rows are safe, the dispatcher comes for them.
+    "max_retries": 0, "interval_start": 0, "interval_step": 0.2, "interval_max": 1,
+    "connect_retries_timeout": 2,
+}
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_BROKER_CONNECTION_TIMEOUT = 2        # seconds
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # workers and beat wait for the broker as long as it takes
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True            # no result backend: the outcome is in the row
+CELERY_TASK_QUEUES = [Queue("scheduler.calls"), Queue("scheduler.ticks")]
+CELERY_TASK_DEFAULT_QUEUE = "scheduler.calls"
+CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}
+CELERY_WORKER_POOL = "threads"              # a chunk mostly waits; see tasks.py
+CELERY_WORKER_CONCURRENCY = CHUNKS_AT_ONCE + 4  # the rest is kept free for the dispatcher
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_SEND_TASK_EVENTS = False
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = True
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"     # an interval needs no file to remember it by
+CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
+CELERY_BEAT_SCHEDULE = {
+    "dispatcher": {
+        "task": "scheduler.tasks.tick",
+        "schedule": TICK,
+        "options": {"expires": 30},         # seconds: ticks do not pile up while no worker runs
+    },
+}
+
+# The cache counts writes for the throttle, for all web processes together.
+CACHES = {"default": {
+    "BACKEND": "django.core.cache.backends.redis.RedisCache",
+    "LOCATION": REDIS_URL,
+    "KEY_PREFIX": "scheduler",
+    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
+}}
+
+# --- The API ---------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "rest_framework.authentication.TokenAuthentication",    # first: it makes a 401 of no credentials
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["scheduler.access.MayUse"],
+    "DEFAULT_THROTTLE_CLASSES": ["scheduler.access.WriteThrottle"],
+    "DEFAULT_THROTTLE_RATES": {"write": WRITE_RATE},
+    # JSON only. A form could be posted by any web page that a local developer happens to open.
+    "DEFAULT_PARSER_CLASSES": ["scheduler.access.BoundedJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "scheduler.access.explain",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "API Scheduler",
+    "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call.",
+    "VERSION": "1.0.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
+    "SERVE_PERMISSIONS": ["scheduler.access.MayUse"],
+}
+
+# --- What must not wait until the first call to be found wrong ---------------------------------
+
+
+def _check_api_url(url):
+    """Raises ImproperlyConfigured unless `url` is a plain http or https URL."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        good = False
+    if not good or any(c.isspace() or not c.isprintable() for c in url):
+        raise ImproperlyConfigured(
+            "API_URL must be a whole http:// or https:// URL without spaces or control "
+            "characters, such as https://ifconfig.co.")
+
+
+_check_api_url(API_URL)
+if WINDOW + GRACE > 1800:
+    raise ImproperlyConfigured("WINDOW + GRACE must stay below 1800 s: half the time after which "
+                               "the broker gives a message to a second worker.")

@@ -1,0 +1,18 @@
+"""Where everything is."""
+from django.contrib import admin
+from django.urls import path
+from django.views.generic import RedirectView
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from .views import Health, ScheduledCalls
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("api/schedule-api/", ScheduledCalls.as_view({"get": "list", "post": "create"}), name="calls"),
+    path("api/schedule-api/<int:pk>/",
+         ScheduledCalls.as_view({"get": "retrieve", "delete": "destroy"}), name="call"),
+    path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
+    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("healthz", Health.as_view(), name="healthz"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,199 @@
+"""The HTTP API: schedule, list, look at and cancel calls, and whether the service is well."""
+import hashlib
+from datetime import timedelta
+
+import django_filters
+import redis
+from django.conf import settings
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework import mixins, status, viewsets
+from rest_framework.filters import OrderingFilter
+from rest_framework.pagination import CursorPagination
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from . import transitions
+from .access import MayUse
+from .caller import utcnow
+from .models import Heartbeat, IdempotentAnswer, ScheduledCall
+from .serializers import (
+    ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
+    ScheduledCallSerializer, ScheduleSerializer)
+from .tasks import hand_over_soon
+
+DISPATCHER_SILENT = 30      # seconds without a tick, and /healthz says that the dispatcher is not well
+
+
+class CallFilter(django_filters.FilterSet):
+    status = django_filters.ChoiceFilter(choices=ScheduledCall.Status.choices)
+    due_from = django_filters.IsoDateTimeFilter(
+        "timestamp", "gte", help_text="Due at this ISO 8601 time or later.")
+    due_before = django_filters.IsoDateTimeFilter(
+        "timestamp", "lt", help_text="Due before this ISO 8601 time.")
+
+    class Meta:
+        model = ScheduledCall
+        fields = []
+
+
+class DueOrdering(OrderingFilter):
+    """By time or by id; of the same time by id, so that pages neither repeat a call nor leave one out."""
+
+    def get_ordering(self, request, queryset, view):
+        ordering = super().get_ordering(request, queryset, view)
+        return [ordering[0], ordering[0].replace("timestamp", "id")] if "timestamp" in ordering[0] else ordering[:1]
+
+
+class CallPages(CursorPagination):
+    page_size = 100
+    page_size_query_param = "page_size"
+    max_page_size = 1000
+    # Within one page position DRF counts calls of the very same time, and by default refuses to
+    # count past 1000: of ten thousand calls in one second the others could not be reached.
+    offset_cutoff = 10_000_000
+
+
+TOKEN_NEEDED = {401: ProblemSerializer, 403: ProblemSerializer}
+THROTTLED = {429: ProblemSerializer}
+
+
+# Said plainly: of a serializer with many=True drf-spectacular would make a page, as in the list.
+CALLS = {"type": "array", "items": {"$ref": "#/components/schemas/ScheduledCall"}}
+
+
+@extend_schema(tags=["calls"])
+class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
+    queryset = ScheduledCall.objects.all()
+    pagination_class = CallPages
+    filter_backends = [django_filters.rest_framework.DjangoFilterBackend, DueOrdering]
+    filterset_class = CallFilter
+    ordering_fields = ["timestamp", "id"]
+    ordering = ["timestamp", "id"]
+    lookup_value_regex = "[0-9]+"
+    lookup_value_converter = "int"
+
+    def get_serializer_class(self):
+        return ScheduledCallDetailSerializer if self.action == "retrieve" else ScheduledCallSerializer
+
+    @extend_schema(
+        summary="Schedule calls",
+        request=ScheduleSerializer,
+        parameters=[OpenApiParameter(
+            "Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER,
+            description="Any text of 1 to 255 characters that is new for each new request. Repeated "
+                        "with the same timestamps it returns the first answer and schedules nothing.")],
+        responses={201: CALLS, 400: ProblemSerializer, 422: ProblemSerializer,
+                   **TOKEN_NEEDED, **THROTTLED},
+        examples=[OpenApiExample("two calls", request_only=True, value={
+            "timestamps": "2026-08-01T14:30:00Z, 2026-08-01T15:00:00Z"})],
+        filters=False,
+    )
+    def create(self, request):
+        """Creates a call for each timestamp that is not in the past, in one transaction: all or,
+        when anything is wrong with the request, none."""
+        asked = ScheduleSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            return Response(self._schedule(asked.validated_data["timestamps"]), status.HTTP_201_CREATED)
+        if not 1 <= len(key) <= 255 or not key.isprintable():
+            raise Refusal("Idempotency-Key must be 1 to 255 printable characters.")
+        return self._schedule_once(key, asked.validated_data["timestamps"])
+
+    @transaction.atomic
+    def _schedule(self, timestamps):
+        now = utcnow()
+        calls = transitions.schedule([timestamp for timestamp in timestamps if timestamp >= now])
+        soon = now + timedelta(seconds=settings.WINDOW)
+        hand_over_soon([call.id for call in calls if call.timestamp <= soon])
+        return ScheduledCallSerializer(calls, many=True).data
+
+    def _schedule_once(self, key, timestamps):
+        """The unique constraint decides who is first: the second of two requests at the same time
+        waits in its INSERT until the first has committed, and then finds its answer."""
+        user = self.request.user
+        scope = f"user {user.pk}" if user.is_authenticated else "anonymous"
+        fingerprint = hashlib.sha256(
+            ",".join(timestamp.isoformat() for timestamp in timestamps).encode()).hexdigest()
+        try:
+            with transaction.atomic():
+                record = IdempotentAnswer.objects.create(scope=scope, key=key, fingerprint=fingerprint)
+                record.answer = self._schedule(timestamps)
+                record.save(update_fields=["answer"])
+        except IntegrityError:
+            record = IdempotentAnswer.objects.get(scope=scope, key=key)
+            if record.fingerprint != fingerprint:
+                return Response(
+                    {"detail": "This Idempotency-Key was used for other timestamps. Nothing was "
+                               "scheduled: use a new key for a new request."},
+                    status.HTTP_422_UNPROCESSABLE_ENTITY)
+        return Response(record.answer, status.HTTP_201_CREATED)
+
+    @extend_schema(
+        summary="List calls", responses={200: ScheduledCallSerializer(many=True), 400: OpenApiTypes.OBJECT,
+                                         404: ProblemSerializer, **TOKEN_NEEDED},
+        parameters=[OpenApiParameter("ordering", enum=["timestamp", "-timestamp", "id", "-id"])])
+    def list(self, request):
+        """Calls by their due time (or as `ordering` says), a page at a time."""
+        return super().list(request)
+
+    @extend_schema(summary="Everything about one call", responses={
+        200: ScheduledCallDetailSerializer, 404: ProblemSerializer, **TOKEN_NEEDED})
+    def retrieve(self, request, pk):
+        return super().retrieve(request, pk)
+
+    @extend_schema(
+        summary="Cancel a pending call",
+        responses={200: ScheduledCallSerializer, 409: ConflictSerializer, 404: ProblemSerializer,
+                   **TOKEN_NEEDED, **THROTTLED})
+    def destroy(self, request, pk):
+        """Cancels a call that has not begun. It stays in the database, as Cancelled."""
+        call = self.get_object()
+        cancelled = transitions.cancel(call.pk, utcnow())
+        call.refresh_from_db()
+        if not cancelled:
+            return Response(
+                {"detail": f"Only a pending call can be cancelled; this one is {call.status}.",
+                 "status": call.status}, status.HTTP_409_CONFLICT)
+        return Response(ScheduledCallSerializer(call).data)
+
+
+class Health(APIView):
+    """Whether database, broker and dispatcher are alive. 200 when all are, 503 otherwise."""
+
+    permission_classes = []     # load balancers have no token; those without one get less to read
+    throttle_classes = []
+
+    @extend_schema(
+        tags=["health"], auth=[{}],
+        responses={200: HealthSerializer, 503: HealthSerializer})
+    def get(self, request):
+        """The parts are named only to those who may use the API."""
+        ticked, database = None, "ok"
+        try:
+            ticked = Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
+        except DatabaseError as error:
+            connection.close()
+            database = f"cannot be read ({type(error).__name__})"
+        broker = "ok"
+        try:
+            with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1,
+                                      retry=None) as client:
+                client.ping()
+        except redis.RedisError as error:
+            broker = f"does not answer ({type(error).__name__})"
+        age = None if ticked is None else max(0.0, round((utcnow() - ticked).total_seconds(), 3))
+        if age is None:
+            dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
+        elif age > DISPATCHER_SILENT:
+            dispatcher = f"has not run for {age:.0f} s: are worker, beat and broker up?"
+        else:
+            dispatcher = "ok"
+        well = database == broker == dispatcher == "ok"
+        answer = {"status": "ok" if well else "failing"}
+        if MayUse().has_permission(request, self):
+            answer |= {"database": database, "broker": broker, "dispatcher": dispatcher,
+                       "dispatcher_last_tick_seconds": age}
+        return Response(answer, 200 if well else 503)
