@@ -3,6 +3,7 @@ import ipaddress
 import logging
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from redis import RedisError
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.parsers import JSONParser
@@ -50,32 +51,30 @@ class WriteThrottle(UserRateThrottle):
             return True
 
 
-class BoundedJSONParser(JSONParser):
-    """JSON of at most BODY_MAX bytes. Raises ParseError, a 400."""
+class SafeJSONParser(JSONParser):
+    """JSON, with a 400 (ParseError) also for what the standard library cannot bear."""
 
     def parse(self, stream, media_type=None, parser_context=None):
         try:
-            length = int(stream.META.get("CONTENT_LENGTH") or 0)
-        except ValueError:
-            length = 0
-        if length > settings.BODY_MAX:
-            # Read on a little, so that the answer finds a client that is not still sending.
-            for _ in range(10):
-                if not stream.read(settings.BODY_MAX):
-                    break
-            raise ParseError(f"The body is too large: {length} bytes; at most {settings.BODY_MAX} are taken.")
-        try:
             return super().parse(stream, media_type, parser_context)
         except RecursionError:
-            raise ParseError("The body is not JSON that anybody would send: it is nested too deeply.")
+            raise ParseError("The body is nested too deeply.")
 
 
 def explain(error, context):
-    """DRF's handling of errors, but a body in another format is a 400 as well: to the sender it is
-    one thing, 'not JSON', whether the header or the text says so."""
+    """DRF's handling of errors, and two more that are a clear 400.
+
+    A body in another format is to its sender the same mistake as bad JSON, "not JSON", whether the
+    header says so or the text. A body that is too large is refused by Django unread.
+    """
     from rest_framework.views import exception_handler     # which imports this module
 
     if isinstance(error, UnsupportedMediaType):
-        error = ParseError(
-            f"{error.detail} Send JSON: Content-Type: application/json")
+        error = ParseError(f"{error.detail} Send JSON, with Content-Type: application/json")
+    elif isinstance(error, RequestDataTooBig):
+        # Take a little of it off the wire, so that a client that is still sending sees the answer.
+        for _ in range(10):
+            if not context["request"]._request.read(settings.BODY_MAX):
+                break
+        error = ParseError(f"The body is too large: at most {settings.BODY_MAX} bytes are taken.")
     return exception_handler(error, context)

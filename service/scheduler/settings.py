@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
-from kombu import Queue
+from kombu import Exchange, Queue
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -43,6 +43,7 @@ CALL_LOG = Path(env.str("CALL_LOG", default=str(BASE_DIR / "logs" / "api_calls.l
 
 MAX_TIMESTAMPS = number("MAX_TIMESTAMPS", 10_000, 1)    # in one request
 BODY_MAX = number("BODY_MAX", 1_000_000, 1000)          # bytes of a request
+DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_MAX
 WRITE_RATE = env.str("WRITE_RATE", default="120/min")   # POSTs and DELETEs, for each user
 
 # --- The engine (the reasons are in transitions.py and tasks.py) -----------------------------
@@ -190,9 +191,10 @@ CELERY_BROKER_CONNECTION_TIMEOUT = 2        # seconds
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # workers and beat wait for the broker as long as it takes
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True            # no result backend: the outcome is in the row
-CELERY_TASK_QUEUES = [Queue("scheduler.calls"), Queue("scheduler.ticks")]
+CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name)
+                      for name in ("scheduler.calls", "scheduler.ticks")]
 CELERY_TASK_DEFAULT_QUEUE = "scheduler.calls"
-CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}
+CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}    # never behind calls
 CELERY_WORKER_POOL = "threads"              # a chunk mostly waits; see tasks.py
 CELERY_WORKER_CONCURRENCY = CHUNKS_AT_ONCE + 4  # the rest is kept free for the dispatcher
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
@@ -228,7 +230,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["scheduler.access.WriteThrottle"],
     "DEFAULT_THROTTLE_RATES": {"write": WRITE_RATE},
     # JSON only. A form could be posted by any web page that a local developer happens to open.
-    "DEFAULT_PARSER_CLASSES": ["scheduler.access.BoundedJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["scheduler.access.SafeJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "scheduler.access.explain",

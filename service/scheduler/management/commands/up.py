@@ -53,12 +53,13 @@ class Command(BaseCommand):
         self.stdout.flush()
         sys.exit(run({
             "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", bind, "--worker-class", "gthread",
-                    "--workers", "2", "--threads", "8", "--graceful-timeout", "10"],
+                    "--workers", "2", "--threads", "8", "--graceful-timeout", "10",
+                    "--no-control-socket", "--log-level", "warning"],
             **{f"worker{number if workers > 1 else ''}": [
-                "-m", "celery", "-A", "scheduler", "worker", "--loglevel", "WARNING",
+                "-m", "celery", "--quiet", "-A", "scheduler", "worker", "--loglevel", "WARNING",
                 "--hostname", f"worker{number}-{os.getpid()}@%h"]
                for number in range(1, workers + 1)},
-            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--loglevel", "WARNING",
+            "beat": ["-m", "celery", "--quiet", "-A", "scheduler", "beat", "--loglevel", "WARNING",
                      "--pidfile="],
         }))
 
