@@ -44,10 +44,10 @@ def floor(at):
 
 
 def round_up(number):
-    """The least of 4, 8, 20, 40, 80, 200, ... that is no less: an axis with four even parts."""
+    """The least of 4, 8, 12, 20, 40, 80, 120, 200, ... that is no less: an axis with four even parts."""
     power = 1
     while True:
-        for step in (4, 8, 20):
+        for step in (4, 8, 12, 20):
             if number <= step * power:
                 return step * power
         power *= 10

@@ -57,7 +57,7 @@ class Command(BaseCommand):
                     "--no-control-socket", "--log-level", "warning"],
             **{f"worker{number if workers > 1 else ''}": [
                 "-m", "celery", "--quiet", "-A", "scheduler", "worker", "--loglevel", "WARNING",
-                "--hostname", f"worker{number}-{os.getpid()}@%h"]
+                "--without-mingle", "--without-gossip", "--hostname", f"worker{number}-{os.getpid()}@%h"]
                for number in range(1, workers + 1)},
             "beat": ["-m", "celery", "--quiet", "-A", "scheduler", "beat", "--loglevel", "WARNING",
                      "--pidfile="],

@@ -1,0 +1,122 @@
+"""POST /api/schedule-api/: what is asked for is created, all of it or, with one clear 400, nothing."""
+import json
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from conftest import statuses
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+
+from scheduler.models import ScheduledCall
+
+URL = "/api/schedule-api/"
+
+
+@pytest.fixture
+def client():
+    client = Client()
+    client.force_login(User.objects.create_user("ann"))
+    return client
+
+
+def post(client, body, content_type="application/json"):
+    return client.post(URL, body if isinstance(body, (str, bytes)) else json.dumps(body), content_type)
+
+
+def test_the_answer_is_what_was_created(client):
+    answer = post(client, {"timestamps": "2096-08-01T14:30:00Z, 2096-08-01T15:00:00Z"})
+    assert answer.status_code == 201 and answer.reason_phrase.upper() == "CREATED"
+    first, second = ScheduledCall.objects.order_by("id")
+    assert answer.content.decode() == (
+        f'[{{"id":{first.id},"timestamp":"2096-08-01T14:30:00Z","status":"Pending"}},'
+        f'{{"id":{second.id},"timestamp":"2096-08-01T15:00:00Z","status":"Pending"}}]')
+    assert first.timestamp == datetime(2096, 8, 1, 14, 30, tzinfo=timezone.utc)
+
+
+def test_past_timestamps_are_ignored(client):
+    answer = post(client, {"timestamps": "2020-01-01T00:00:00Z,2096-01-01T00:00:00Z"})
+    assert [call["timestamp"] for call in answer.json()] == ["2096-01-01T00:00:00Z"]
+    answer = post(client, {"timestamps": "2020-01-01T00:00:00Z"})
+    assert (answer.status_code, answer.json()) == (201, [])
+    assert statuses() == {"Pending": 1}
+
+
+@pytest.mark.parametrize("given, stored", [
+    ("2096-08-01T20:00:00+05:30", "2096-08-01T14:30:00Z"),
+    ("2096-08-01T14:30:00.25Z", "2096-08-01T14:30:00.250000Z"),
+    ("2096-08-01 14:30:00-00:00", "2096-08-01T14:30:00Z"),
+    ("2096-08-01T14:30Z,", "2096-08-01T14:30:00Z"),
+])
+def test_forms_of_a_timestamp(client, given, stored):
+    assert [call["timestamp"] for call in post(client, {"timestamps": given}).json()] == [stored]
+
+
+def test_order_and_repetition_are_kept(client):
+    answer = post(client, {"timestamps": "2096-01-02T00:00:00Z,2096-01-01T00:00:00Z,2096-01-02T00:00:00Z"})
+    assert [call["timestamp"][:10] for call in answer.json()] == ["2096-01-02", "2096-01-01", "2096-01-02"]
+
+
+@pytest.mark.parametrize("body, says", [
+    ("{", "JSON"),
+    ("", "missing"),
+    ("[" * 100_000, "nested"),
+    ("[1]", "object"),
+    ({}, "`timestamps` is missing"),
+    ({"timestamps": None}, "one string"),
+    ({"timestamps": 5}, "one string"),
+    ({"timestamps": ["2096-01-01T00:00:00Z"]}, "one string"),
+    ({"timestamps": ""}, "empty"),
+    ({"timestamps": "2096-01-01T00:00:00Z,,2096-01-01T00:00:00Z"}, "is empty"),
+    ({"timestamps": "9999-12-31T23:59:59-12:00"}, "calendar"),
+    ({"timestamps": "2096-02-30T00:00:00Z"}, "'2096-02-30T00:00:00Z' is not an ISO 8601"),
+    ({"timestamps": "２０９６-01-01T00:00:00Z"}, "is not an ISO 8601"),
+    ({"timestamps": "2096-01-01T00:00:00"}, "which zone"),
+    ({"timestamps": "2096-01-01"}, "which zone"),
+    ('{"timestamps": "\\ud800\\u0007"}', "is not an ISO 8601"),
+    ({"timestamps": "2096-01-01T00:00:00Z," * 11}, "11 timestamps are too many"),
+    ({"timestamps": "2096-01-01T00:00:00Z" + " " * 5000}, "too large"),
+])
+def test_a_bad_request_is_one_clear_400_and_creates_nothing(client, body, says):
+    with override_settings(MAX_TIMESTAMPS=10, BODY_MAX=5000,
+                           DATA_UPLOAD_MAX_MEMORY_SIZE=200_000 if "nested" in says else 5000):
+        answer = post(client, body)
+    assert answer.status_code == 400, answer.content
+    assert says in answer.json()["detail"]
+    assert not answer.json()["detail"].count("\a")
+    assert ScheduledCall.objects.count() == 0
+
+
+def test_every_bad_timestamp_is_named(client):
+    answer = post(client, {"timestamps": "2096-01-01T00:00:00Z, yesterday, 2096-01-01T00:00:00, 25:00"})
+    assert answer.status_code == 400
+    assert [bad["timestamp"] for bad in answer.json()["errors"]] == ["yesterday", "2096-01-01T00:00:00", "25:00"]
+    for name in ("yesterday", "2096-01-01T00:00:00", "25:00", "3 of 4"):
+        assert name in answer.json()["detail"]
+    assert ScheduledCall.objects.count() == 0
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_only_json_is_taken(client, content_type):
+    """A web page may post the others from a visitor's browser without asking."""
+    answer = post(client, "timestamps=2096-01-01T00:00:00Z", content_type)
+    assert answer.status_code == 400 and "application/json" in answer.json()["detail"]
+    assert ScheduledCall.objects.count() == 0
+
+
+def test_no_request_chooses_what_is_called(client, api):
+    from scheduler.caller import _session
+    post(client, {"timestamps": "2096-01-01T00:00:00Z", "url": "http://elsewhere/", "API_URL": "http://elsewhere/"})
+    assert statuses() == {"Pending": 1}
+    assert _session()[1].url == api.url + "/ok"
+
+
+def test_ten_thousand_in_one_transaction(client):
+    answer = post(client, {"timestamps": ",".join(["2096-01-01T00:00:00Z"] * 10_000)})
+    assert answer.status_code == 201 and len({call["id"] for call in answer.json()}) == 10_000
+
+
+def test_what_is_due_soon_is_handed_over_on_commit_and_the_rest_is_left_to_the_dispatcher(client):
+    now = datetime.now(timezone.utc)
+    post(client, {"timestamps": f"{now + timedelta(seconds=9):%FT%TZ}, {now + timedelta(seconds=90):%FT%TZ}"})
+    soon, later = ScheduledCall.objects.order_by("timestamp")
+    assert soon.handed_over_at and not later.handed_over_at
