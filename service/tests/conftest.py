@@ -228,7 +228,7 @@ class Stack:
         return self
 
     def ready(self, name):
-        says = {"web": "Booting worker", "worker": " ready.", "beat": "beat: Starting"}.get(
+        says = {"web": "Booting worker", "worker": " ready.", "beat": "is starting"}.get(
             name.rstrip("0123456789"))
         until(lambda: says in self.outputs[name].read_text() or self.processes[name].poll() is not None,
               30, f"{name} has started")

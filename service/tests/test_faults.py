@@ -1,0 +1,270 @@
+"""Real faults: processes killed, the broker restarted, emptied or gone, messages doubled. Each time
+every call has exactly one outcome and one line in the log, and the API saw it at most once."""
+import signal
+import time
+from datetime import timedelta
+
+import pytest
+import requests
+from conftest import all_ended, end, in_seconds, make, redis_server, statuses, until
+
+from scheduler import tasks, transitions
+from scheduler.caller import utcnow
+from scheduler.models import ScheduledCall
+
+
+@pytest.fixture
+def broker():
+    """Redis, running again when the test is over."""
+    yield redis_server
+    if redis_server.process.poll() is not None:
+        redis_server.start()
+
+
+def one_line_each(log, number):
+    assert len(until(lambda: len(log()) >= number and log(), 5, f"{number} lines")) == number
+    return log()
+
+
+def never_early(api, due):
+    assert all(late >= 0 for late in api.arrivals(due)), api.arrivals(due)
+
+
+def test_worker_killed_in_mid_call(stack, api, log):
+    """What it was calling ends as unknown and is not repeated; what had ended keeps its outcome."""
+    stack.start("web", "worker", "beat")
+    stack.post(*[in_seconds(1)] * 3)
+    all_ended(3)
+    api.switched = "/hang"
+    stack.post(*[in_seconds(1)] * 5)
+    until(lambda: len(api.seen) == 8, what="all calls have reached the API")
+    stack.kill("worker")
+    api.switched = None
+    stack.start("worker")
+    assert all_ended(8) == {"Succeeded": 3, "Failed": 5}
+    assert set(ScheduledCall.objects.filter(status="Failed").values_list("error", flat=True)) == {
+        "worker lost, outcome unknown"}
+    lines = one_line_each(log, 8)
+    assert sum("(worker lost, outcome unknown)" in line for line in lines) == 5
+    assert len(api.seen) == 8
+
+
+def test_worker_killed_before_the_time(stack, api, log):
+    """It holds the message in its memory, and the call is made all the same, by another."""
+    stack.start("worker", "beat")
+    due = in_seconds(4)
+    ScheduledCall.objects.create(timestamp=due)
+    until(lambda: ScheduledCall.objects.get().handed_over_at)
+    until(lambda: redis_server.command("llen", "scheduler.calls") == "0", what="the worker has the message")
+    stack.kill("worker")
+    stack.start("worker")
+    assert all_ended(1) == {"Succeeded": 1}
+    never_early(api, due)
+    one_line_each(log, 1)
+    assert len(api.seen) == 1
+
+
+def test_worker_stopped_kindly_in_mid_call(stack, api, log):
+    """SIGTERM: calls in flight may end, and their outcomes are written."""
+    stack.start("web", "worker", "beat")
+    api.switched = "/delay/2"
+    stack.post(*[in_seconds(1)] * 5)
+    until(lambda: len(api.seen) == 5)
+    worker = stack.processes["worker"]
+    worker.terminate()
+    assert worker.wait(20) == 0
+    assert statuses() == {"Succeeded": 5}
+    one_line_each(log, 5)
+
+
+def test_dispatcher_killed(stack, api, log):
+    """beat is killed, time passes, another takes over: nothing that is still in time is lost."""
+    stack.start("worker", "beat")
+    until(lambda: transitions.Heartbeat.objects.exists(), what="a first tick")
+    stack.kill("beat")
+    due = in_seconds(2)
+    ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(20)])
+    until(lambda: utcnow() > due + timedelta(seconds=1))
+    assert statuses() == {"Pending": 20}
+    stack.start("beat")
+    assert all_ended(20) == {"Succeeded": 20}
+    never_early(api, due)
+    one_line_each(log, 20)
+    assert len(api.seen) == 20
+
+
+def test_dispatcher_killed_between_its_commit_and_its_message(api, log, stack):
+    """The row says handed over, and no message exists: it is handed over again."""
+    def killed(ids, first):
+        raise SystemExit        # not an Exception: as with kill -9, nothing tidies up
+    due = in_seconds(2)
+    ScheduledCall.objects.create(timestamp=due)
+    with pytest.raises(SystemExit):
+        transitions.hand_over(killed, utcnow() - transitions.AGAIN_AFTER)
+    assert ScheduledCall.objects.get().handed_over_at
+    stack.start("worker", "beat")
+    assert all_ended(1) == {"Succeeded": 1}
+    never_early(api, due)
+    assert len(api.seen) == 1 and len(log()) == 1
+
+
+def test_web_killed_after_its_answer(stack, api, log):
+    """What was answered with 201 is called."""
+    stack.start("web", "worker", "beat")
+    due = in_seconds(3)
+    stack.post(*[due] * 10)
+    stack.kill("web")
+    assert all_ended(10) == {"Succeeded": 10}
+    never_early(api, due)
+    one_line_each(log, 10)
+    assert len(api.seen) == 10
+
+
+def test_redis_restarted_and_empty_while_calls_wait(stack, api, log, broker):
+    stack.start("web", "worker", "beat")
+    due = in_seconds(5)
+    stack.post(*[due] * 20)
+    until(lambda: "0" == broker.command("llen", "scheduler.calls"), what="the worker has the messages")
+    broker.stop(signal.SIGKILL)
+    broker.start()
+    assert all_ended(20, 60) == {"Succeeded": 20}
+    never_early(api, due)
+    one_line_each(log, 20)
+    assert len(api.seen) == 20
+
+
+def test_redis_flushed_while_messages_wait(stack, api, log, broker):
+    stack.start("web")
+    due = in_seconds(3)
+    stack.post(*[due] * 20)
+    assert broker.command("llen", "scheduler.calls") == "1"
+    broker.command("flushall")
+    stack.start("worker", "beat")
+    assert all_ended(20) == {"Succeeded": 20}
+    never_early(api, due)
+    one_line_each(log, 20)
+    assert len(api.seen) == 20
+
+
+def test_redis_down_for_20_seconds_around_the_due_time(stack, api, log, broker):
+    """A POST in that time is answered at once, and nothing is lost: it is made when Redis is back."""
+    stack.start("web", "worker", "beat")
+    down = time.monotonic()
+    before = in_seconds(10)
+    stack.post(*[before] * 10)
+    broker.stop(signal.SIGKILL)
+    began = time.monotonic()
+    meanwhile = in_seconds(8)
+    stack.post(*[meanwhile] * 10)
+    assert time.monotonic() - began < 2
+    assert requests.get(stack.url + "/healthz", timeout=5).status_code == 503
+    until(lambda: time.monotonic() > down + 20, 30)
+    broker.start()
+    assert all_ended(20, 60) == {"Succeeded": 20}
+    never_early(api, min(before, meanwhile))
+    one_line_each(log, 20)
+    assert len(api.seen) == 20
+
+
+def test_the_same_task_delivered_twice(stack, api, log):
+    """At the same time to two workers, and once more when all is over."""
+    stack.start("worker1", "worker2", "beat")
+    due = in_seconds(3)
+    ids = [call.id for call in make(number=50)]
+    ScheduledCall.objects.update(timestamp=due, handed_over_at=utcnow())
+    for _ in range(6):
+        tasks.send(ids, due)
+    assert all_ended(50) == {"Succeeded": 50}
+    tasks.make_calls.apply(args=(ids, due.isoformat()))
+    assert statuses() == {"Succeeded": 50}
+    never_early(api, due)
+    one_line_each(log, 50)
+    assert len(api.seen) == 50
+
+
+def test_two_dispatchers_at_once(stack, api, log):
+    stack.start("worker1", "worker2", "beat1", "beat2")
+    due = in_seconds(4)
+    ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(300)])
+    assert all_ended(300) == {"Succeeded": 300}
+    never_early(api, due)
+    one_line_each(log, 300)
+    assert len(api.seen) == 300
+
+
+def test_an_eta_that_is_past(stack, api, log):
+    """Nothing ran for a while: what is within its grace is made at once, the rest is missed."""
+    make(-5, 10)
+    make(-3600, 10)
+    stack.start("worker", "beat")
+    assert all_ended(20) == {"Succeeded": 10, "Missed": 10}
+    lines = one_line_each(log, 20)
+    assert sum(": Missed call to API at" in line for line in lines) == 10
+    assert len(api.seen) == 10
+
+
+def test_a_message_that_comes_too_early(stack, api):
+    """The clocks of two machines disagree: the worker waits for its own."""
+    due = in_seconds(4)
+    call = make()
+    ScheduledCall.objects.update(timestamp=due, handed_over_at=utcnow())
+    stack.start("worker")
+    tasks.make_calls.apply_async((([call.id]), due.isoformat()))
+    assert all_ended(1) == {"Succeeded": 1}
+    never_early(api, due)
+
+
+def test_a_slow_api_is_not_taken_for_a_dead_worker(stack, api, log):
+    """The lease is renewed for as long as the call takes."""
+    stack.start("web", "worker", "beat", TIMEOUT=20, LEASE=5)
+    api.switched = "/delay/12"
+    stack.post(in_seconds(1))
+    assert all_ended(1, 40) == {"Succeeded": 1}
+    assert len(one_line_each(log, 1)) == 1
+
+
+def test_a_hung_api_does_not_hold_up_later_calls(stack, api):
+    """More calls hang than there are chunks at once, and a later call is on time."""
+    stack.start("web", "worker", "beat", TIMEOUT=8, CHUNKS_AT_ONCE=30)
+    api.switched = "/hang"
+    first = in_seconds(2)
+    stack.post(*[first + timedelta(seconds=i) for i in range(4) for _ in range(50)])
+    due = first + timedelta(seconds=5)
+    stack.post(due)
+    until(lambda: len(api.seen) == 201)
+    assert api.arrivals(due)[-1] < 1, "late behind calls that hang"
+    assert all_ended(201) == {"Failed": 201}
+
+
+def test_more_at_once_than_there_are_threads(stack, api, log):
+    """Each waits for a thread; those whose grace ends first are missed, and none is lost."""
+    stack.start("web", "worker", "beat", CALLS_AT_ONCE=10, CHUNKS_AT_ONCE=2, CHUNK=10, GRACE=5, TIMEOUT=3)
+    api.switched = "/hang"
+    stack.post(*[in_seconds(1)] * 100)
+    ended = all_ended(100, 40)
+    assert set(ended) == {"Failed", "Missed"} and ended["Failed"] == len(api.seen)
+    one_line_each(log, 100)
+
+
+def test_a_full_disk_under_the_log(stack, api):
+    """The outcome is in the database, the line in the worker's own output."""
+    stack.start("web", "worker", "beat", CALL_LOG="/dev/full")
+    stack.post(in_seconds(1))
+    assert all_ended(1) == {"Succeeded": 1}
+    output = until(lambda: "cannot write to /dev/full" in stack.outputs["worker"].read_text()
+                   and stack.outputs["worker"].read_text())
+    assert "Successfully called API at" in output
+
+
+def test_a_suspended_worker_that_comes_back(stack, api, log):
+    """Its calls were given up as unknown meanwhile; it must not write over that, nor log again."""
+    stack.start("web", "worker", LEASE=5, TIMEOUT=30)
+    api.switched = "/delay/3"
+    stack.post(*[in_seconds(1)] * 4)
+    until(lambda: len(api.seen) == 4)
+    stack.processes["worker"].send_signal(signal.SIGSTOP)
+    assert until(lambda: transitions.reap(utcnow()), what="the lease is over") == 4
+    stack.processes["worker"].send_signal(signal.SIGCONT)
+    end(stack.processes["worker"])
+    assert statuses() == {"Failed": 4}
+    assert all("worker lost" in line for line in one_line_each(log, 4))
