@@ -10,6 +10,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from functools import cache
 from typing import NamedTuple, Optional
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -247,7 +248,7 @@ def reason(error):
         if inner is None or inner is cause:
             break
         cause = inner
-    host = getattr(cause, "host", None) or "the host"
+    host = urlsplit(getattr(getattr(error, "request", None), "url", None) or "").hostname or "the host"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {settings.CONNECT_TIMEOUT:g} s"
     if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):

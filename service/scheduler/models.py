@@ -68,7 +68,7 @@ class IdempotentAnswer(models.Model):
     scope = models.CharField(max_length=40, help_text="Whose key it is: another user's is another key.")
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of what was asked for.")
-    answer = models.JSONField(default=list)
+    answer = models.TextField(help_text="The JSON as it was sent; jsonb would reorder its keys.")
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

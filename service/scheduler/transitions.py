@@ -34,7 +34,7 @@ Status = ScheduledCall.Status
 
 BATCH = 1000                        # rows in one transaction, so that none is a long one
 LOST_AFTER = timedelta(seconds=2)   # past due and still Pending: its message may be lost,
-AGAIN_AFTER = timedelta(seconds=10)  # so it is handed over again, but not more often than this
+AGAIN_AFTER = timedelta(seconds=5)  # so it is handed over again, but not more often than this
 
 WORKER_LOST = "worker lost, outcome unknown"
 

@@ -4,7 +4,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from .views import Health, ScheduledCalls
+from .views import Health, Nowhere, ScheduledCalls
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -13,6 +13,7 @@ urlpatterns = [
          ScheduledCalls.as_view({"get": "retrieve", "delete": "destroy"}), name="call"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/<path:path>", Nowhere.as_view()),
     path("healthz", Health.as_view(), name="healthz"),
     path("admin/", admin.site.urls),
 ]

@@ -1,14 +1,17 @@
 """The HTTP API: schedule, list, look at and cancel calls, and whether the service is well."""
 import hashlib
+import json
 from datetime import timedelta
 
 import django_filters
 import redis
+from django import forms
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, connection, transaction
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import mixins, status, viewsets
+from rest_framework.exceptions import NotFound
 from rest_framework.filters import OrderingFilter
 from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
@@ -16,21 +19,36 @@ from rest_framework.views import APIView
 
 from . import transitions
 from .access import MayUse
+from .call_log import printable
 from .caller import utcnow
 from .models import Heartbeat, IdempotentAnswer, ScheduledCall
 from .serializers import (
     ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
-    ScheduledCallSerializer, ScheduleSerializer)
+    ScheduledCallSerializer, ScheduleSerializer, instant)
 from .tasks import hand_over_soon
 
 DISPATCHER_SILENT = 30      # seconds without a tick, and /healthz says that the dispatcher is not well
 
 
+class InstantField(forms.CharField):
+    """A time as in a POST, in UTC: PostgreSQL will not compare with an offset of more than 16 hours."""
+
+    def to_python(self, value):
+        try:
+            return None if value is None else instant(value)
+        except ValueError as error:
+            raise forms.ValidationError(f"This {error}.")
+
+
+class InstantFilter(django_filters.IsoDateTimeFilter):
+    field_class = InstantField
+
+
 class CallFilter(django_filters.FilterSet):
     status = django_filters.ChoiceFilter(choices=ScheduledCall.Status.choices)
-    due_from = django_filters.IsoDateTimeFilter(
+    due_from = InstantFilter(
         "timestamp", "gte", help_text="Due at this ISO 8601 time or later.")
-    due_before = django_filters.IsoDateTimeFilter(
+    due_before = InstantFilter(
         "timestamp", "lt", help_text="Due before this ISO 8601 time.")
 
     class Meta:
@@ -39,11 +57,17 @@ class CallFilter(django_filters.FilterSet):
 
 
 class DueOrdering(OrderingFilter):
-    """By time or by id; of the same time by id, so that pages neither repeat a call nor leave one out."""
+    """By time or by id; those of the same time by id, so that pages neither repeat a call nor leave
+    one out."""
+
+    CHOICES = {"timestamp": ["timestamp", "id"], "-timestamp": ["-timestamp", "-id"],
+               "id": ["id"], "-id": ["-id"]}
 
     def get_ordering(self, request, queryset, view):
-        ordering = super().get_ordering(request, queryset, view)
-        return [ordering[0], ordering[0].replace("timestamp", "id")] if "timestamp" in ordering[0] else ordering[:1]
+        asked = request.query_params.get(self.ordering_param, "timestamp")
+        if asked not in self.CHOICES:
+            raise Refusal(f"ordering must be one of {', '.join(self.CHOICES)}.")
+        return self.CHOICES[asked]
 
 
 class CallPages(CursorPagination):
@@ -53,6 +77,12 @@ class CallPages(CursorPagination):
     # Within one page position DRF counts calls of the very same time, and by default refuses to
     # count past 1000: of ten thousand calls in one second the others could not be reached.
     offset_cutoff = 10_000_000
+
+    def get_page_size(self, request):
+        asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
+        if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:9]) <= self.max_page_size):
+            raise Refusal(f"page_size must be a whole number from 1 to {self.max_page_size}.")
+        return int(asked)
 
 
 TOKEN_NEEDED = {401: ProblemSerializer, 403: ProblemSerializer}
@@ -69,10 +99,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     pagination_class = CallPages
     filter_backends = [django_filters.rest_framework.DjangoFilterBackend, DueOrdering]
     filterset_class = CallFilter
-    ordering_fields = ["timestamp", "id"]
-    ordering = ["timestamp", "id"]
-    lookup_value_regex = "[0-9]+"
-    lookup_value_converter = "int"
+    ordering_fields = list(DueOrdering.CHOICES)
 
     def get_serializer_class(self):
         return ScheduledCallDetailSerializer if self.action == "retrieve" else ScheduledCallSerializer
@@ -93,14 +120,13 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def create(self, request):
         """Creates a call for each timestamp that is not in the past, in one transaction: all or,
         when anything is wrong with the request, none."""
-        asked = ScheduleSerializer(data=request.data)
-        asked.is_valid(raise_exception=True)
+        timestamps = ScheduleSerializer().to_internal_value(request.data)["timestamps"]
         key = request.headers.get("Idempotency-Key")
         if key is None:
-            return Response(self._schedule(asked.validated_data["timestamps"]), status.HTTP_201_CREATED)
+            return Response(self._schedule(timestamps), status.HTTP_201_CREATED)
         if not 1 <= len(key) <= 255 or not key.isprintable():
             raise Refusal("Idempotency-Key must be 1 to 255 printable characters.")
-        return self._schedule_once(key, asked.validated_data["timestamps"])
+        return self._schedule_once(key, timestamps)
 
     @transaction.atomic
     def _schedule(self, timestamps):
@@ -120,7 +146,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         try:
             with transaction.atomic():
                 record = IdempotentAnswer.objects.create(scope=scope, key=key, fingerprint=fingerprint)
-                record.answer = self._schedule(timestamps)
+                record.answer = json.dumps(self._schedule(timestamps))
                 record.save(update_fields=["answer"])
         except IntegrityError:
             record = IdempotentAnswer.objects.get(scope=scope, key=key)
@@ -129,12 +155,14 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
                     {"detail": "This Idempotency-Key was used for other timestamps. Nothing was "
                                "scheduled: use a new key for a new request."},
                     status.HTTP_422_UNPROCESSABLE_ENTITY)
-        return Response(record.answer, status.HTTP_201_CREATED)
+        return Response(json.loads(record.answer), status.HTTP_201_CREATED)
 
     @extend_schema(
         summary="List calls", responses={200: ScheduledCallSerializer(many=True), 400: OpenApiTypes.OBJECT,
                                          404: ProblemSerializer, **TOKEN_NEEDED},
-        parameters=[OpenApiParameter("ordering", enum=["timestamp", "-timestamp", "id", "-id"])])
+        parameters=[
+            OpenApiParameter("ordering", enum=list(DueOrdering.CHOICES), default="timestamp"),
+            OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})])
     def list(self, request):
         """Calls by their due time (or as `ordering` says), a page at a time."""
         return super().list(request)
@@ -158,6 +186,16 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
                 {"detail": f"Only a pending call can be cancelled; this one is {call.status}.",
                  "status": call.status}, status.HTTP_409_CONFLICT)
         return Response(ScheduledCallSerializer(call).data)
+
+
+class Nowhere(APIView):
+    """Any other path below /api/: a 404 in JSON, whatever the method."""
+
+    schema = None
+
+    def initial(self, request, *args, **kwargs):
+        super().initial(request, *args, **kwargs)
+        raise NotFound(f"There is nothing at {printable(request.path)}. (All paths here end with a slash.)")
 
 
 class Health(APIView):

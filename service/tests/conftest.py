@@ -139,11 +139,12 @@ def pytest_configure(config):
     os.environ.update(
         DJANGO_SETTINGS_MODULE="scheduler.settings", SECRET_KEY="k" * 60, ALLOWED_HOSTS="127.0.0.1,testserver",
         HTTPS="false", DATABASE_URL=database, REDIS_URL=redis_server.url, API_URL=stand_in.url + "/ok",
-        CALL_LOG=str(WORK / "api_calls.log"), TICK="0.5", LEASE="6", TIMEOUT="4", PYTHONUNBUFFERED="1")
+        CALL_LOG=str(WORK / "api_calls.log"), TICK="0.5", STATIC_ROOT=str(WORK / "static"), LEASE="6", TIMEOUT="4", PYTHONUNBUFFERED="1")
     import django
     from django.core.management import call_command
     django.setup()
     call_command("migrate", verbosity=0)
+    call_command("collectstatic", verbosity=0, interactive=False)
 
 
 def pytest_unconfigure(config):

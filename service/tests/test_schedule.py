@@ -61,6 +61,7 @@ def test_order_and_repetition_are_kept(client):
     ("", "missing"),
     ("[" * 100_000, "nested"),
     ("[1]", "object"),
+    ("null", "object"),
     ({}, "`timestamps` is missing"),
     ({"timestamps": None}, "one string"),
     ({"timestamps": 5}, "one string"),

@@ -1,0 +1,63 @@
+"""GET /healthz: whether database, broker and dispatcher are alive."""
+from datetime import timedelta
+
+import pytest
+from conftest import redis_server
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+
+from scheduler import tasks, transitions
+from scheduler.caller import utcnow
+
+
+@pytest.fixture
+def health():
+    client = Client()
+    client.force_login(User.objects.create_user("ann"))
+    return lambda: client.get("/healthz")
+
+
+def test_all_is_well(health):
+    tasks.tick.apply()
+    answer = health()
+    assert answer.status_code == 200
+    told = answer.json()
+    assert 0 <= told.pop("dispatcher_last_tick_seconds") < 5
+    assert told == {"status": "ok", "database": "ok", "broker": "ok", "dispatcher": "ok"}
+
+
+def test_the_dispatcher_has_never_run_or_stopped(health):
+    assert health().status_code == 503 and "never" in health().json()["dispatcher"]
+    transitions.beat(utcnow() - timedelta(seconds=100))
+    assert health().status_code == 503 and "100 s" in health().json()["dispatcher"]
+    assert 99 < health().json()["dispatcher_last_tick_seconds"] < 105
+
+
+def test_the_broker_is_down(health):
+    transitions.beat(utcnow())
+    redis_server.stop()
+    try:
+        answer = health()
+    finally:
+        redis_server.start()
+    assert answer.status_code == 503
+    assert answer.json()["broker"] != "ok" and answer.json()["dispatcher"] == "ok"
+
+
+def test_the_database_is_gone(health, monkeypatch):
+    from django.db import OperationalError
+
+    from scheduler.views import Heartbeat
+
+    def gone(**_):
+        raise OperationalError("gone")
+    monkeypatch.setattr(Heartbeat.objects, "filter", gone)
+    assert health().status_code == 503 and health().json()["database"] != "ok"
+
+
+def test_without_credentials_only_the_sum_is_told():
+    transitions.beat(utcnow())
+    answer = Client().get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+    with override_settings(SECURE_SSL_REDIRECT=True):
+        assert Client().get("/healthz").status_code == 200
