@@ -1,0 +1,365 @@
+"""Measures the service against its figures, side by side with the obvious design, in one run.
+
+    service/.venv/bin/python benchmarks/service.py             # a table, in about 5 minutes
+    service/.venv/bin/python benchmarks/service.py --json      # the same as JSON
+    service/.venv/bin/python benchmarks/service.py --smallest  # whether it still works, in a minute
+
+Needs what service/tests/run installs. Starts its own Redis, PostgreSQL and a local API that answers
+in 100 ms, on free ports of the loopback, and runs everything on SQLite and on PostgreSQL.
+
+The obvious design is `obvious_service/` beside this file: one Celery task for each timestamp, sent
+with `apply_async(eta=...)` while the request waits, its outcome kept by a result backend in the
+database, and a worker of 100 threads.
+
+Exit status 1 when a figure misses its bar (with --smallest: when calls are lost or doubled).
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SERVICE = HERE.parent / "service"
+OBVIOUS = HERE / "obvious_service"
+
+# The bars, in seconds.
+POST_1000 = 0.4
+LAST_OF_1000 = 3.0
+ONE_CALL = 0.050
+TICK = 0.050
+OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after the due second
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--smallest", action="store_true", help="the least that shows that it still works")
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], help="only this one (default: both)")
+    parser.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)     # see `main`
+    return parser.parse_args()
+
+
+def seconds(number):
+    """A whole second that far ahead: aware datetime."""
+    return datetime.fromtimestamp(int(time.time() + number) + 1, timezone.utc)
+
+
+def wait_for(condition, limit):
+    """Whether `condition()` came true within `limit` seconds."""
+    deadline = time.monotonic() + limit
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Server:
+    """Processes of one design, ended by their ids."""
+
+    def __init__(self, folder, settings, application, environment, port, workers):
+        self.port = port
+        base = os.environ | environment
+        self.processes = [subprocess.Popen(
+            [sys.executable, "-m", *command], cwd=folder, env=base, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for command in (
+                ["gunicorn", f"{application}.wsgi", "--bind", f"127.0.0.1:{port}", "--worker-class",
+                 "gthread", "--workers", "2", "--threads", "8", "--no-control-socket"], *workers)]
+
+    def post(self, timestamps):
+        """Seconds that one POST of these datetimes took."""
+        import requests
+        body = {"timestamps": ", ".join(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in timestamps)}
+        began = time.perf_counter()
+        answer = requests.post(f"http://127.0.0.1:{self.port}/api/schedule-api/", json=body, timeout=120)
+        took = time.perf_counter() - began
+        assert answer.status_code == 201 and len(answer.json()) == len(timestamps), answer.text[:500]
+        return took
+
+    def stop(self):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def burst(server, api, number, patience, lead):
+    """`number` calls due in the same second.
+
+    Returns seconds for the POST, and from the due second to the requests that arrived within
+    `patience` seconds of it: {"post", "arrived", "first", "median", "last"}.
+    """
+    due = seconds(lead)
+    took = server.post([due] * number)
+    wait_for(lambda: time.time() > due.timestamp(), lead + 5)
+    wait_for(lambda: len(api.seen) >= number, patience)
+    time.sleep(1)               # one that comes twice would come now
+    late = sorted(at for at in api.arrivals(due) if at <= patience)
+    api.seen.clear()
+    return {"post": took, "arrived": len(late), "first": late[0] if late else None,
+            "median": statistics.median(late) if late else None, "last": late[-1] if late else None}
+
+
+def ours(database, environment, api, port, size, repeats):
+    """The service's figures on one database: dict."""
+    server = Server(SERVICE, "scheduler.settings", "scheduler", environment, port, [
+        ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip", "--loglevel", "ERROR"],
+        ["celery", "-A", "scheduler", "beat", "--pidfile=", "--loglevel", "ERROR"]])
+    try:
+        from scheduler.models import Heartbeat
+        assert wait_for(Heartbeat.objects.exists, 30), "the dispatcher did not run"
+        burst(server, api, 1, 5, 2)                             # everything is warm
+        bursts = [burst(server, api, size, 30, 5) for _ in range(repeats)]
+        from_dispatcher = burst(server, api, size, 30, 33)      # not handed over by the request
+        single = [burst(server, api, 1, 10, 2)["last"] for _ in range(2 * repeats)]
+        lost = sum(abs(b["arrived"] - size) for b in [*bursts, from_dispatcher])
+        return {
+            "post": max(b["post"] for b in bursts), "arrived": bursts[-1]["arrived"],
+            "first": min(b["first"] for b in bursts), "last": max(b["last"] for b in bursts),
+            "last by the dispatcher": from_dispatcher["last"],
+            "one call": max(single), "one call, median": statistics.median(single), "lost or doubled": lost}
+    finally:
+        server.stop()
+
+
+def obvious(environment, api, port, size):
+    """The obvious design's figures on the same database server: dict."""
+    server = Server(OBVIOUS, "obvious.settings", "obvious", environment, port, [
+        ["celery", "-A", "obvious", "worker", "--pool", "threads", "--concurrency", "100",
+         "--without-mingle", "--without-gossip", "--loglevel", "ERROR"]])
+    try:
+        import requests
+
+        def up():
+            try:
+                return requests.get(f"http://127.0.0.1:{port}/", timeout=2).status_code
+            except requests.RequestException:
+                return False
+        assert wait_for(up, 30)
+        wait_for(lambda: False, 3)                              # its worker says nothing we could wait for
+        result = burst(server, api, size, OBVIOUS_PATIENCE, 12 if size >= 1000 else 4)
+        single = [burst(server, api, 1, 10, 2)["last"] for _ in range(3)] if size < 1000 else [None]
+        return result | {"one call": max(single) if None not in single else None}
+    finally:
+        server.stop()
+
+
+def fill(finished, pending):
+    """That many rows, most of them finished, as they are after a long time of use."""
+    from django.db import connection
+    table = "scheduler_scheduledcall"
+    columns = "(timestamp, status, created_at, ended_at, claim_token, error)"
+    with connection.cursor() as cursor:
+        for number, status, sign in ((finished, "Succeeded", "-"), (pending, "Pending", "+")):
+            if connection.vendor == "sqlite":
+                when = f"strftime('%Y-%m-%d %H:%M:%S', 'now', '{sign}' || (3600 + i) || ' seconds')"
+                rows = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < {number})"
+                source = f"{rows} SELECT {when}, '{status}', {when}, {when}, '', '' FROM n"
+                cursor.execute(f"INSERT INTO {table} {columns} {source}")
+            else:
+                when = f"now() {sign} (3600 + i) * interval '1 second'"
+                cursor.execute(f"INSERT INTO {table} {columns} SELECT {when}, '{status}', {when}, {when}, '', ''"
+                               f" FROM generate_series(1, {number}) AS i")
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
+
+
+def ticks(finished, pending, due):
+    """A dispatcher tick, in seconds, with nothing due and with `due` calls due; and its plans."""
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+    from scheduler import tasks, transitions
+    from scheduler.models import ScheduledCall
+    ScheduledCall.objects.all()._raw_delete("default")
+    tasks.tick()
+    empty = timed(tasks.tick, 20)
+    began = time.perf_counter()
+    fill(finished, pending)
+    filled = time.perf_counter() - began
+    idle = timed(tasks.tick, 20)
+    with CaptureQueriesContext(connection) as queries:
+        transitions.hand_over(lambda ids, first: None, datetime.now(timezone.utc))
+    query = next(q["sql"] for q in queries if "SELECT" in q["sql"] and "scheduledcall" in q["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute(("EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN (ANALYZE, COSTS OFF) ")
+                       + query.replace("%", "%%"), ())
+        plan = [str(row[-1]) for row in cursor.fetchall()]
+    busy = []
+    for _ in range(5):
+        at = datetime.now(timezone.utc) + timedelta(seconds=20)
+        calls = ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=at) for _ in range(due)])
+        busy += timed(tasks.tick, 1)
+        ScheduledCall.objects.filter(id__in=[call.id for call in calls])._raw_delete("default")
+    return {"tick, empty table": statistics.median(empty), "tick": max(idle), "tick, median": statistics.median(idle),
+            f"tick that hands over {due}": statistics.median(busy), "rows filled in": filled, "plan": plan}
+
+
+def timed(work, times):
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        took.append(time.perf_counter() - began)
+    return took
+
+
+def growth(size):
+    """What limits one database: calls a second through claim and finish, and rows posted a second."""
+    from scheduler import transitions
+    from scheduler.caller import Outcome, utcnow
+    from scheduler.models import ScheduledCall
+    now = utcnow()
+    began = time.perf_counter()
+    calls = transitions.schedule([now] * size)
+    scheduled = time.perf_counter() - began
+    began = time.perf_counter()
+    for i in range(0, size, 100):
+        ids = [call.id for call in calls[i:i + 100]]
+        token, won = transitions.claim(ids, utcnow(), utcnow() + timedelta(seconds=1))
+        transitions.finish([Outcome(c, t, "Succeeded", now, now, 200, "") for c, t in won], token)
+    through = time.perf_counter() - began
+    ScheduledCall.objects.filter(id__in=[call.id for call in calls])._raw_delete("default")
+    return {"rows scheduled per second": size / scheduled, "calls claimed and finished per second": size / through}
+
+
+def main():
+    options = parse()
+    databases = [options.database] if options.database else ["sqlite", "postgresql"]
+    if not options.prepared:        # a process for each database, as Django can only be set up once
+        results = {}
+        for database in databases:
+            child = subprocess.run(
+                [sys.executable, __file__, "--prepared", "--database", database]
+                + (["--smallest"] if options.smallest else []), stdout=subprocess.PIPE, text=True)
+            if child.returncode:
+                sys.exit(f"The benchmark on {database} did not finish; see above.")
+            results[database] = json.loads(child.stdout.splitlines()[-1])
+        return report(results, options)
+
+    # The tests' own Redis, PostgreSQL and API; Django is set up on a fresh database.
+    os.environ["SCHEDULER_TEST_DATABASE"] = options.database
+    sys.path.insert(0, str(SERVICE / "tests"))
+    import conftest
+    conftest.pytest_configure(None)
+    stand_in = Api()
+    try:
+        common = {"REDIS_URL": conftest.redis_server.url, "API_URL": f"{stand_in.url}/delay/0.1"}
+        service = common | {"DEBUG": "true", "TICK": "2", "LEASE": "45", "TIMEOUT": "30"}
+        size, repeats = (100, 1) if options.smallest else (1000, 3)
+        rows = (20_000, 2_000) if options.smallest else (1_000_000, 100_000)
+        result = {"ours": ours(options.database, service, stand_in, conftest.free_port(), size, repeats)}
+        conftest.redis_server.command("flushall")
+        obvious_environment = common | {
+            "REDIS_URL": common["REDIS_URL"][:-1] + "1",
+            "DATABASE_URL": os.environ["DATABASE_URL"].replace("db.sqlite3", "obvious.sqlite3")}
+        subprocess.run([sys.executable, "-m", "django", "migrate", "--verbosity", "0"], cwd=OBVIOUS, check=True,
+                       env=os.environ | obvious_environment | {
+                           "DJANGO_SETTINGS_MODULE": "obvious.settings", "PYTHONPATH": str(OBVIOUS)})
+        obvious_environment["DJANGO_SETTINGS_MODULE"] = "obvious.settings"
+        result["obvious"] = obvious(obvious_environment, stand_in, conftest.free_port(), size)
+        result["growth"] = growth(200 if options.smallest else 5000)
+        result["dispatcher"] = ticks(*rows, 100 if options.smallest else 1000)
+        result["size"], result["rows"] = size, rows
+        print(json.dumps(result))
+    finally:
+        stand_in.stop()
+        conftest.pytest_unconfigure(None)
+
+
+class Api:
+    """The local API in a process of its own; what it saw is fetched from it."""
+
+    def __init__(self):
+        import requests
+        self.process = subprocess.Popen(
+            [sys.executable, str(SERVICE / "tests" / "api_server.py")], stdout=subprocess.PIPE, text=True)
+        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
+        self.session = requests.Session()
+
+    @property
+    def seen(self):
+        return Seen(self)
+
+    def arrivals(self, due):
+        return [request["at"] - due.timestamp() for request in self.session.get(self.url + "/seen").json()]
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Seen:
+    def __init__(self, api):
+        self.api = api
+
+    def __len__(self):
+        return len(self.api.session.get(self.api.url + "/seen").json())
+
+    def clear(self):
+        self.api.session.get(self.api.url + "/forget")
+
+
+def report(results, options):
+    """Prints the figures and whether they reach their bars; returns the exit status."""
+    rows, good = [], True
+
+    def row(database, work, ours, obvious, bar, unit="s"):
+        nonlocal good
+        reached = None if bar is None or ours is None else ours <= bar
+        good = good and reached is not False
+        rows.append({"database": database, "work": work, "service": ours, "obvious design": obvious,
+                     "bar": bar, "unit": unit, "reached": reached})
+
+    for database, result in results.items():
+        size, (finished, pending) = result["size"], result["rows"]
+        mine, other, tick = result["ours"], result["obvious"], result["dispatcher"]
+        full = not options.smallest
+        row(database, f"POST of {size} timestamps", mine["post"], other["post"], POST_1000 if full else None)
+        row(database, f"{size} calls in one second: last request", mine["last"], other["last"],
+            LAST_OF_1000 if full else None)
+        row(database, f"{size} calls in one second: arrived", mine["arrived"],
+            other["arrived"], None, f"within {OBVIOUS_PATIENCE} s")
+        row(database, "the same, handed over by the dispatcher: last", mine["last by the dispatcher"], None,
+            LAST_OF_1000 if full else None)
+        row(database, "calls lost or made twice", mine["lost or doubled"], None, 0, "")
+        row(database, "1 call: worst lateness", mine["one call"], other.get("one call"), ONE_CALL if full else None)
+        row(database, f"tick, {pending} pending, {finished} finished rows: worst of 20", tick["tick"], None,
+            TICK if full else None)
+        row(database, "tick, empty table: median", tick["tick, empty table"], None, None)
+        row(database, "tick, all those rows: median", tick["tick, median"], None, None)
+        for name in tick:
+            if name.startswith("tick that"):
+                row(database, name + ": median", tick[name], None, None)
+        for name, value in result["growth"].items():
+            row(database, name, value, None, None, "/s")
+    machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    if options.json:
+        print(json.dumps({"machine": machine, "figures": rows, "details": results}, indent=1))
+    else:
+        def show(value, unit):
+            if value is None:
+                return "-"
+            return f"{value:.3f}" if unit == "s" else f"{value:,.0f}"
+        print(f"{machine}\n\n| database | work | service | obvious design | bar | reached |\n|---|---|---|---|---|---|")
+        for r in rows:
+            print(f"| {r['database']} | {r['work']} ({r['unit'] or 'calls'}) | {show(r['service'], r['unit'])} | "
+                  f"{show(r['obvious design'], r['unit'])} | {show(r['bar'], r['unit'])} | "
+                  f"{ {None: '', True: 'yes', False: 'NO'}[r['reached']]} |")
+        for database, result in results.items():
+            print(f"\nThe dispatcher's query on {database}, by EXPLAIN:")
+            print("\n".join("    " + line for line in result["dispatcher"]["plan"]))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""The seed end to end, with the commands of the README: `manage.py up`, curl, the log, the admin;
+and what `up` says when something is not as it should be."""
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import PASSWORD, SERVICE, WORK, all_ended, end, free_port, in_seconds, redis_server, until
+from django.contrib.auth import authenticate
+from django.contrib.auth.models import User
+
+from scheduler.models import ScheduledCall
+
+
+class Up:
+    """`python manage.py up` as a user runs it, with nothing configured but where the tests' parts are."""
+
+    def __init__(self, *arguments, **environment):
+        self.port = free_port()
+        self.output = WORK / "up.log"
+        base = {k: v for k, v in os.environ.items()
+                if k not in ("SECRET_KEY", "ALLOWED_HOSTS", "DEBUG", "HTTPS")}
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", "up", "--bind", f"127.0.0.1:{self.port}", *arguments],
+            cwd=SERVICE, env=base | environment, stdin=subprocess.DEVNULL,
+            stdout=self.output.open("w"), stderr=subprocess.STDOUT)
+
+    def says(self):
+        return self.output.read_text()
+
+    def ready(self):
+        until(lambda: self.curl("/healthz")[0] == 200 or self.process.poll() is not None, 40, "up is ready")
+        assert self.process.poll() is None, self.says()
+        return self
+
+    def curl(self, path, *arguments):
+        """(status, body), by the real curl."""
+        result = subprocess.run(
+            ["curl", "-s", "-w", "\n%{http_code}", *arguments, f"http://127.0.0.1:{self.port}{path}"],
+            capture_output=True, text=True, timeout=20)
+        body, _, status = result.stdout.rpartition("\n")
+        return int(status), body
+
+    def children(self):
+        return [int(pid) for pid in subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True).stdout.split()]
+
+
+@pytest.fixture
+def up():
+    started = []
+
+    def start(*arguments, **environment):
+        started.append(Up(*arguments, **environment))
+        return started[-1]
+    yield start
+    for one in started:
+        end(one.process, signal.SIGTERM, 30)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+def test_the_seed_row_by_row(up, api, log):
+    service = up(DJANGO_SUPERUSER_USERNAME="root", DJANGO_SUPERUSER_PASSWORD=PASSWORD).ready()
+    assert authenticate(username="root", password=PASSWORD).is_superuser
+
+    due = in_seconds(4)
+    text = f"{due:%Y-%m-%dT%H:%M:%SZ}"
+    status, body = service.curl(
+        "/api/schedule-api/", "-X", "POST", "-H", "Content-Type: application/json",
+        "-d", json.dumps({"timestamps": f"{text}, 2096-08-01T15:00:00Z, 2020-01-01T00:00:00Z"}))
+    first, second = json.loads(body)
+    assert status == 201
+    assert body == (f'[{{"id":{first["id"]},"timestamp":"{text}","status":"Pending"}},'
+                    f'{{"id":{second["id"]},"timestamp":"2096-08-01T15:00:00Z","status":"Pending"}}]')
+    assert all_ended(1) == {"Succeeded": 1, "Pending": 1}
+    lateness = api.arrivals(due)
+    assert len(lateness) == 1 and 0 <= lateness[0] < 1
+    assert log() == [f"{due:%Y-%m-%d %H:%M:%S}: Successfully called API at {api.url}/ok"]
+
+    api.switched = "/status/503"
+    failing = in_seconds(2)
+    service.curl("/api/schedule-api/", "-H", "Content-Type: application/json",
+                 "-d", json.dumps({"timestamps": f"{failing:%Y-%m-%dT%H:%M:%SZ}"}))
+    assert all_ended(2) == {"Succeeded": 1, "Failed": 1, "Pending": 1}
+    assert log()[1] == f"{failing:%Y-%m-%d %H:%M:%S}: Failed to call API at {api.url}/ok (HTTP status 503)"
+
+    assert service.curl("/admin/login/")[0] == 200
+    status, body = service.curl(f"/api/schedule-api/{first['id']}/")
+    assert json.loads(body)["http_status"] == 200
+
+    children = service.children()
+    assert len(children) == 3
+    service.process.send_signal(signal.SIGINT)
+    assert service.process.wait(30) == 130
+    until(lambda: not any(alive(pid) for pid in children))
+    assert re.search(r"^(web|worker|beat) +\| ", service.says(), re.M)
+
+    due = in_seconds(12)
+    ScheduledCall.objects.filter(status="Pending").update(timestamp=due)
+    service = up().ready()
+    assert all_ended(3, 40) == {"Succeeded": 1, "Failed": 2}, "what waited survived the restart"
+
+
+def test_when_one_dies_all_stop_and_it_says_which(up):
+    service = up().ready()
+    children = service.children()
+    worker = next(pid for pid in children if b"\0worker\0" in open(f"/proc/{pid}/cmdline", "rb").read())
+    os.kill(worker, signal.SIGKILL)
+    assert service.process.wait(40) == 1
+    assert "worker ended (signal 9)" in service.says()
+    until(lambda: not any(alive(pid) for pid in children))
+
+
+def test_when_it_is_killed_itself_nothing_is_left_behind(up):
+    service = up().ready()
+    children = service.children()
+    service.process.kill()
+    until(lambda: not any(alive(pid) for pid in children), 30)
+
+
+def test_redis_is_not_there(up):
+    redis_server.stop()
+    try:
+        service = up()
+        assert service.process.wait(20) == 1
+    finally:
+        redis_server.start()
+    assert "apt-get install redis-server" in service.says() and "REDIS_URL" in service.says()
+    assert "Traceback" not in service.says() and len(service.says().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments, environment, says", [
+    (["--bind", "0.0.0.0:1"], {}, "stays on 127.0.0.1"),
+    (["--bind", "nonsense"], {}, "give a host and a port"),
+    (["--workers", "0"], {}, "at least 1"),
+    ([], {"DATABASE_URL": "sqlite:////no/such/folder/db"}, "The database cannot be used"),
+    ([], {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/x"}, "The database cannot be used"),
+])
+def test_what_cannot_work_is_said_at_once(up, arguments, environment, says):
+    service = up(*arguments, **environment)
+    assert service.process.wait(40) == 1
+    assert says in service.says() and "Traceback" not in service.says()
+
+
+def test_a_busy_port(up, api):
+    service = up("--bind", f"127.0.0.1:{api.port}")
+    assert service.process.wait(20) == 1
+    assert "Cannot listen at" in service.says() and "Traceback" not in service.says()
+
+
+def test_off_a_terminal_it_says_how_to_make_an_administrator(up):
+    service = up().ready()
+    assert "python manage.py createsuperuser" in service.says()
+    assert not User.objects.exists()
