@@ -1,11 +1,12 @@
 """Measures the service against its figures, side by side with the obvious design, in one run.
 
-    service/.venv/bin/python benchmarks/service.py             # a table, in about 5 minutes
-    service/.venv/bin/python benchmarks/service.py --json      # the same as JSON
-    service/.venv/bin/python benchmarks/service.py --smallest  # whether it still works, in a minute
+    python3 benchmarks/service.py               # a table, in about 5 minutes
+    python3 benchmarks/service.py --json        # the same as JSON
+    python3 benchmarks/service.py --smallest    # whether it still works, in about a minute
 
-Needs what service/tests/run installs. Starts its own Redis, PostgreSQL and a local API that answers
-in 100 ms, on free ports of the loopback, and runs everything on SQLite and on PostgreSQL.
+Needs redis-server and postgresql, as service/tests/run installs them; what it needs of Python it
+installs into service/.venv. Starts its own Redis, PostgreSQL and a local API that answers in 100 ms,
+on free ports of the loopback, and runs everything on SQLite and on PostgreSQL.
 
 The obvious design is `obvious_service/` beside this file: one Celery task for each timestamp, sent
 with `apply_async(eta=...)` while the request waits, its outcome kept by a result backend in the
@@ -45,6 +46,18 @@ def parse():
     return parser.parse_args()
 
 
+def use_venv():
+    """Goes on in service/.venv, with what service_requirements.txt asks for."""
+    python = SERVICE / ".venv" / "bin" / "python"
+    if Path(sys.prefix).resolve() == python.parent.parent.resolve():
+        return
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", SERVICE / ".venv"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r",
+                    HERE / "service_requirements.txt"], check=True, stdout=sys.stderr)
+    os.execv(python, [str(python), *sys.argv])
+
+
 def seconds(number):
     """A whole second that far ahead: aware datetime."""
     return datetime.fromtimestamp(int(time.time() + number) + 1, timezone.utc)
@@ -61,9 +74,9 @@ def wait_for(condition, limit):
 
 
 class Server:
-    """Processes of one design, ended by their ids."""
+    """Web server and worker of one design, ended by their ids."""
 
-    def __init__(self, folder, settings, application, environment, port, workers):
+    def __init__(self, folder, application, environment, port, workers):
         self.port = port
         base = os.environ | environment
         self.processes = [subprocess.Popen(
@@ -111,9 +124,9 @@ def burst(server, api, number, patience, lead):
             "median": statistics.median(late) if late else None, "last": late[-1] if late else None}
 
 
-def ours(database, environment, api, port, size, repeats):
-    """The service's figures on one database: dict."""
-    server = Server(SERVICE, "scheduler.settings", "scheduler", environment, port, [
+def ours(environment, api, port, size, repeats):
+    """The service's figures: dict."""
+    server = Server(SERVICE, "scheduler", environment, port, [
         ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip", "--loglevel", "ERROR"],
         ["celery", "-A", "scheduler", "beat", "--pidfile=", "--loglevel", "ERROR"]])
     try:
@@ -135,7 +148,7 @@ def ours(database, environment, api, port, size, repeats):
 
 def obvious(environment, api, port, size):
     """The obvious design's figures on the same database server: dict."""
-    server = Server(OBVIOUS, "obvious.settings", "obvious", environment, port, [
+    server = Server(OBVIOUS, "obvious", environment, port, [
         ["celery", "-A", "obvious", "worker", "--pool", "threads", "--concurrency", "100",
          "--without-mingle", "--without-gossip", "--loglevel", "ERROR"]])
     try:
@@ -234,6 +247,7 @@ def growth(size):
 
 def main():
     options = parse()
+    use_venv()
     databases = [options.database] if options.database else ["sqlite", "postgresql"]
     if not options.prepared:        # a process for each database, as Django can only be set up once
         results = {}
@@ -257,7 +271,7 @@ def main():
         service = common | {"DEBUG": "true", "TICK": "2", "LEASE": "45", "TIMEOUT": "30"}
         size, repeats = (100, 1) if options.smallest else (1000, 3)
         rows = (20_000, 2_000) if options.smallest else (1_000_000, 100_000)
-        result = {"ours": ours(options.database, service, stand_in, conftest.free_port(), size, repeats)}
+        result = {"ours": ours(service, stand_in, conftest.free_port(), size, repeats)}
         conftest.redis_server.command("flushall")
         obvious_environment = common | {
             "REDIS_URL": common["REDIS_URL"][:-1] + "1",
