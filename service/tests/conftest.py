@@ -96,15 +96,23 @@ class Postgres:
             self.folder.mkdir()
             account = pwd.getpwnam("postgres")
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-        run = {"cwd": self.folder if user else WORK, "stdout": subprocess.DEVNULL, **user}
+        else:
+            self.folder.mkdir()
+        self.how = {"cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
         subprocess.run([self.bin / "initdb", "-D", self.folder / "data", "-A", "trust", "-U", "postgres"],
-                       check=True, **run)
+                       check=True, **self.how)
+        self.run()
+        return f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+
+    def run(self):
         self.process = subprocess.Popen(
             [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder,
-             "-c", "listen_addresses=127.0.0.1"], stderr=(WORK / "postgres.log").open("w"), **run)
+             "-c", "listen_addresses=127.0.0.1"], stderr=(WORK / "postgres.log").open("a"), **self.how)
         until(lambda: subprocess.run(
             [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode == 0)
-        return f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+
+    def stop(self):
+        end(self.process, signal.SIGINT)    # its "fast" shutdown: open connections are closed
 
 
 redis_server = Redis()
@@ -151,7 +159,7 @@ def pytest_unconfigure(config):
     from django.db import connections
     connections.close_all()
     end(redis_server.process)
-    end(postgres.process, signal.SIGINT)
+    postgres.stop()
     shutil.rmtree(WORK, ignore_errors=True)
 
 

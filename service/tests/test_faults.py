@@ -1,12 +1,15 @@
 """Real faults: processes killed, the broker restarted, emptied or gone, messages doubled. Each time
 every call has exactly one outcome and one line in the log, and the API saw it at most once."""
 import signal
+import sqlite3
 import time
 from datetime import timedelta
 
 import pytest
 import requests
-from conftest import all_ended, end, in_seconds, make, redis_server, statuses, until
+from conftest import KIND, all_ended, end, in_seconds, make, postgres, redis_server, statuses, until
+from django.conf import settings
+from django.db import connections
 
 from scheduler import tasks, transitions
 from scheduler.caller import utcnow
@@ -268,3 +271,25 @@ def test_a_suspended_worker_that_comes_back(stack, api, log):
     end(stack.processes["worker"])
     assert statuses() == {"Failed": 4}
     assert all("worker lost" in line for line in one_line_each(log, 4))
+
+
+def test_the_database_goes_away_in_mid_call(stack, api, log):
+    """Outcomes are kept until they can be written: PostgreSQL is restarted, SQLite locked for longer
+    than anybody waits for it."""
+    stack.start("web", "worker", "beat", LEASE=60)
+    api.switched = "/delay/2"
+    stack.post(*[in_seconds(1)] * 20)
+    until(lambda: len(api.seen) == 20)
+    connections.close_all()
+    if KIND == "postgresql":
+        postgres.stop()
+        until(lambda: "cannot be written, trying again" in stack.outputs["worker"].read_text())
+        postgres.run()
+    else:
+        with sqlite3.connect(settings.DATABASES["default"]["NAME"]) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            until(lambda: "cannot be written, trying again" in stack.outputs["worker"].read_text(), 40)
+            other.rollback()
+    assert all_ended(20, 40) == {"Succeeded": 20}
+    one_line_each(log, 20)
+    assert len(api.seen) == 20
