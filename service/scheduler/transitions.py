@@ -189,7 +189,7 @@ def miss(now):
     now: aware datetime
     """
     return _end_all(
-        Q(status=Status.PENDING, timestamp__lt=now - timedelta(seconds=settings.GRACE)),
+        Q(status=Status.PENDING, timestamp__lt=now - timedelta(seconds=settings.GRACE)), "timestamp",
         Status.MISSED, now, f"not started within {settings.GRACE:g} s of its time")
 
 
@@ -199,15 +199,21 @@ def reap(now):
 
     now: aware datetime, written as the time of the end; the lease is judged by the database
     """
-    return _end_all(Q(status=Status.RUNNING, lease_until__lt=Now()), Status.FAILED, now, WORKER_LOST)
+    return _end_all(
+        Q(status=Status.RUNNING, lease_until__lt=Now()), "lease_until", Status.FAILED, now, WORKER_LOST)
 
 
-def _end_all(condition, status, now, error):
-    """Ends all calls for which `condition` holds, in batches, each with its log line."""
+def _end_all(condition, order, status, now, error):
+    """Ends all calls for which `condition` holds, in batches, each with its log line.
+
+    order: the field that the partial index for `condition` is of. Without it PostgreSQL guesses that
+        among a million rows the first of a batch will soon be met, and reads them all: a tick of
+        45 ms instead of 2.
+    """
     ended = 0
     while True:
         with transaction.atomic():
-            rows = list(_locked(ScheduledCall.objects.filter(condition).order_by())
+            rows = list(_locked(ScheduledCall.objects.filter(condition).order_by(order))
                         .values_list("id", "timestamp", "started_at")[:BATCH])
             if rows:
                 ScheduledCall.objects.filter(condition, id__in=[row[0] for row in rows]).update(

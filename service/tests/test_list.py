@@ -31,6 +31,7 @@ def pages(get, **query):
     answer, found = get(**query), []
     while True:
         found += ids(answer)
+        assert len(found) <= ScheduledCall.objects.count(), "pages repeat themselves"
         following = answer.json()["next"]
         if not following:
             return found
