@@ -120,6 +120,8 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def create(self, request):
         """Creates a call for each timestamp that is not in the past, in one transaction: all or,
         when anything is wrong with the request, none."""
+        if "HTTP_TRANSFER_ENCODING" in request.META:
+            raise Refusal("The body must come with a Content-Length; chunks are not taken.")
         timestamps = ScheduleSerializer().to_internal_value(request.data)["timestamps"]
         key = request.headers.get("Idempotency-Key")
         if key is None:

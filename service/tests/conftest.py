@@ -139,6 +139,7 @@ stand_in = Api()
 
 def pytest_configure(config):
     """Before Django reads its settings."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()

@@ -28,7 +28,7 @@ def calling(url, **settings):
 def make_call(due=None):
     """Makes a call as a worker does, checked on from another thread; returns its outcome."""
     call = Call(1, due or utcnow())
-    thread = threading.Thread(target=call.make)
+    thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
     while call.outcome is None:
         call.check()
