@@ -209,7 +209,7 @@ def _session():
     # A thousand calls must not share what one of them was told to remember.
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = "api-scheduler"
-    session.adapters.clear()            # http and https and nothing else, also after a redirect
+    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0))
     session.hooks["response"].append(_drain_redirect)

@@ -129,8 +129,12 @@ def test_connections_are_kept_for_the_burst_but_not_trusted_for_long(api, monkey
 
 
 def test_calls_share_no_cookies(api):
-    with calling(api.url + "/cookie"):
-        make_call(), make_call()
+    with calling(api.url + "/redirect/200"):
+        api.switched = "/cookie"
+        make_call()
+        api.switched = None
+        make_call()
+    assert [request["path"] for request in api.seen] == ["/redirect/200", "/redirect/200", "/status/200"]
     assert all("Cookie" not in request["headers"] for request in api.seen)
 
 
