@@ -72,7 +72,7 @@ class ApiServer:
         elif name == "redirect-to-ftp":
             self._answer(writer, 302, extra="Location: ftp://127.0.0.1/\r\n")
         elif name == "cookie":
-            self._answer(writer, 200, extra="Set-Cookie: a=b\r\n")
+            self._answer(writer, 200, extra="Set-Cookie: a=b; Path=/\r\n")
         elif name == "close":
             self._answer(writer, 200, extra="Connection: close\r\n")
             return False
