@@ -207,12 +207,16 @@ def test_an_eta_that_is_past(stack, api, log):
 
 
 def test_a_message_that_comes_too_early(stack, api):
-    """The clocks of two machines disagree: the worker waits for its own."""
+    """The clocks of two machines disagree: the worker waits for its own, and until then the call is
+    pending and may be cancelled."""
     due = in_seconds(4)
     call = make()
     ScheduledCall.objects.update(timestamp=due, handed_over_at=utcnow())
     stack.start("worker")
-    tasks.make_calls.apply_async((([call.id]), due.isoformat()))
+    tasks.make_calls.apply_async(([call.id], due.isoformat()))
+    until(lambda: "received" in stack.outputs["worker"].read_text())
+    until(lambda: utcnow() > due - timedelta(seconds=0.5))
+    assert statuses() == {"Pending": 1}
     assert all_ended(1) == {"Succeeded": 1}
     never_early(api, due)
 
