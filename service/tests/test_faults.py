@@ -215,7 +215,7 @@ def test_a_message_that_comes_too_early(stack, api):
     stack.start("worker")
     tasks.make_calls.apply_async(([call.id], due.isoformat()))
     until(lambda: "received" in stack.outputs["worker"].read_text())
-    until(lambda: utcnow() > due - timedelta(seconds=0.5))
+    until(lambda: utcnow() > due - timedelta(seconds=1))
     assert statuses() == {"Pending": 1}
     assert all_ended(1) == {"Succeeded": 1}
     never_early(api, due)
