@@ -91,8 +91,8 @@ class ScheduleSerializer(serializers.Serializer):
                   "Those in the past are ignored; one that stands twice is called twice.")
 
     def to_internal_value(self, data):
-        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, as they stand in the request}. Raises
-        Refusal, which names everything that is wrong."""
+        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, in the given order}.
+        Raises Refusal, which names everything that is wrong."""
         if not isinstance(data, dict):
             raise Refusal('The body must be a JSON object: {"timestamps": "2026-08-01T14:30:00Z"}')
         if "timestamps" not in data:

@@ -121,3 +121,9 @@ def test_what_is_due_soon_is_handed_over_on_commit_and_the_rest_is_left_to_the_d
     post(client, {"timestamps": f"{now + timedelta(seconds=9):%FT%TZ}, {now + timedelta(seconds=90):%FT%TZ}"})
     soon, later = ScheduledCall.objects.order_by("timestamp")
     assert soon.handed_over_at and not later.handed_over_at
+
+
+def test_a_chunked_body_is_refused_with_the_reason(client):
+    answer = client.post(URL, json.dumps({"timestamps": "2096-01-01T00:00:00Z"}), "application/json",
+                         headers={"Transfer-Encoding": "chunked"})
+    assert answer.status_code == 400 and "Content-Length" in answer.json()["detail"]
