@@ -169,7 +169,7 @@ def obvious(environment, api, port, size):
         result["kept"] = int(subprocess.run(
             [sys.executable, "-m", "django", "shell", "--no-imports", "-c", count], cwd=OBVIOUS, check=True,
             env=os.environ | environment | {"PYTHONPATH": str(OBVIOUS)}, stdout=subprocess.PIPE).stdout)
-        single = [burst(server, api, 1, 10, 2)["last"] for _ in range(3)]
+        single = [burst(server, api, 1, 10, 2)["last"] for _ in range(3 if size >= 1000 else 1)]
         return result | {"one call": max(single) if None not in single else None}
     finally:
         server.stop()
