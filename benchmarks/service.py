@@ -1,7 +1,7 @@
 """Measures the service against its figures, side by side with the obvious design, in one run.
 
     python3 benchmarks/service.py               # a table, in about 5 minutes
-    python3 benchmarks/service.py --json        # the same as JSON
+    python3 benchmarks/service.py --json FILE   # the same, and what was measured as JSON
     python3 benchmarks/service.py --smallest    # whether it still works, in a minute or two
 
 Needs redis-server and postgresql, as service/tests/run installs them; what it needs of Python it
@@ -39,7 +39,7 @@ OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after th
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write what was measured to FILE")
     parser.add_argument("--smallest", action="store_true", help="the least that shows that it still works")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], help="only this one (default: both)")
     parser.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)     # see `main`
@@ -370,20 +370,21 @@ def report(results, options):
             row(database, name, value, None, None, "/s")
     machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if options.json:
-        print(json.dumps({"machine": machine, "figures": rows, "details": results}, indent=1))
-    else:
-        def show(value, unit):
-            if value is None:
-                return "-"
-            return f"{value:.3f}" if unit == "s" else f"{value:,.0f}"
-        print(f"{machine}\n\n| database | work | service | obvious design | bar | reached |\n|---|---|---|---|---|---|")
-        for r in rows:
-            print(f"| {r['database']} | {r['work']} ({r['unit'] or 'calls'}) | {show(r['service'], r['unit'])} | "
-                  f"{show(r['obvious design'], r['unit'])} | {show(r['bar'], r['unit'])} | "
-                  f"{ {None: '', True: 'yes', False: 'NO'}[r['reached']]} |")
-        for database, result in results.items():
-            print(f"\nThe dispatcher's queries on {database}, by EXPLAIN:")
-            print("\n".join("    " + line for line in result["dispatcher"]["plan"]))
+        options.json.write_text(
+            json.dumps({"machine": machine, "figures": rows, "details": results}, indent=1))
+
+    def show(value, unit):
+        if value is None:
+            return "-"
+        return f"{value:.3f}" if unit == "s" else f"{value:,.0f}"
+    print(f"{machine}\n\n| database | work | service | obvious design | bar | reached |\n|---|---|---|---|---|---|")
+    for r in rows:
+        print(f"| {r['database']} | {r['work']} ({r['unit'] or 'calls'}) | {show(r['service'], r['unit'])} | "
+              f"{show(r['obvious design'], r['unit'])} | {show(r['bar'], r['unit'])} | "
+              f"{ {None: '', True: 'yes', False: 'NO'}[r['reached']]} |")
+    for database, result in results.items():
+        print(f"\nThe dispatcher's queries on {database}, by EXPLAIN:")
+        print("\n".join("    " + line for line in result["dispatcher"]["plan"]))
     return 0 if good else 1
 
 
