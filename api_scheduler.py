@@ -99,15 +99,17 @@ def parse_time(text):
     match = DATE_TIME.fullmatch(text)
     if not match:
         raise ValueError("neither HH:MM:SS nor an ISO 8601 date-time")
-    year, _, month, day, hour, _, minute, second, fraction, z, sign, off_h, off_m = match.groups()
+    year, _, month, day, hour, _, minute, second, fraction, z, sign, *offset = match.groups()
     moment = datetime.datetime(
         *map(int, (year, month, day, hour, minute, second or 0, (fraction or "0").ljust(6, "0")))
     )
     try:
-        if not z and not sign:  # not moment.astimezone(), which reads the gap of a clock change otherwise
+        if not z and not sign:
+            # Not moment.astimezone(), which in the gap of a clock change reads the time otherwise.
             utc = datetime.timezone.utc
             return datetime.datetime.fromtimestamp(moment.timestamp(), utc).astimezone()
-        offset = datetime.timedelta(hours=int(off_h or 0), minutes=int(off_m or 0))
+        hours, minutes = (int(part or 0) for part in offset)
+        offset = datetime.timedelta(hours=hours, minutes=minutes)
         moment = moment.replace(tzinfo=datetime.timezone(-offset if sign == "-" else offset))
         time.localtime(moment.timestamp())
         return moment
@@ -304,7 +306,7 @@ def options_of(curl_options):
     waiting = iter(list(curl_options) + [""])
     option = next(waiting)
     for following in waiting:
-        value = None if following.startswith("-") else following
+        value = None if following.startswith("-") and following != "-" else following
         if option.startswith("--"):
             yield option, value
         elif option.startswith("-"):
@@ -320,13 +322,14 @@ def options_of(curl_options):
         option = following
 
 
+def means(given, *names):
+    """Whether an option is one of `names`, in full or, as curl takes it, cut short."""
+    return any(given == name or (len(given) > 2 and name.startswith(given)) for name in names)
+
+
 def names_any(curl_options, *names):
-    """Whether `curl_options` hold one of `names`, in full or, as curl takes it, cut short."""
-    return any(
-        given == name or (len(given) > 2 and name.startswith(given))
-        for given, _ in options_of(curl_options)
-        for name in names
-    )
+    """Whether `curl_options` hold one of `names`."""
+    return any(means(given, *names) for given, _ in options_of(curl_options))
 
 
 def curl_command(curl, timeout, curl_options, extra=()):
@@ -357,6 +360,8 @@ def check_curl(curl_options):
             % os.environ.get("PATH", "")
         )
     refuse_what_cannot_work(curl_options)
+    if names_any(curl_options, "--stderr"):
+        raise SetupError("curl's --stderr would keep from the log why a call failed: leave it out")
     no_protocol = ["--proto", "-all"]
     command = curl_command(curl, DEFAULT_TIMEOUT, curl_options, no_protocol)
     command.remove("--silent")  # ours, the first, so that warnings are heard
@@ -382,12 +387,17 @@ def check_curl(curl_options):
     said = "\n".join(lines)
     if probe.returncode == 1 or "curl: (1)" in said:
         raise SetupError(
-            "the curl options (or a .curlrc) hold a URL of their own, or the last one lacks its "
-            "value: the URL is given with --url"
+            "the curl options (or a .curlrc) hold a URL of their own: it is given with --url"
         )
-    if "no URL specified" in said or (not said and names_any(curl_options, "--stderr")):
+    if probe.returncode == 0:
+        raise SetupError("with the curl options given, curl prints something and calls nothing")
+    if "no URL specified" in said:
         return curl, [line for line in lines if line.startswith("Warning:")]
-    raise SetupError("curl refuses its options: %s" % (lines[0] if lines else probe.returncode))
+    named = [line for line in lines if line.startswith("curl:")] or lines
+    raise SetupError(
+        "curl refuses its options, or the last one lacks its value: %s"
+        % (named[0] if named else "exit code %d" % probe.returncode)
+    )
 
 
 def refuse_what_cannot_work(curl_options):
@@ -396,29 +406,29 @@ def refuse_what_cannot_work(curl_options):
         raise SetupError("among the curl options, -- and --next cannot be used: a call has one URL")
     for name, value in options_of(curl_options):
         value = value or ""
-        if name in ("-K", "--config"):
+        is_config = means(name, "-K", "--config")
+        if is_config and os.path.isfile(value):
             try:
                 with open(value, "rb") as file:
                     if re.search(rb"(?m)^[ \t]*(-:|(--)?next\b)", file.read()):
-                        raise SetupError("%s holds \"next\": a call has one URL" % value)
+                        raise SetupError('%s holds "next": a call has one URL' % value)
             except OSError:
                 pass  # curl will say so
         if (
-            value.endswith("@-")
-            or value.startswith("/dev/stdin")
-            or value.endswith("@/dev/stdin")
-            or (name in ("-T", "--upload-file") and value in ("-", "."))
-            or (name in ("-F", "--form") and re.search(r"=[@<]-(;|$)", value))
-            or (name in ("-K", "--config") and value == "-")
+            value == "/dev/stdin"
+            or (value in ("@-", "@/dev/stdin") and name != "--data-raw")
+            or (means(name, "--data-urlencode") and value.endswith(("@-", "@/dev/stdin")))
+            or (means(name, "-F", "--form") and re.search(r"=[@<]-(;|$)", value))
+            or (means(name, "-T", "--upload-file") and value in ("-", "."))
+            or ((is_config or means(name, "-b", "--cookie")) and value == "-")
         ):
             raise SetupError(
-                "curl's %s %s reads standard input, which is not there for it: name a file"
-                % (name, value)
+                "curl's %s reads standard input, which is not there for it: name a file" % name
             )
 
 
 CHOOSES_TRUST = re.compile(
-    r"-[kKq]|--(ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-).*"
+    r"-[kKq]|--(ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-).*"  # also cut short
 )
 SYSTEM_FOLDERS = ("/usr/bin", "/bin")  # a curl from elsewhere may bring its own authorities
 
@@ -433,8 +443,8 @@ def fast_trust(curl, url, curl_options, environ=os.environ, trust=None):
 
     An empty list, which leaves all to curl, unless all of this holds: HTTPS, an OpenSSL
     curl of the system's, no choice of trust by the user (options, environment, a curlrc),
-    and a directory with exactly the certificates of the bundle. `trust` is a pair of paths, the bundle and
-    the directory; OpenSSL's own if None.
+    and a directory with exactly the certificates of the bundle. `trust` is a pair of paths,
+    the bundle and the directory; OpenSSL's own if None.
     """
     chosen = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
     if not url.lower().startswith("https:") or any(environ.get(name) for name in chosen):
@@ -1040,9 +1050,10 @@ class Log:
         encoded = [line.encode("utf-8", "backslashreplace") + b"\n" for line in self.unwritten]
         identity = os.fstat(file)[1:3]
         start = b"\n" if self.torn == identity else b""
-        done = os.write(file, start + b"".join(encoded)) - len(start)
-        if done < 0:
-            return
+        done = os.write(file, start + b"".join(encoded))
+        if not done:
+            raise OSError("nothing was written")
+        done -= len(start)
         whole = 0
         while whole < len(encoded) and done >= len(encoded[whole]):
             done -= len(encoded[whole])
@@ -1102,11 +1113,11 @@ class Reporter:
         self.events = queue.Queue()
         self.thread = threading.Thread(target=self.work, daemon=True)
         self.printer = Printer(self.status_line)
-        log.warn = self.warn
 
     def start(self):
         """Raises RuntimeError if no thread can be started."""
         self.printer.thread.start()
+        self.log.warn = self.warn
         self.thread.start()
 
     def report(self, what, due, words="", stamp=None):
@@ -1126,12 +1137,18 @@ class Reporter:
         """Whether every call has its line in the log, or a warning has said why not."""
         return sum(self.counts.values()) >= self.calls
 
-    def close(self, patience=None):
-        """Wait until all is logged and printed, at most `patience` seconds for each."""
-        self.events.put(None)
-        self.thread.join(patience)
-        self.printer.texts.put((None, ""))
-        self.printer.thread.join(patience)
+    def close(self, stopped=lambda: False):
+        """Wait until all is logged and printed; once `stopped()`, `PATIENCE` for each at most."""
+        printer = self.printer
+        for thread, queued, end in (
+            (self.thread, self.events, None),
+            (printer.thread, printer.texts, (None, "")),
+        ):
+            queued.put(end)
+            last = False
+            while thread.is_alive() and not last:
+                last = stopped()
+                thread.join(PATIENCE)
 
     def work(self):
         events = []
@@ -1140,7 +1157,9 @@ class Reporter:
             while not self.events.empty() and len(events) < MOST_LINES:
                 events.append(self.events.get())
             made = [event for event in events if event]
-            lines = [log_line(what, self.url, stamp, due, words) for what, due, words, stamp in made]
+            lines = [
+                log_line(what, self.url, stamp, due, words) for what, due, words, stamp in made
+            ]
             if lines:
                 self.log.write(lines)
             self.counts.update(what for what, _, _, _ in made)
@@ -1209,7 +1228,7 @@ examples:
 exit status:
   0 every call was made and succeeded; 1 a call failed or was missed, a time was skipped,
   or a line could not be logged; 2 nothing was started, the message says why;
-  130 after Ctrl-C, 143 after SIGTERM
+  130 after Ctrl-C, 143 after SIGTERM, 129 when its terminal closes
 """
 
 Settings = collections.namedtuple("Settings", "url log_file timeout grace curl_options")
@@ -1293,7 +1312,8 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
     except FileNotFoundError:
         pass  # then the options must say everything
     except SyntaxError as error:
-        raise SetupError("%s cannot be read: %s, line %s" % (path, error.msg, error.lineno)) from None
+        reason = "%s, line %s" % (error.msg, error.lineno)
+        raise SetupError("%s cannot be read: %s" % (path, reason)) from None
     except (Exception, SystemExit) as error:
         raise SetupError("%s cannot be read: %s" % (path, reason_of(error))) from None
     if log_file is None:
@@ -1307,8 +1327,11 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
         log_file = os.path.abspath(log_file)
     except OSError:
         raise SetupError("the working directory is gone: give --log-file a full path") from None
-    if url is not None:  # in the C locale Python 3.6 does not take the command line for UTF-8
-        url = os.fsencode(url).decode("utf-8", "surrogateescape")
+    if isinstance(url, str):
+        try:  # in the C locale Python 3.6 does not take the command line for UTF-8
+            url = os.fsencode(url).decode("utf-8", "surrogateescape")
+        except UnicodeError:
+            pass  # `check_url` will refuse it
     options = values.get("CURL_OPTIONS", [])
     if not isinstance(options, (list, tuple)) or not all(isinstance(one, str) for one in options):
         raise SetupError('CURL_OPTIONS in config.py must be a list of texts, as ["-X", "POST"]')
@@ -1326,7 +1349,7 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
 def seconds(name, value):
     """Return a setting that is a number of seconds. Raises SetupError if it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value < 1e9:
-        raise SetupError("%s must be a number of seconds above 0, not %r" % (name, value))
+        raise SetupError("%s must be seconds, above 0 and below 1e9, not %r" % (name, value))
     return value
 
 
@@ -1350,7 +1373,7 @@ def carry_out(groups, settings, log):
             scheduler.run()
         except RuntimeError as error:
             raise SetupError("the system has no room for a thread: %s" % error) from None
-        reporter.close(PATIENCE if scheduler.signals else None)
+        reporter.close(scheduler.stopped)
     finally:
         restore()
         scheduler.close()
@@ -1423,7 +1446,8 @@ def main(argv=None):
             raise SetupError("nothing to do: none of the times is valid and still to come")
         if arguments.dry_run:
             check_url(settings.url)
-            check_curl(settings.curl_options)
+            for text in check_curl(settings.curl_options)[1]:
+                warn("curl: " + text)
             say(sys.stdout, "".join("%s  %s\n" % (local(due), how_many(n)) for due, n in groups))
             return 0
         if arguments.url and secrets_of(arguments.url):

@@ -176,7 +176,7 @@ class Folder(unittest.TestCase):
         os.mkdir(self.path("bin"))
         self.write(
             "bin/curl",
-            '#!/bin/sh\ncase "$*" in *--no-silent*|--version) ;; *) echo $$ >"%s" ;; esac\n'
+            '#!/bin/sh\ncase "$*" in *"--proto -all"*|--version) ;; *) echo $$ >"%s" ;; esac\n'
             'exec "%s" "$@"\n' % (self.path("armed"), CURL),
         )
         os.chmod(self.path("bin", "curl"), 0o755)
@@ -838,6 +838,16 @@ class Calls(Folder):
             with open(answer) as file:
                 self.assertEqual(file.read(), "ok")
 
+    def test_what_only_looks_like_standard_input_is_let_through(self):
+        for options in (["-u", "me:hunter2@-"], ["--data-raw", "@-"], ["-H", "X: a@-"]):
+            self.assertEqual(self.call("/", "--", *options)[0], 0, options)
+
+    def test_what_curl_warns_of_is_told_at_once_also_by_a_dry_run(self):
+        self.config(self.server.url)
+        status, _, err = self.run_script("--dry-run", "23:59:59", "--", "--proto", "+foo,http")
+        self.assertEqual(status, 0)
+        self.assertIn("foo", err)
+
     def test_fail_with_body_can_take_the_place_of_fail(self):
         status, log = self.call("/status/404", "--", "--fail-with-body")
         self.assertEqual(status, 1)
@@ -861,18 +871,28 @@ class Calls(Folder):
             (["-K", self.path("next")], "one URL"),
             (["--", self.server.url], "one URL"),
             (["-o"], "refuses its options"),
-            (["-v", "-H"], "refuses its options"),
+            (["-v", "-H"], "lacks its value"),
+            (["--proto", "foo", "--bogus"], "curl: option --bogus"),
+            (["--version"], "calls nothing"),
+            (["--stderr", "/dev/null", "--bogus"], "--stderr"),
+            (["-K", "/dev/stdin"], "standard input"),
+            (["--conf", "-"], "standard input"),
             (["--data", "@-"], "standard input"),
             (["-d@-"], "standard input"),
             (["-T-"], "standard input"),
+            (["-u", "me:hunter2", "-d", "@/dev/stdin"], "standard input"),
             (["-F", "a=@-;type=text/plain"], "standard input"),
-            (["-d", "a\x1b\n2026-01-01 forged@-"], "a\\x1b\\n2026"),
+            (["--data-urlencode", "a\x1b\n2026-01-01 forged@-"], "standard input"),
         ):
             with self.subTest(options):
                 status, _, err = self.run_script("23:59:59", "--", *options)
                 self.assertEqual(status, 2)
                 self.assertIn(words, err)
                 self.assertRegex(self.log()[-1], "^%s: Not started " % STAMP)
+        self.assertNotIn("hunter2", "".join(self.log()))
+        self.config(self.server.url, CURL_OPTIONS=["-K", "a\0b"])
+        self.assertEqual(self.run_script("23:59:59")[0], 2)
+        self.config(self.server.url)
         self.write(".curlrc", "url = %s" % self.server.url)
         self.assertEqual(self.run_script("23:59:59", "--dry-run")[0], 2)
         self.assertEqual(self.server.requests, [])
@@ -1257,6 +1277,12 @@ class Logs(Folder):
         self.assertEqual(self.log(), ["one", "tw", "two", "three"])
 
     @unittest.skipUnless(os.path.exists("/dev/full"), "there is no /dev/full")
+    def test_a_full_disk_is_told_also_when_nothing_is_started(self):
+        status, _, err = self.run_script("23:59:59", "--log-file", "/dev/full", "--", "--bogus")
+        self.assertEqual(status, 2)
+        self.assertIn("No space left", err)
+
+    @unittest.skipUnless(os.path.exists("/dev/full"), "there is no /dev/full")
     def test_a_full_disk_stops_no_call_and_is_told_once(self):
         status, out, err = self.run_script(soon(), soon(0.1), "--log-file", "/dev/full")
         self.assertEqual((status, len(out.splitlines()), len(self.server.requests)), (1, 2, 2))
@@ -1314,6 +1340,12 @@ class Logs(Folder):
         self.wait_for_log(31)
         program.communicate(timeout=PATIENCE)
         self.assertEqual((program.returncode, len(self.log())), (0, 31))
+
+    def test_a_blocked_reader_does_not_keep_it_from_being_stopped_at_the_end(self):
+        program = self.start(",".join([soon(0.2)] * 30), "--url", self.server.url + "/" + "x" * 7000)
+        self.wait_for_log(30)
+        program.terminate()
+        self.assertEqual(program.wait(PATIENCE), 143)
 
     def test_a_blocked_reader_does_not_keep_it_from_being_stopped(self):
         program = self.start(",".join([soon(0.2)] * 30), soon(999), "--url", self.server.url + "/" + "x" * 7000)
@@ -1491,6 +1523,8 @@ class Main(Folder):
                 self.assertFalse(api_scheduler.call_api(server.url + "/status/500", log))
                 with contextlib.redirect_stderr(io.StringIO()):
                     self.assertEqual(api_scheduler.main(["--no-such-option"]), 2)
+                with self.assertRaises(SetupError):
+                    api_scheduler.call_api("http://h/\ud800", log)
                 with mock.patch.object(api_scheduler, "carry_out", return_value=130):
                     with self.assertRaises(KeyboardInterrupt):
                         api_scheduler.call_api(server.url, log)
