@@ -1333,7 +1333,9 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
         except UnicodeError:
             pass  # `check_url` will refuse it
     options = values.get("CURL_OPTIONS", [])
-    if not isinstance(options, (list, tuple)) or not all(isinstance(one, str) for one in options):
+    if not isinstance(options, (list, tuple)) or not all(
+        isinstance(option, str) and "\0" not in option for option in options
+    ):
         raise SetupError('CURL_OPTIONS in config.py must be a list of texts, as ["-X", "POST"]')
     return Settings(
         url=values.get("API_URL", "") if url is None else url,
@@ -1466,6 +1468,15 @@ def main(argv=None):
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception as error:  # a mistake in this file; who runs it gets a line all the same
+        line = error.__traceback__
+        while line.tb_next:
+            line = line.tb_next
+        words = "internal error in line %d, please report it: %r" % (line.tb_lineno, error)
+        warn(words)
+        if log:
+            log.write(["%s: %s" % (local(int(now)), one_line(words))])
+        return 1
 
 
 def leave(status):

@@ -890,9 +890,6 @@ class Calls(Folder):
                 self.assertIn(words, err)
                 self.assertRegex(self.log()[-1], "^%s: Not started " % STAMP)
         self.assertNotIn("hunter2", "".join(self.log()))
-        self.config(self.server.url, CURL_OPTIONS=["-K", "a\0b"])
-        self.assertEqual(self.run_script("23:59:59")[0], 2)
-        self.config(self.server.url)
         self.write(".curlrc", "url = %s" % self.server.url)
         self.assertEqual(self.run_script("23:59:59", "--dry-run")[0], 2)
         self.assertEqual(self.server.requests, [])
@@ -1415,6 +1412,7 @@ class Main(Folder):
             ({"GRACE": True}, "GRACE"),
             ({"CURL_OPTIONS": "-k"}, "CURL_OPTIONS"),
             ({"CURL_OPTIONS": [1]}, "CURL_OPTIONS"),
+            ({"CURL_OPTIONS": ["-K", "a\0b"]}, "CURL_OPTIONS"),
             ({"LOG_FILE": 5}, "LOG_FILE"),
             ({"LOG_FILE": ""}, "LOG_FILE"),
             ({"LOG_FILE": b"x"}, "LOG_FILE"),
@@ -1488,6 +1486,14 @@ class Main(Folder):
         os.chmod(self.path("bin", "curl"), 0o755)
         self.environ["PATH"] = self.path("bin")
         self.assertIn("curl could not be started", self.refused("23:59:59"))
+
+    def test_a_mistake_of_ours_is_one_line_too(self):
+        stderr = io.StringIO()
+        with mock.patch.object(api_scheduler, "plan", side_effect=ZeroDivisionError("why")):
+            with contextlib.redirect_stderr(stderr):
+                status = api_scheduler.main(["23:59:59", "--dry-run"])
+        self.assertEqual(status, 1)
+        self.assertRegex(stderr.getvalue(), r"^api_scheduler: internal error in line \d+, .*why.*\n$")
 
     def test_version_and_help(self):
         status, out, _ = self.run_script("--version")
