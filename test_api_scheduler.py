@@ -162,7 +162,7 @@ class Folder(unittest.TestCase):
         """Run the script to its end; return its exit status, standard output and error."""
         program = self.start(*arguments, **options)
         out, err = program.communicate(timeout=PATIENCE)
-        self.assertNotIn("Traceback", err or "")
+        self.assertNotRegex(err or "", "Traceback|internal error")
         return program.returncode, out, err
 
     def spy_on_curl(self):
