@@ -6,7 +6,7 @@
     /status/503       that status                /hang          never answers
     /drip             a byte each 0.1 s, for ever (/drip-headers the same within its headers)
     /endless          a body without end         /cut           says 100 bytes, sends 10, closes
-    /redirect/N       to /status/N               /redirect-to-ftp, /redirect-endless
+    /redirect/N       to /status/N               /redirect-to/URL, /redirect-to-ftp, /redirect-endless
     /cookie           sets one                   /close         answers, and closes the connection
     /seen             JSON: [{"path": ..., "at": seconds since the epoch, "connection": n,
                       "headers": {...}}, ...] of all the requests above
@@ -25,9 +25,9 @@ class ApiServer:
         self.connections = 0
         self.switched = None
 
-    async def serve(self, port=0):
-        """Starts to listen on 127.0.0.1; returns the asyncio server."""
-        return await asyncio.start_server(self._client, "127.0.0.1", port, backlog=4096)
+    async def serve(self, port=0, tls=None):
+        """Starts to listen on 127.0.0.1, with TLS when given an SSLContext; returns the asyncio server."""
+        return await asyncio.start_server(self._client, "127.0.0.1", port, backlog=4096, ssl=tls)
 
     async def _client(self, reader, writer):
         self.connections += 1
@@ -69,6 +69,8 @@ class ApiServer:
             self._answer(writer, int(argument))
         elif name == "redirect":
             self._answer(writer, 302, extra=f"Location: /status/{argument}\r\n")
+        elif name == "redirect-to":
+            self._answer(writer, 302, extra=f"Location: {argument}\r\n")
         elif name == "redirect-to-ftp":
             self._answer(writer, 302, extra="Location: ftp://127.0.0.1/\r\n")
         elif name == "cookie":

@@ -122,11 +122,12 @@ postgres = Postgres()
 class Api(ApiServer):
     """The API's stand-in, in a thread of the test process."""
 
-    def start(self):
+    def start(self, tls=None):
         loop = asyncio.new_event_loop()
-        self.port = loop.run_until_complete(self.serve()).sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.port = loop.run_until_complete(self.serve(tls=tls)).sockets[0].getsockname()[1]
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         threading.Thread(target=loop.run_forever, daemon=True).start()
+        return self
 
     def arrivals(self, due=None):
         """Seconds since the epoch (or since the datetime `due`) of each request so far."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from conftest import WORK, free_port
+from conftest import WORK, Api, free_port
 from django.test import override_settings
 
 from scheduler import caller
@@ -74,25 +74,76 @@ def test_no_such_host():
         assert make_call().error.startswith("could not resolve no-such-host.invalid")
 
 
-def test_a_server_that_nobody_vouches_for(api):
+@pytest.fixture(scope="module")
+def secure_api():
+    """The API's stand-in with TLS; `.certificate` is the file of the only certificate to trust for it."""
     key, certificate = WORK / "key.pem", WORK / "certificate.pem"
     subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-                   check=True, capture_output=True)
+                    "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
+                    "-keyout", key, "-out", certificate], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    import socket
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        def serve():
-            client, _ = listener.accept()
-            try:
-                context.wrap_socket(client, server_side=True)
-            except OSError:
-                client.close()
-        threading.Thread(target=serve, daemon=True).start()
-        with calling(f"https://127.0.0.1:{listener.getsockname()[1]}/"):
+    api = Api().start(context)
+    api.certificate = certificate
+    return api
+
+
+def test_https_reads_the_certificates_to_trust_once(secure_api, monkeypatch):
+    """Not for each connection: that would be seconds of computing in a burst."""
+    read, load = [], ssl.SSLContext.load_verify_locations
+
+    def counting(self, *args, **kwargs):
+        read.append(kwargs)
+        return load(self, *args, **kwargs)
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", counting)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure_api.certificate))
+    secure_api.seen.clear()
+    with calling(secure_api.url + "/close"):
+        assert [make_call().status for _ in range(3)] == ["Succeeded"] * 3
+    assert len({request["connection"] for request in secure_api.seen}) == 3
+    assert read == [{"cafile": str(secure_api.certificate)}]
+
+
+def test_https_with_a_folder_of_certificates(secure_api, monkeypatch, work):
+    name = subprocess.run(["openssl", "x509", "-hash", "-noout", "-in", secure_api.certificate],
+                          check=True, capture_output=True, text=True).stdout.strip()
+    (work / f"{name}.0").write_bytes(secure_api.certificate.read_bytes())
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(work))
+    with calling(secure_api.url + "/ok"):
+        assert make_call().status == "Succeeded"
+
+
+def test_a_redirect_to_https(api, secure_api, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure_api.certificate))
+    with calling(f"{api.url}/redirect-to/{secure_api.url}/ok"):
+        assert make_call().status == "Succeeded"
+
+
+def test_a_server_that_nobody_vouches_for(api, secure_api, monkeypatch):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    secure_api.seen.clear()
+    for url in (secure_api.url, f"{api.url}/redirect-to/{secure_api.url}/ok"):
+        with calling(url):
             outcome = make_call()
-    assert outcome.status == "Failed" and "self" in outcome.error and outcome.error.startswith("TLS: ")
+        assert outcome.status == "Failed" and "self" in outcome.error and outcome.error.startswith("TLS: ")
+    assert secure_api.seen == []
+
+
+def test_a_server_of_another_name(secure_api, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(secure_api.certificate))
+    with calling(secure_api.url.replace("127.0.0.1", "localhost")):
+        outcome = make_call()
+    assert outcome.status == "Failed" and "localhost" in outcome.error
+
+
+def test_certificates_that_cannot_be_read_are_named_and_do_not_matter_to_http(api, secure_api, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/bundle.pem")
+    with calling(secure_api.url):
+        assert make_call().error == "cannot read the certificates in /no/such/bundle.pem: No such file or directory"
+    with calling(api.url + "/ok"):
+        assert make_call().status == "Succeeded"
 
 
 def test_never_early_by_a_clock_that_jumps():
