@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from . import transitions
-from .caller import Call, utcnow, wait_until
+from .caller import Call, prepare, utcnow, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -93,19 +93,27 @@ def make_calls(ids, first):
 def _run(ids, first):
     connection.ensure_connection()      # ready before the time comes
     _call_threads()
+    prepare()
     wait_until(first)
     token, won = transitions.claim(ids, utcnow(), first.replace(microsecond=0) + timedelta(seconds=1))
     connection.close()                  # a waiting chunk holds none
 
-    calls, futures = [], []
+    calls, futures, no_thread = [], [], None
     for call_id, timestamp in won:
         wait_until(timestamp)
         calls.append(Call(call_id, timestamp))
-        futures.append(_call_threads().submit(calls[-1].make))
+        try:
+            futures.append(_call_threads().submit(calls[-1].make))
+        except RuntimeError as error:   # it is queued all the same, for a thread that is there
+            no_thread = error
+    if no_thread:
+        logger.error("%s: calls wait for those that are there. Lower CALLS_AT_ONCE, or raise the limit "
+                     "on threads.", no_thread)
 
     leased_at = time.monotonic()
     while calls:
-        wait(futures, timeout=SAVE_EVERY)
+        if not wait(futures, timeout=SAVE_EVERY).not_done and not all(call.outcome for call in calls):
+            time.sleep(SAVE_EVERY)      # for those queued without a thread
         for call in calls:
             call.check()
         ended = {call.id: call.outcome for call in calls if call.outcome}

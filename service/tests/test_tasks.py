@@ -1,0 +1,47 @@
+"""What the worker runs, within the test's own process: one chunk of calls, and one tick."""
+import threading
+import time
+
+from conftest import make, statuses
+
+from scheduler import caller, tasks
+
+
+def make_calls(number):
+    """Runs a chunk of that many calls, due a moment ago."""
+    calls = make(-0.1, number)
+    tasks.make_calls(sorted(call.id for call in calls), calls[0].timestamp.isoformat())
+
+
+def test_the_threads_of_the_first_burst_share_one_session(api, monkeypatch):
+    made, session = [], caller.requests.Session
+
+    def slow():
+        made.append(threading.current_thread().name)
+        time.sleep(0.2)
+        return session()
+    monkeypatch.setattr(caller.requests, "Session", slow)
+    caller._session.cache_clear()
+    make_calls(10)
+    assert statuses() == {"Succeeded": 10} and len(made) == 1
+
+
+def test_no_more_threads_can_be_started(api, log, monkeypatch, caplog):
+    """As under a limit on processes: the calls are made by the threads that there are."""
+    started, start = [], threading.Thread.start
+
+    def limited(thread):
+        if thread.name.startswith("call"):
+            if len(started) == 3:
+                raise RuntimeError("can't start new thread")
+            started.append(thread)
+        start(thread)
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    tasks._call_threads.cache_clear()
+    api.switched = "/delay/0.1"
+    with caplog.at_level("ERROR", "scheduler"):
+        make_calls(20)
+    tasks._call_threads.cache_clear()       # the next test may have more of them
+    assert statuses() == {"Succeeded": 20}
+    assert len(api.seen) == len(log()) == 20
+    assert [record.message.split(":")[0] for record in caplog.records] == ["can't start new thread"]
