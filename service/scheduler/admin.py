@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from . import picture, transitions
 from .caller import utcnow
 from .models import ScheduledCall
+from .serializers import due_time
 from .tasks import hand_over_soon
 
 Status = ScheduledCall.Status
@@ -29,7 +30,10 @@ class ScheduledCallForm(forms.ModelForm):
             raise forms.ValidationError(
                 "This time is in the past (it is now %(now)s). Choose one to come.",
                 params={"now": f"{timezone.localtime():%Y-%m-%d %H:%M:%S %Z}"})
-        return timestamp
+        try:
+            return due_time(timestamp.isoformat())
+        except ValueError as error:
+            raise forms.ValidationError(f"This time {error}.")
 
 
 def moment(field, description):

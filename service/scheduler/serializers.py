@@ -1,5 +1,5 @@
 """What goes in and out of the API, as JSON."""
-from datetime import timezone
+from datetime import MAXYEAR, timezone
 
 from django.conf import settings
 from django.utils.dateparse import parse_datetime
@@ -111,7 +111,7 @@ class ScheduleSerializer(serializers.Serializer):
         good, bad = [], []
         for piece in pieces:
             try:
-                good.append(instant(piece))
+                good.append(due_time(piece))
             except ValueError as error:
                 bad.append({"timestamp": printable(piece, 80), "reason": str(error)})
         if bad:
@@ -138,3 +138,12 @@ def instant(text):
         return when.astimezone(timezone.utc)
     except OverflowError:
         raise ValueError("is not a time that a calendar can hold")
+
+
+def due_time(text):
+    """The aware datetime, in UTC, that `text` names, for a call. Raises ValueError saying why not,
+    also for the calendar's last year: east of UTC it ends too late for a page to show it."""
+    when = instant(text)
+    if when.year == MAXYEAR:
+        raise ValueError(f"is too far ahead: the year must be below {MAXYEAR}")
+    return when

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from conftest import make, statuses
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, override_settings
 
 from scheduler import picture
 from scheduler.caller import utcnow
@@ -69,6 +69,17 @@ def test_adding_schedules_as_the_api_does(client):
     assert call.status == "Pending" and call.handed_over_at
     page = client.post(LIST + "add/", form(utcnow() - timedelta(seconds=9))).content.decode()
     assert "This time is in the past" in page and ScheduledCall.objects.count() == 1
+
+
+@override_settings(TIME_ZONE="Pacific/Kiritimati")
+def test_the_last_time_that_is_taken_can_be_shown_in_every_zone(client):
+    page = client.post(LIST + "add/", {"timestamp_0": "9999-12-31", "timestamp_1": "23:59:59"}).content.decode()
+    assert "This time is too far ahead" in page and not ScheduledCall.objects.exists()
+    answer = client.post("/api/schedule-api/", '{"timestamps": "9998-12-31T23:59:59Z"}', "application/json")
+    assert answer.status_code == 201
+    assert "9999-01-01 13:59:59" in client.get(LIST).content.decode()
+    assert client.get(f"{LIST}{answer.json()[0]['id']}/change/").status_code == 200
+    assert client.delete(f"/api/schedule-api/{answer.json()[0]['id']}/").status_code == 200
 
 
 def test_a_pending_call_may_be_moved_and_its_results_not_written(client):

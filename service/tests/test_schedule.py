@@ -69,6 +69,7 @@ def test_order_and_repetition_are_kept(client):
     ({"timestamps": ""}, "empty"),
     ({"timestamps": "2096-01-01T00:00:00Z,,2096-01-01T00:00:00Z"}, "is empty"),
     ({"timestamps": "9999-12-31T23:59:59-12:00"}, "calendar"),
+    ({"timestamps": "9999-01-01T00:00:00Z"}, "too far ahead"),
     ({"timestamps": "2096-02-30T00:00:00Z"}, "'2096-02-30T00:00:00Z' is not an ISO 8601"),
     ({"timestamps": "２０９６-01-01T00:00:00Z"}, "is not an ISO 8601"),
     ({"timestamps": "2096-01-01T00:00:00"}, "which zone"),
