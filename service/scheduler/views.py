@@ -7,7 +7,9 @@ import django_filters
 import redis
 from django import forms
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
+from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import mixins, status, viewsets
@@ -77,6 +79,12 @@ class CallPages(CursorPagination):
     # Within one page position DRF counts calls of the very same time, and by default refuses to
     # count past 1000: of ten thousand calls in one second the others could not be reached.
     offset_cutoff = 10_000_000
+
+    def paginate_queryset(self, queryset, request, view=None):
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (ValidationError, ValueError, OverflowError, DataError):     # its position is no time or id
+            raise NotFound(self.invalid_cursor_message)
 
     def get_page_size(self, request):
         asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
@@ -205,6 +213,13 @@ class Health(APIView):
 
     permission_classes = []     # load balancers have no token; those without one get less to read
     throttle_classes = []
+
+    def perform_authentication(self, request):
+        try:
+            super().perform_authentication(request)
+        except DatabaseError:           # who asks cannot be known; that must not hide the 503
+            connection.close()
+            request.user = AnonymousUser()
 
     @extend_schema(
         tags=["health"], auth=[{}],

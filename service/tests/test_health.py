@@ -55,6 +55,18 @@ def test_the_database_is_gone(health, monkeypatch):
     assert health().status_code == 503 and health().json()["database"] != "ok"
 
 
+@pytest.mark.parametrize("credentials", [{"Authorization": "Token abc"}, {"Cookie": "scheduler_sessionid=abc"}])
+def test_the_database_is_gone_and_credentials_come_with_the_question(monkeypatch, credentials):
+    from django.db import DatabaseError
+    from django.db.backends.utils import CursorWrapper
+
+    def gone(*_):
+        raise DatabaseError("gone")
+    monkeypatch.setattr(CursorWrapper, "execute", gone)
+    answer = Client().get("/healthz", headers=credentials)
+    assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
+
+
 def test_without_credentials_only_the_sum_is_told():
     transitions.beat(utcnow())
     answer = Client().get("/healthz")

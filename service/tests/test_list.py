@@ -1,5 +1,7 @@
 """GET /api/schedule-api/ and GET .../{id}/: find calls, and everything about one."""
+from base64 import b64encode
 from datetime import datetime, timedelta, timezone
+from urllib.parse import quote
 
 import pytest
 from conftest import make
@@ -94,3 +96,15 @@ def test_there_is_no_such_call(get, call_id):
 def test_a_bad_page_is_a_clear_400(get, query):
     answer = get(**query)
     assert answer.status_code == 400 and list(query)[0] in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("ordering", ["timestamp", "-timestamp", "id", "-id"])
+@pytest.mark.parametrize("position", ["abc", "", "0001-01-01T00:00:00+23:00", "2096-01-01T00:00:00+20:00", "9" * 30])
+def test_a_cursor_that_nobody_was_given_is_no_page(get, ordering, position):
+    make()
+    cursor = b64encode(f"p={quote(position)}".encode()).decode()
+    answer = get(ordering=ordering, cursor=cursor)
+    assert answer.status_code in (200, 404), "some are as good as true ones"
+    assert answer.status_code == 404 or position != "abc"
+    if answer.status_code == 404:
+        assert answer.json() == {"detail": "Invalid cursor"}
