@@ -166,7 +166,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
     # However many chunks are under way in a process, it holds at most this many connections.
     _options.setdefault("pool", {"min_size": 1, "max_size": number("DATABASE_POOL", 10, 1),
-                                 "timeout": 10})
+                                 "timeout": 3})     # seconds
     _options.setdefault("connect_timeout", 5)
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True   # a restarted server must not cost a call
 
@@ -175,7 +175,7 @@ elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
 REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
 _redis_timeouts = {                         # seconds
     "socket_connect_timeout": 1,
-    "socket_timeout": 15,                   # longer than a worker's longest wait for a message
+    "socket_timeout": 3,                    # longer than a worker's longest wait for a message
     "socket_keepalive": True,
 }
 CELERY_BROKER_URL = REDIS_URL

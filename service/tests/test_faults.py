@@ -169,6 +169,25 @@ def test_redis_down_for_20_seconds_around_the_due_time(stack, api, log, broker):
     assert len(api.seen) == 20
 
 
+def test_redis_hangs(stack, api, log, broker):
+    """It takes connections and says nothing: a POST is answered all the same, and nothing is lost."""
+    stack.start("web", "worker", "beat")
+    due = in_seconds(2)
+    stack.post(*[due] * 10)
+    broker.process.send_signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        stack.post(*[in_seconds(1)] * 10)
+        assert time.monotonic() - began < 8
+        assert requests.get(stack.url + "/healthz", timeout=5).status_code == 503
+    finally:
+        broker.process.send_signal(signal.SIGCONT)
+    assert all_ended(20, 60) == {"Succeeded": 20}
+    never_early(api, due)
+    one_line_each(log, 20)
+    assert len(api.seen) == 20
+
+
 def test_the_same_task_delivered_twice(stack, api, log):
     """At the same time to two workers, and once more when all is over."""
     stack.start("worker1", "worker2", "beat")
