@@ -1,8 +1,10 @@
 """The OpenAPI document, and the running service held to it."""
 import os
+import re
 import subprocess
 import sys
 
+import pytest
 import requests
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
@@ -18,10 +20,17 @@ def test_the_document_is_written_without_a_warning():
         assert path in result.stdout
 
 
-def test_the_page_that_shows_it(stack):
-    stack.start("web")
-    page = requests.get(stack.url + "/api/docs/", timeout=10)
-    assert page.status_code == 200 and "swagger-ui" in page.text
+@pytest.mark.parametrize("debug", ["true", "false"])
+def test_the_page_that_shows_it(stack, debug):
+    """All that it loads is served here: a script from elsewhere could act as whoever looks at it."""
+    token = Token.objects.create(user=User.objects.create_user("ann")).key
+    stack.start("web", DEBUG=debug)
+    page = requests.get(stack.url + "/api/docs/", timeout=10, headers={"Authorization": f"Token {token}"})
+    assert page.status_code == 200 and "swagger-ui" in page.text and "//cdn" not in page.text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(loaded) >= 3 and all(re.match("/[^/]", path) for path in loaded), loaded
+    for path in loaded:
+        assert requests.get(stack.url + path, timeout=10).status_code == 200, path
 
 
 def test_the_service_keeps_to_it(stack):
