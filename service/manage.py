@@ -11,10 +11,14 @@ def main():
     if "SECRET_KEY" not in os.environ and "ALLOWED_HOSTS" not in os.environ:
         os.environ.setdefault("DEBUG", "true")
     try:
+        from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
     except ImportError:
         sys.exit("Django is not installed here. Run: pip install -r requirements.txt")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except ImproperlyConfigured as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

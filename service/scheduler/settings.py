@@ -6,8 +6,11 @@ Two ways to run:
 * anything else: SECRET_KEY and ALLOWED_HOSTS must be set or Django refuses to start, and every
   request needs a token or an admin session.
 """
+import re
+import warnings
 from pathlib import Path
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -45,6 +48,10 @@ MAX_TIMESTAMPS = number("MAX_TIMESTAMPS", 10_000, 1)    # in one request
 BODY_MAX = number("BODY_MAX", 1_000_000, 1000)          # bytes of a request
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_MAX
 WRITE_RATE = env.str("WRITE_RATE", default="120/min")   # POSTs and DELETEs, for each user
+if not re.fullmatch("[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", WRITE_RATE):
+    raise ImproperlyConfigured(
+        f"WRITE_RATE={WRITE_RATE!r} in the environment must be a number per second, minute, hour or day, "
+        "such as 120/min.")
 
 # --- The engine (the reasons are in transitions.py and tasks.py) -----------------------------
 
@@ -139,6 +146,12 @@ WSGI_APPLICATION = "scheduler.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")     # of the log's stamps and the admin's pages
+try:
+    ZoneInfo(TIME_ZONE)
+except (KeyError, ValueError, OSError):
+    raise ImproperlyConfigured(
+        f"TIME_ZONE={TIME_ZONE!r} in the environment must be the name of a time zone that this machine "
+        "knows, such as Europe/Berlin.") from None
 STATIC_URL = "static/"
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles"))
 if not DEBUG:
@@ -155,7 +168,15 @@ LOGGING = {
 
 # --- Database --------------------------------------------------------------------------------
 
-DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+warnings.filterwarnings("ignore", "Engine not recognized")      # django-environ's, with the password
+try:
+    DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+except ValueError:
+    DATABASES = {"default": {}}
+if not DATABASES["default"].get("ENGINE", "").endswith(("sqlite3", "postgresql")):
+    raise ImproperlyConfigured(         # without its text, as that may hold a password
+        "DATABASE_URL in the environment must be sqlite:////path/of/a/file or "
+        "postgres://user:password@host:5432/name.")
 _options = DATABASES["default"].setdefault("OPTIONS", {})
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers go on while one writes. IMMEDIATE takes the write lock when a transaction
@@ -164,7 +185,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     _options.setdefault("transaction_mode", "IMMEDIATE")
     _options.setdefault("timeout", 20)      # seconds
     _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
-elif DATABASES["default"]["ENGINE"].endswith("postgresql"):
+else:
     # However many chunks are under way in a process, it holds at most this many connections.
     _options.setdefault("pool", {"min_size": 1, "max_size": number("DATABASE_POOL", 10, 1),
                                  "timeout": 3})     # seconds
@@ -265,6 +286,9 @@ def _check_api_url(url):
 
 
 _check_api_url(API_URL)
+if TICK > min(WINDOW / 2, 15):
+    raise ImproperlyConfigured("TICK must be at most half of WINDOW, or calls are handed over late, and "
+                               "at most 15 s, or /healthz takes the dispatcher for dead.")
 if WINDOW + GRACE > 1800:
     raise ImproperlyConfigured("WINDOW + GRACE must stay below 1800 s: half the time after which "
                                "the broker gives a message to a second worker.")

@@ -105,11 +105,23 @@ def manage(*arguments, **environment):
     ({"DEBUG": "true", "API_URL": "ftp://example.org"}, "API_URL must be"),
     ({"DEBUG": "true", "API_URL": "https://example.org/\nx"}, "API_URL must be"),
     ({"DEBUG": "true", "TIMEOUT": "soon"}, "TIMEOUT='soon' in the environment must be a number"),
+    ({"DEBUG": "true", "WRITE_RATE": "lots"}, "WRITE_RATE='lots' in the environment must be a number per"),
+    ({"DEBUG": "true", "WRITE_RATE": "5/fortnight"}, "WRITE_RATE="),
+    ({"DEBUG": "true", "TICK": "3", "WINDOW": "5"}, "TICK must be at most half of WINDOW"),
+    ({"DEBUG": "true", "TICK": "16", "WINDOW": "600"}, "at most 15 s"),
+    ({"DEBUG": "true", "DATABASE_URL": "postgress://ann:hunter2@h/x"}, "DATABASE_URL in the environment must be"),
+    ({"DEBUG": "true", "DATABASE_URL": "mysql://ann:hunter2@h/x"}, "DATABASE_URL in the environment must be"),
+    ({"DEBUG": "true", "DATABASE_URL": "postgres://ann:hunter2@h:many/x"}, "DATABASE_URL in the environment must be"),
+    ({"DEBUG": "true", "TIME_ZONE": "Mars/Olympus"}, "TIME_ZONE='Mars/Olympus' in the environment"),
+    ({"DEBUG": "true", "TIME_ZONE": "Europe"}, "TIME_ZONE='Europe'"),
+    ({"DEBUG": "true", "TIME_ZONE": "../etc"}, "TIME_ZONE='../etc'"),
 ])
 def test_it_refuses_to_start_half_configured(environment, says):
     for command in (["manage.py", "check"], ["-m", "gunicorn", "--check-config", "scheduler.wsgi"]):
         result = manage(*command, **environment)
         assert result.returncode != 0 and says in result.stderr, result.stderr
+        assert "Traceback" not in result.stderr or command[0] != "manage.py"
+        assert "hunter2" not in result.stderr
 
 
 def test_servers_are_not_open_by_default():
