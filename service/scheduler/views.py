@@ -174,7 +174,12 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             OpenApiParameter("ordering", enum=list(DueOrdering.CHOICES), default="timestamp"),
             OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})])
     def list(self, request):
-        """Calls by their due time (or as `ordering` says), a page at a time."""
+        """Calls by their due time (or as `ordering` says), a page at a time. Another parameter than
+        these is a 400: misspelt, it would list everything."""
+        known = [*CallFilter.base_filters, DueOrdering.ordering_param, CallPages.cursor_query_param,
+                 CallPages.page_size_query_param]
+        if unknown := sorted(set(request.query_params) - set(known)):
+            raise Refusal(f"There is no parameter {printable(unknown[0], 80)}; there are {', '.join(known)}.")
         return super().list(request)
 
     @extend_schema(summary="Everything about one call", responses={

@@ -8,6 +8,7 @@ from conftest import make
 from django.contrib.auth.models import User
 from django.test import Client
 
+from scheduler.call_log import printable
 from scheduler.models import ScheduledCall
 
 URL = "/api/schedule-api/"
@@ -44,6 +45,14 @@ def test_by_status(get):
     make(), make(status="Failed")
     assert ids(get(status="Failed")) == [ScheduledCall.objects.get(status="Failed").id]
     assert get(status="Nonsense").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["state", "Status", "status ", "page", "a\nb"])
+def test_a_misspelt_parameter_does_not_list_everything(get, name):
+    answer = get(**{name: "Failed"})
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == (
+        f"There is no parameter {printable(name)}; there are status, due_from, due_before, ordering, cursor, page_size.")
 
 
 def test_by_time(get):
