@@ -72,7 +72,7 @@ class HealthSerializer(serializers.Serializer):
     broker = serializers.CharField(required=False)
     dispatcher = serializers.CharField(required=False)
     dispatcher_last_tick_seconds = serializers.FloatField(
-        required=False, allow_null=True, help_text="How long ago the dispatcher last ran.")
+        required=False, allow_null=True, help_text="How long ago the dispatcher last ran, and did all its work.")
 
 
 class Refusal(serializers.ValidationError):

@@ -249,7 +249,7 @@ def move(call_id, timestamp):
 
 
 def beat(now):
-    """Notes that the dispatcher ran, for /healthz.
+    """Notes that the dispatcher ran and did all its work, for /healthz.
 
     now: aware datetime
     """

@@ -248,7 +248,7 @@ class Health(APIView):
         if age is None:
             dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
         elif age > DISPATCHER_SILENT:
-            dispatcher = f"has not run for {age:.0f} s: are worker, beat and broker up?"
+            dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
         else:
             dispatcher = "ok"
         well = database == broker == dispatcher == "ok"

@@ -1,10 +1,14 @@
 """What the worker runs, within the test's own process: one chunk of calls, and one tick."""
 import threading
 import time
+from datetime import timedelta
 
+import pytest
 from conftest import make, statuses
 
-from scheduler import caller, tasks
+from scheduler import caller, tasks, transitions
+from scheduler.caller import utcnow
+from scheduler.models import Heartbeat, ScheduledCall
 
 
 def make_calls(number):
@@ -45,3 +49,19 @@ def test_no_more_threads_can_be_started(api, log, monkeypatch, caplog):
     assert statuses() == {"Succeeded": 20}
     assert len(api.seen) == len(log()) == 20
     assert [record.message.split(":")[0] for record in caplog.records] == ["can't start new thread"]
+
+
+@pytest.mark.parametrize("part", ["hand_over", "miss", "reap"])
+def test_a_tick_of_which_a_part_failed_is_no_sign_of_life(monkeypatch, part):
+    def broken(*_):
+        raise RuntimeError("broken")
+    running, late = make(-5, status="Running", lease_until=utcnow() - timedelta(1)), make(-3600)
+    with monkeypatch.context() as patched:
+        patched.setattr(transitions, part, broken)
+        tasks.tick()
+    assert not Heartbeat.objects.exists()
+    ended = {call.status for call in ScheduledCall.objects.filter(id__in=[running.id, late.id])}
+    assert ended == {"hand_over": {"Failed", "Missed"}, "miss": {"Failed", "Pending"},
+                     "reap": {"Running", "Missed"}}[part], "the other parts did their work"
+    tasks.tick()
+    assert Heartbeat.objects.exists()
