@@ -223,7 +223,8 @@ class Stack:
         self.environment |= {k: str(v) for k, v in environment.items()}
         commands = {
             "web": ["gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
-                    "gthread", "--workers", "1", "--threads", "8", "--no-control-socket"],
+                    "gthread", "--workers", "1", "--threads", "8", "--forwarded-allow-ips", "",
+                    "--no-control-socket"],
             "worker": ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
                        "--loglevel", "INFO", "--hostname", f"{len(self.outputs)}@test"],
             "beat": ["celery", "-A", "scheduler", "beat", "--pidfile="],

@@ -162,3 +162,14 @@ def test_off_a_terminal_it_says_how_to_make_an_administrator(up):
     service = up().ready()
     assert "python manage.py createsuperuser" in service.says()
     assert not User.objects.exists()
+
+
+def test_serving_others_it_expects_https_and_says_so(up):
+    """A header that says it is HTTPS is believed only where TRUST_PROXY says so, also from 127.0.0.1."""
+    serving = {"SECRET_KEY": "k" * 60, "ALLOWED_HOSTS": "127.0.0.1"}
+    forwarded = ["/api/schedule-api/", "-H", "X-Forwarded-Proto: https"]
+    service = up(**serving).ready()
+    assert "set HTTPS=false in a closed network" in service.says()
+    assert service.curl(*forwarded)[0] == 301
+    end(service.process)
+    assert up(**serving, TRUST_PROXY="true").ready().curl(*forwarded)[0] == 401

@@ -50,11 +50,15 @@ class Command(BaseCommand):
         connection.close()
         self.stdout.write(f"API Scheduler calls {redacted(settings.API_URL)}. "
                           f"API and admin: http://{bind}/ — Ctrl-C stops.")
+        if settings.HTTPS:
+            self.stdout.write("Plain http is redirected to https: put a proxy that does TLS in front "
+                              "(TRUST_PROXY=true), or set HTTPS=false in a closed network.")
         self.stdout.flush()
         sys.exit(run({
             "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", bind, "--worker-class", "gthread",
                     "--workers", "2", "--threads", "8", "--graceful-timeout", "10",
-                    "--no-control-socket", "--log-level", "warning"],
+                    # Who speaks HTTPS is settled by TRUST_PROXY; gunicorn would believe all of 127.0.0.1.
+                    "--forwarded-allow-ips", "", "--no-control-socket", "--log-level", "warning"],
             **{f"worker{number if workers > 1 else ''}": [
                 "-m", "celery", "--quiet", "-A", "scheduler", "worker", "--loglevel", "WARNING",
                 "--without-mingle", "--without-gossip", "--hostname", f"worker{number}-{os.getpid()}@%h"]
