@@ -90,10 +90,9 @@ def draw(now):
                           "says": f"{local:%a %-d %b}" if local.hour == 0 else f"{local:%H}:00"})
 
     totals = Counter()
-    for (at, status), number in found.items():
-        totals[status, at < floor(now)] += number
-    legend = [{"status": status, "number": f"{totals[status, True] + totals[status, False]:,}"}
-              for status in reversed(STACK)]
+    for (_, status), number in found.items():
+        totals[status] += number
+    legend = [{"status": status, "number": f"{totals[status]:,}"} for status in reversed(STACK)]
     return render_to_string("admin/scheduler/scheduledcall/picture.html", {
         "bars": bars, "hours": hours, "legend": legend,
         "lines": [{"y": f"{GROUND - top * part / 4 * scale:.1f}", "says": f"{ceil(top * part / 4):,}"}

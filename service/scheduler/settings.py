@@ -114,7 +114,6 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "whitenoise.runserver_nostatic",
     "django.contrib.staticfiles",
     "rest_framework",
     "rest_framework.authtoken",
@@ -221,8 +220,6 @@ CELERY_WORKER_POOL = "threads"              # a chunk mostly waits; see tasks.py
 CELERY_WORKER_CONCURRENCY = CHUNKS_AT_ONCE + 4  # the rest is kept free for the dispatcher
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_WORKER_SEND_TASK_EVENTS = False
-CELERY_WORKER_ENABLE_REMOTE_CONTROL = True
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
 CELERY_BEAT_SCHEDULE = {
