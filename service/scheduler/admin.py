@@ -96,6 +96,11 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         if obj.timestamp <= utcnow() + timedelta(seconds=settings.WINDOW):
             hand_over_soon([obj.pk])
 
+    def log_change(self, request, obj, message):
+        """The history tells only of what happened."""
+        if getattr(request, "was_moved", True):
+            return super().log_change(request, obj, message)
+
     def response_change(self, request, obj):
         if getattr(request, "was_moved", True):
             return super().response_change(request, obj)

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 from conftest import make, statuses
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
@@ -112,6 +113,11 @@ def test_a_call_that_begins_while_it_is_edited_is_left_alone(client, monkeypatch
     assert "no longer pending; nothing was changed" in page.content.decode()
     assert "changed successfully" not in page.content.decode()
     assert ScheduledCall.objects.get().timestamp == call.timestamp
+    assert not LogEntry.objects.exists()
+    monkeypatch.undo()
+    ScheduledCall.objects.update(status="Pending")
+    client.post(f"{LIST}{call.id}/change/", form(utcnow() + timedelta(hours=5)))
+    assert LogEntry.objects.get().is_change()
 
 
 def test_nothing_is_deleted_there(client):
