@@ -381,7 +381,8 @@ def report(results, options):
         row(database, f"{size} calls in one second: outcomes in the database", mine["kept"], other["kept"], None, "")
         row(database, "the same, handed over by the dispatcher: last", mine["last by the dispatcher"], None,
             LAST_OF_1000 if full else None)
-        row(database, "calls lost, made twice or early", mine["lost"] + mine["doubled"] + mine["early"], None, 0, "")
+        row(database, "calls lost, made twice or early",
+            mine["lost"] + mine["doubled"] + mine["early"], None, 0, "")
         row(database, "1 call: worst lateness", mine["one call"], other.get("one call"), ONE_CALL if full else None)
         row(database, f"tick, {pending} pending, {finished} finished rows: worst of 20", tick["tick"], None,
             TICK if full else None)

@@ -52,7 +52,8 @@ def test_a_misspelt_parameter_does_not_list_everything(get, name):
     answer = get(**{name: "Failed"})
     assert answer.status_code == 400
     assert answer.json()["detail"] == (
-        f"There is no parameter {printable(name)}; there are status, due_from, due_before, ordering, cursor, page_size.")
+        f"There is no parameter {printable(name)}; there are status, due_from, due_before, ordering, cursor, "
+        "page_size.")
 
 
 def test_by_time(get):
