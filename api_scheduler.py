@@ -360,8 +360,6 @@ def check_curl(curl_options):
             % os.environ.get("PATH", "")
         )
     refuse_what_cannot_work(curl_options)
-    if names_any(curl_options, "--stderr"):
-        raise SetupError("curl's --stderr would keep from the log why a call failed: leave it out")
     no_protocol = ["--proto", "-all"]
     command = curl_command(curl, DEFAULT_TIMEOUT, curl_options, no_protocol)
     command.remove("--silent")  # ours, the first, so that warnings are heard
@@ -401,9 +399,11 @@ def check_curl(curl_options):
 
 
 def refuse_what_cannot_work(curl_options):
-    """Raise SetupError for options that take the URL, or the pipe that it comes by, away."""
+    """Raise SetupError for options that take away the URL, or a pipe to or from the curl."""
     if "--" in curl_options or names_any(curl_options, "-:", "--next"):
         raise SetupError("among the curl options, -- and --next cannot be used: a call has one URL")
+    if names_any(curl_options, "--stderr"):
+        raise SetupError("curl's --stderr would keep from the log why a call failed: leave it out")
     for name, value in options_of(curl_options):
         value = value or ""
         is_config = means(name, "-K", "--config")
@@ -664,8 +664,8 @@ class Scheduler:
     """Makes the calls of a plan and reports what became of each, exactly once.
 
     The thread that runs it waits and fires, and does nothing that could keep it from being
-    on time. A second thread arms, a third writes the log (`Reporter`), and each call has a
-    thread that waits for its curl to end. `timefunc` is the wall clock.
+    on time. A second thread arms, others log and print (`Reporter`, `Printer`), and each call
+    has a thread that waits for its curl to end. `timefunc` is the wall clock.
     """
 
     def __init__(self, groups, settings, reporter, timefunc=time.time):
@@ -941,7 +941,7 @@ def log_line(what, url, stamp, due, words=""):
     """
     if what in (MISSED, CANCELLED):
         words = "due %s%s" % (local(due), "; " + words if words else "")
-    line = "%s: %s API at %s" % (local(int(stamp)), what, url)
+    line = stamped(stamp, "%s API at %s" % (what, url))
     return line + (" (%s)" % words if words else "")
 
 
@@ -960,10 +960,9 @@ def curl_words(said):
 
 
 def printable(text):
-    """Return `text` with each character that is not printable written as an escape."""
+    """Return `text` in one line, with each character that is not printable as an escape."""
     return "".join(
-        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
-        for char in text
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
 
 
@@ -972,13 +971,13 @@ def reason_of(error):
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def one_line(text):
-    """Return `text` in one line, with nothing in it that a terminal would act upon."""
-    return printable(text).replace("\n", "\\n")
+def stamped(moment, words):
+    """Return a line of the log, without its end; `moment` is in seconds since the epoch."""
+    return "%s: %s" % (local(int(moment)), words)
 
 
 def skipped_words(text, reason):
-    return "Skipped '%s' (%s)" % (one_line(text[:80]), reason)
+    return "Skipped '%s' (%s)" % (printable(text[:80]), reason)
 
 
 def say(stream, text):
@@ -995,7 +994,7 @@ def say(stream, text):
 
 
 def warning_line(text):
-    return "api_scheduler: %s\n" % one_line(text)
+    return "api_scheduler: %s\n" % printable(text)
 
 
 def warn(text):
@@ -1042,7 +1041,7 @@ class Log:
                 self.warned = True
                 self.warn(
                     "the log file %s cannot be written: %s; the calls go on, and so will the "
-                    "log once this is mended" % (one_line(self.path), reason_of(error))
+                    "log once this is mended" % (self.path, reason_of(error))
                 )
 
     def append(self, file):
@@ -1443,7 +1442,7 @@ def main(argv=None):
             file = Log(settings.log_file)
             file.check()
             log = file
-            log.write(["%s: %s" % (local(int(now)), words) for words in skipped])
+            log.write([stamped(now, words) for words in skipped])
         if not groups:
             raise SetupError("nothing to do: none of the times is valid and still to come")
         if arguments.dry_run:
@@ -1464,7 +1463,7 @@ def main(argv=None):
     except SetupError as error:
         warn(str(error))
         if log:
-            log.write(["%s: Not started (%s)" % (local(int(now)), one_line(str(error)))])
+            log.write([stamped(now, "Not started (%s)" % printable(str(error)))])
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -1475,7 +1474,7 @@ def main(argv=None):
         words = "internal error in line %d, please report it: %r" % (line.tb_lineno, error)
         warn(words)
         if log:
-            log.write(["%s: %s" % (local(int(now)), one_line(words))])
+            log.write([stamped(now, printable(words))])
         return 1
 
 
