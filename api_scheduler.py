@@ -13,6 +13,10 @@ How a call is on time: starting a curl takes many milliseconds, so each curl is 
 shortly before its time ("armed") and waits, reading its configuration from a pipe. At the
 due instant it is given the URL ("fired"). An armed curl has no URL: if this program dies,
 the curl reads end-of-file, finds nothing to call, and ends.
+
+Who does what: one thread arms group after group, the main thread fires group after group,
+and each call has a thread that owns it from its arming to its line in the log
+(`Scheduler.make`). One more prints, because only standard output may block.
 """
 
 import signal
@@ -22,13 +26,14 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) == signal.default_
 
 import argparse
 import collections
+import contextlib
 import datetime
 import math
 import os
 import queue
 import re
-import select
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -36,39 +41,46 @@ import time
 import warnings
 
 try:
+    import msvcrt  # Windows only
+except ImportError:
+    msvcrt = None
+try:
     import resource  # POSIX only
 except ImportError:
     resource = None
 
-__version__ = "1.0.0"
+__version__ = "2.0.0"
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 WINDOWS = os.name == "nt"
 
 DEFAULT_TIMEOUT = 30  # seconds for one call
 DEFAULT_GRACE = 60  # seconds after its time in which a call may still be started
+MOST_NESTED = 100  # files of times that name one another
 
 LONGEST_SLEEP = 1.0  # seconds; how soon a stepped clock or a resumed laptop is noticed
-LONGEST_SLEEP_WINDOWS = 0.1  # seconds; there a sleep does not end when a signal arrives
-PROBE_TIMEOUT = 10.0  # seconds for curl to read its options
+LAST_SLEEP = 0.02  # seconds; being awake so shortly before makes a single call 0.3 ms earlier
+SWEEP = 0.1  # seconds between two looks at what is still to be ended after a signal
+ASK_TIMEOUT = 10.0  # seconds for curl to read its options
 KILL_AFTER = 5.0  # seconds past its timeout that a curl may live
 RETRY_START = 0.1  # seconds until the next try when a curl could not be started
 
 ARM_MARGIN = 2.0  # seconds between the end of arming and the due time
-ARM_SECONDS_PER_CALL = 0.02  # starting one curl; 2 to 10 ms were measured, 30 on slow machines
+ARM_SECONDS_PER_CALL = 0.06 if WINDOWS else 0.02  # starting one curl; Linux takes 2 to 10 ms
 ARM_EARLIEST = 60.0  # seconds before its time that a group is armed at the earliest
 CURL_MEMORY = 2 * 1024 * 1024  # bytes; an armed curl holds about 1.4 MB of its own
 ASSUMED_MEMORY = 2 * 1024 ** 3  # bytes; where the system does not tell
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 CURL_DESCRIPTORS = 2  # held here for each curl: its standard input and standard error
 SPARE_DESCRIPTORS = 32  # for the log, the standard streams, and a curl that is being started
 MOST_DESCRIPTORS = (65536, 10240)  # asked for in turn; macOS grants no more than the second
 
 LONGEST_URL = 8000  # bytes; RFC 9110 section 4.1 asks for this much. Escaped it fits into one
 # pipe buffer of any system, so that firing never blocks and is never cut in two.
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 STDERR_KEPT = 8192  # bytes of what a curl says; the reason for a failure is at the end
-MOST_LINES = 1000  # that are logged in one piece
 PATIENCE = 1.0  # seconds for the log, or for what reads standard output, after a signal
+LOG_PATIENCE = 2.0  # seconds for whoever holds the log when the last lines are to be written
+LOCKED_BYTE = 2 ** 31 - 2  # of the log, on Windows: far behind its end
 LONGEST_REASON = 500  # characters of curl's words in a log line
 
 
@@ -82,8 +94,9 @@ TIME_OF_DAY = re.compile(r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})")
 DATE_TIME = re.compile(
     r"([0-9]{4})(-?)([0-9]{2})\2([0-9]{2})"  # 2026-08-01 or 20260801
     r"[Tt ]([0-9]{2})(:?)([0-9]{2})(?:\6([0-9]{2})(?:\.([0-9]{1,6})[0-9]*)?)?"  # 14:30:00.5
-    r"(?:([Zz])|([+-])([0-9]{2})(?::?([0-9]{2}))?)?"  # Z, +05:30, +0530, +05
+    r"(?:([Zz])|([+-])([0-9]{2})(?::?([0-5][0-9]))?)?"  # Z, +05:30, +0530, +05
 )
+UNKNOWN_YEAR = "outside the years that this system's clock knows"
 
 
 def parse_time(text):
@@ -114,7 +127,7 @@ def parse_time(text):
         time.localtime(moment.timestamp())
         return moment
     except (OverflowError, OSError):
-        raise ValueError("outside the years that this system's clock knows") from None
+        raise ValueError(UNKNOWN_YEAR) from None
 
 
 def read_times(arguments):
@@ -126,6 +139,10 @@ def read_times(arguments):
     for argument in arguments:
         for text in argument.split(","):
             text = text.strip().lstrip("\ufeff")  # a file saved on Windows may start with a mark
+            if "://" in text:
+                # Nothing behind it is repeated: it may be a password, with a comma in it.
+                yield text.partition("://")[0] + "://...", None, "a URL is given with --url"
+                break
             if text:
                 try:
                     yield text, parse_time(text), None
@@ -160,43 +177,53 @@ def due_time(when, now, today=False):
     `when` is a ``datetime.time`` (local time of day) or a ``datetime.datetime`` (local if
     naive); `now` is in seconds since the epoch. A time of day is due at its next
     occurrence, today or tomorrow, or only today if `today`. The second that `now` lies in
-    counts as not yet passed. Raises ValueError, with a reason, if the time has passed.
+    counts as not yet passed. Raises ValueError, with a reason, if the time has passed, or
+    lies outside the years that the system's clock knows.
 
     Local times in the gap of a clock change are read with the offset before it, and of two
     in the fold the first is meant (RFC 5545 section 3.3.5). That is how Python reads naive
     datetimes with fold=0 (PEP 495).
     """
     this_second = math.floor(now)
-    if isinstance(when, datetime.datetime):
-        due = when.timestamp()
+    try:
+        if isinstance(when, datetime.datetime):
+            due = when.timestamp()
+            if due < this_second:
+                raise ValueError("it has passed")
+            return due
+        date = datetime.date.fromtimestamp(now)
+        due = datetime.datetime.combine(date, when).timestamp()
         if due < this_second:
-            raise ValueError("it has passed")
+            if today:
+                raise ValueError("it has passed today")
+            due = datetime.datetime.combine(date + datetime.timedelta(days=1), when).timestamp()
         return due
-    date = datetime.date.fromtimestamp(now)
-    due = datetime.datetime.combine(date, when).timestamp()
-    if due < this_second:
-        if today:
-            raise ValueError("it has passed today")
-        due = datetime.datetime.combine(date + datetime.timedelta(days=1), when).timestamp()
-    return due
+    except (OverflowError, OSError):
+        raise ValueError(UNKNOWN_YEAR) from None
 
 
-def plan(arguments, now, today=False):
-    """Return what to do for `arguments`: ``(groups, skipped)``.
+def plan(arguments, now, today=False, grace=0):
+    """Return what to do for `arguments`: ``(groups, skipped, tomorrow)``.
 
     `groups` is a list of ``(due, calls)``, seconds since the epoch and a count, in order of
-    time; `skipped` is a list of ``(text, reason)``.
+    time; `skipped` is a list of ``(text, reason)``. `tomorrow` is a dict from each time of
+    day that passed less than `grace` seconds ago to the instant at which it is due now.
     """
-    dues, skipped = [], []
+    dues, skipped, tomorrow = [], [], {}
     for text, when, reason in read_times(arguments):
         try:
             if when is None:
                 raise ValueError(reason)
-            dues.append(due_time(when, now, today))
+            due = due_time(when, now, today)
         except ValueError as error:
             skipped.append((text, str(error)))
+            continue
+        dues.append(due)
+        if isinstance(when, datetime.time) and due - now > 12 * 3600:
+            if due_time(when, now - grace) < math.floor(now):
+                tomorrow[text] = due
     groups = [(due, len(calls)) for due, calls in sorted(group_by_time(dues).items())]
-    return groups, skipped
+    return groups, skipped, tomorrow
 
 
 def group_by_time(times):
@@ -207,17 +234,18 @@ def group_by_time(times):
     return groups
 
 
-def arming_times(groups):
+def arming_times(groups, start=0.0, each=ARM_SECONDS_PER_CALL):
     """Return when to begin arming each of `groups`, in seconds since the epoch.
 
-    Groups are armed one after another, so an early one must make room for a large one
-    behind it: the times are worked out from the last to the first.
+    `start` is how long a curl takes to start, `each` how long arming one takes while others
+    start beside it, in seconds. Groups are armed one after another, so an early one must make
+    room for a large one behind it: the times are worked out from the last to the first.
     """
     times = []
     room = math.inf  # when the group behind begins
     for due, calls in reversed(groups):
-        room = min(due - ARM_MARGIN, room) - calls * ARM_SECONDS_PER_CALL
-        room = max(room, due - ARM_EARLIEST)
+        room = min(due - ARM_MARGIN - start, room) - calls * each
+        room = max(room, due - ARM_EARLIEST - start)
         times.append(room)
     times.reverse()
     return times
@@ -239,7 +267,7 @@ def wait_until(when, timefunc=time.time, delayfunc=time.sleep, stopped=lambda: F
         left = due - timefunc()
         if left <= 0:
             return True
-        delayfunc(min(left, LONGEST_SLEEP))
+        delayfunc(min(left if left <= 2 * LAST_SLEEP else left - LAST_SLEEP, LONGEST_SLEEP))
     return False
 
 
@@ -266,8 +294,10 @@ def check_url(url):
     if not match:
         raise SetupError("the URL must begin with http:// or https://")
     userinfo, at_sign, host = match.group(1).rpartition("@")
-    valid = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+)(:[0-9]*)?", host)
-    if not valid or (valid.group(2) and not at_sign and "@" in url):  # me:12/34@host
+    valid = re.fullmatch(r"(?:\[[^\]]+\]|[^:\[\]]+)(?::([0-9]*))?", host)
+    port = valid and valid.group(1)
+    behind = port and not at_sign and "@" in url  # me:12/34@host
+    if not valid or "@" in userinfo or behind or int(port or 0) > 65535:
         raise SetupError(
             "the URL has no valid host and port, or an @ behind them: in a user name or "
             "password write / ? # @ percent-encoded, as %2F %3F %23 %40"
@@ -276,12 +306,7 @@ def check_url(url):
 
 def without_password(url):
     """Return `url` with the password in it, if there is one, replaced by ``***``."""
-    return re.sub(r"^([^:]+://)([^/?#]*)(?=@)", hide_password, url)
-
-
-def hide_password(match):
-    scheme, userinfo = match.groups()
-    return scheme + userinfo.partition(":")[0] + (":***" if ":" in userinfo else "")
+    return re.sub(r"^([^:]+://[^:/?#]*:)[^/?#]*(?=@)", r"\1***", url)
 
 
 def curl_config(url):
@@ -294,146 +319,190 @@ def curl_config(url):
     return ('url = "%s"\n' % quoted).encode("utf-8")
 
 
-SHORT_OPTIONS_WITH_VALUE = "AbcCdDeEFHKmoPQrtTuUwxXyYz"  # curl's manual
-
-
-def options_of(curl_options):
-    """Yield ``(name, value)`` for each of `curl_options`: ``("--max-time", "5")``.
-
-    Which long options take a value depends on curl's version: whatever follows one and does
-    not begin with a dash is yielded as its value. A value that does counts as an option too.
-    """
-    waiting = iter(list(curl_options) + [""])
-    option = next(waiting)
-    for following in waiting:
-        value = None if following.startswith("-") and following != "-" else following
-        if option.startswith("--"):
-            yield option, value
-        elif option.startswith("-"):
-            for place, letter in enumerate(option[1:], 2):
-                if letter in SHORT_OPTIONS_WITH_VALUE:
-                    if place == len(option):
-                        yield "-" + letter, following
-                        following = next(waiting, "")
-                    else:
-                        yield "-" + letter, option[place:]
-                    break
-                yield "-" + letter, None
-        option = following
-
-
-def means(given, *names):
-    """Whether an option is one of `names`, in full or, as curl takes it, cut short."""
-    return any(given == name or (len(given) > 2 and name.startswith(given)) for name in names)
-
-
-def names_any(curl_options, *names):
-    """Whether `curl_options` hold one of `names`."""
-    return any(means(given, *names) for given, _ in options_of(curl_options))
-
-
-def curl_command(curl, timeout, curl_options, extra=()):
+def curl_command(curl, timeout, curl_options, trust=(), silent="--silent"):
     """Return the command line of an armed curl: our defaults, then the user's options.
 
     --globoff, because one call is one request: curl would expand ``[1-9]`` in a URL.
     """
-    fail = [] if names_any(curl_options, "--fail-with-body") else ["--fail"]
-    defaults = ["--silent", "--show-error", "--location", "--globoff"] + fail
+    fail = [] if any(option.startswith("--fail-w") for option in curl_options) else ["--fail"]
+    defaults = [silent, "--show-error", "--location", "--globoff"] + fail
     only_http = ["--proto", "=http,https", "--proto-redir", "=http,https"]
     limit = ["--max-time", "%.3f" % timeout]
-    return (
-        [curl] + defaults + only_http + limit + list(extra) + list(curl_options) + ["--config", "-"]
-    )
+    return [curl] + defaults + only_http + limit + list(trust) + list(curl_options) + [READ_CONFIG]
 
 
-def check_curl(curl_options):
-    """Return ``(path, warnings)``: where curl is, and what it says of the user's options.
+READ_CONFIG = "-K-"  # in one piece, so that an option that lacks its value takes no half of it
+SPEAKS_NOTHING = "dict gopher tftp telnet mqtt rtsp pop3 imap smtp ftp file https".split()
+INSTALL = {
+    "win32": "it comes with Windows 10 and later, or: winget install cURL.cURL",
+    "darwin": "it comes with macOS in /usr/bin, or: brew install curl",
+    "linux": "Debian, Ubuntu: apt install curl; Fedora: dnf install curl; Alpine: apk add curl",
+}
 
-    Raises SetupError if curl is not there, refuses an option, or was given a URL of its
-    own, which an armed curl would call even when it is not fired. To find out, curl is run
-    as it will be, but with every protocol disabled, and fired without a URL.
+Asked = collections.namedtuple("Asked", "curl version files start each")
+
+
+def check_curl(settings):
+    """Return what curl says of the user's options, an Asked; print what it warns of.
+
+    `curl` is its path, `version` the text of ``curl --version``, `files` a dict of the
+    configuration files that it reads and their texts, `start` and `each` as `arming_times`
+    takes them. Raises SetupError if curl is not there, refuses an option, cannot read a file
+    that one names, or was given a URL of its own, which an armed curl would call even when
+    it is not fired.
+
+    Curl is asked by running it as it will be armed, but with no URL, no protocol to speak
+    that anybody would call, and no proxy that answers. Its configuration sends what it says
+    to standard output: if that stays empty, an option took the standard input away.
     """
-    curl = shutil.which("curl")
-    if not curl:
-        raise SetupError(
-            "curl was not found in PATH (%s): install it (Debian: apt-get install curl)"
-            % os.environ.get("PATH", "")
-        )
-    refuse_what_cannot_work(curl_options)
-    no_protocol = ["--proto", "-all"]
-    command = curl_command(curl, DEFAULT_TIMEOUT, curl_options, no_protocol)
-    command.remove("--silent")  # ours, the first, so that warnings are heard
-    probe = None
-    try:
-        probe = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            **own_session()
-        )
-        said = probe.communicate(b'proto = "-all"\n', timeout=PROBE_TIMEOUT)[1]
-    except subprocess.TimeoutExpired:
-        raise SetupError("curl does not come back from reading its options") from None
-    except (OSError, ValueError) as error:
-        raise SetupError("curl could not be started (%s): %s" % (curl, reason_of(error))) from None
-    finally:
-        if probe and probe.poll() is None:
-            probe.kill()
-            probe.communicate()
-    lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.strip()]
-    said = "\n".join(lines)
-    if probe.returncode == 1 or "curl: (1)" in said:
+    check_url(settings.url)
+    curl = find_curl()
+    version = run_curl([curl, "--version"], os.environ)[1]
+    files = config_files(curl, settings.curl_options)
+    refuse_what_cannot_work(settings.curl_options, files)
+    known = version.partition("Protocols:")[2].partition("\n")[0].split()
+    nobodys = ["=" + name for name in SPEAKS_NOTHING if name in known] + ["-all"]
+    end = ["--proto", nobodys[0]]
+    heard = [option for option in settings.curl_options if option not in ("-s", "-sS", "--silent")]
+    command = curl_command(curl, settings.timeout, heard, silent="--no-silent")
+    environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environ["COLUMNS"] = "5000"  # else curl breaks its warnings into lines
+    with socket.socket() as nobody:  # connections to it are refused
+        nobody.bind(("127.0.0.1", 0))
+        environ["all_proxy"] = "http://127.0.0.1:%d" % nobody.getsockname()[1]
+        began = time.monotonic()
+        asked = run_curl(command + end, environ, 'stderr = "-"\n')
+        start = time.monotonic() - began
+        if heard and not asked[1]:  # perhaps the last option took ours for its value
+            again = run_curl(command + [READ_CONFIG] + end, environ, 'stderr = "-"\n')
+            if "no URL specified" in again[1] or READ_CONFIG in asked[2]:
+                raise SetupError("the last of the curl options, %s, lacks its value" % heard[-1])
+    refuse_what_curl_refuses(*asked)
+    for line in filter(None, asked[2].splitlines()):
+        warn("curl: " + without_secrets(line))
+    each = max(ARM_SECONDS_PER_CALL, start / (os.cpu_count() or 1))  # each processor starts one
+    return Asked(curl, version, files, start, each)
+
+
+def refuse_what_curl_refuses(code, out, err):
+    """Raise SetupError unless curl, asked as above, only lacked a URL."""
+    if code == 0:
+        raise SetupError("with the curl options given, curl prints something and calls nothing")
+    if code == 1 or "curl: (1)" in out:
         raise SetupError(
             "the curl options (or a .curlrc) hold a URL of their own: it is given with --url"
         )
-    if probe.returncode == 0:
-        raise SetupError("with the curl options given, curl prints something and calls nothing")
-    if "no URL specified" in said:
-        return curl, [line for line in lines if line.startswith("Warning:")]
+    if "password for user" in out + err:
+        raise SetupError("curl would ask for a password: give it as -u NAME:PASSWORD")
+    unread = re.search(r"(?i)warning: ((couldn't read|failed to (open|read)).*)", err)
+    if unread:  # curl 8 refuses that by itself
+        raise SetupError("curl cannot read a file that its options name: %s" % unread.group(1))
+    if "no URL specified" in out:
+        return
+    if "no URL specified" in err:
+        raise SetupError(
+            "a curl option reads standard input, which is not there for it: name a file"
+        )
+    lines = [line for line in (err + out).splitlines() if line.strip() and "--help" not in line]
     named = [line for line in lines if line.startswith("curl:")] or lines
+    raise SetupError("curl refuses its options: %s" % (" ".join(named) or "exit code %d" % code))
+
+
+def find_curl():
+    """Return the path of curl. Raises SetupError if none of the folders in PATH has it.
+
+    Not by shutil.which, which on Windows prefers a curl in the current folder.
+    """
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        path = os.path.join(folder, "curl.exe" if WINDOWS else "curl")
+        if folder and os.path.isfile(path) and os.access(path, os.X_OK):
+            return os.path.abspath(path)
     raise SetupError(
-        "curl refuses its options, or the last one lacks its value: %s"
-        % (named[0] if named else "exit code %d" % probe.returncode)
+        "curl was not found in PATH (%s): install it (%s)"
+        % (os.environ.get("PATH", ""), INSTALL.get(sys.platform, "package curl"))
     )
 
 
-def refuse_what_cannot_work(curl_options):
-    """Raise SetupError for options that take away the URL, or a pipe to or from the curl."""
-    if "--" in curl_options or names_any(curl_options, "-:", "--next"):
+def run_curl(command, environ, config=""):
+    """Run curl with `config` as its standard input; return exit code, standard output, error.
+
+    Raises SetupError if it cannot be started, or does not come back.
+    """
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    try:
+        curl = subprocess.Popen(command, env=environ, **pipes, **OWN_SESSION)
+    except (OSError, ValueError) as error:
+        raise SetupError(
+            "curl could not be started (%s): %s" % (command[0], reason_of(error))
+        ) from None
+    try:
+        out, err = curl.communicate(config.encode(), ASK_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise SetupError("curl does not come back from reading its options") from None
+    finally:
+        if curl.returncode is None:
+            kill_group(curl)
+            curl.communicate()
+    return curl.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+
+
+# These two read a curl configuration, or the options of a command line, one on a line.
+NAMES_CONFIG = re.compile(r'(?m)^\s*(?:-[^-\sK]*K|-{0,2}conf\w*)[\s=:]*"?([^"\n]+)')
+SETS_LIMITS = re.compile(r"(?m)^\s*(?:-[^-\s]*m|-{0,2}(?:max-t|retr))")
+
+
+def config_files(curl, curl_options):
+    """Return the configuration files that curl will read: a dict from paths to texts.
+
+    They are a curlrc, in whichever place curl looks for it (curl's manual, "--config"), those
+    that the options name, and those that they name in turn.
+    """
+    homes = ("CURL_HOME", "XDG_CONFIG_HOME", "HOME", "USERPROFILE", "APPDATA")
+    homes = [os.environ.get(name) for name in homes] + [os.path.dirname(curl)]
+    homes += [os.path.expanduser("~"), os.path.expanduser("~/.config")]
+    names = (".curlrc", "_curlrc", "curlrc")
+    paths = [os.path.join(home, name) for home in homes if home for name in names]
+    paths += NAMES_CONFIG.findall("\n".join(curl_options))
+    files = {}
+    while paths:
+        path = paths.pop()
+        if path not in files and os.path.isfile(path):
+            with contextlib.suppress(OSError):  # curl will say so
+                with open(path, encoding="latin-1") as file:
+                    files[path] = file.read()
+                paths += NAMES_CONFIG.findall(files[path])
+    return files
+
+
+def refuse_what_cannot_work(curl_options, files):
+    """Raise SetupError for options that add a call, or take away a pipe to or from the curl.
+
+    Only for those that curl cannot be asked about. A second call in a file would escape
+    what keeps the first from being made while curl is asked.
+    """
+    flags = "-[^-AbcCdDeEFHhKmoPQrtTuUwxXyYz]*:"  # short options without a value, and -: (next)
+    if any(re.match("--$|--nex|" + flags, option) for option in curl_options):
         raise SetupError("among the curl options, -- and --next cannot be used: a call has one URL")
-    if names_any(curl_options, "--stderr"):
+    for path, text in files.items():
+        if re.search(r"(?m)^\s*(-:|-{0,2}nex)", text):
+            raise SetupError('%s holds "next": a call has one URL' % path)
+    if any(option.startswith("--std") for option in curl_options):
         raise SetupError("curl's --stderr would keep from the log why a call failed: leave it out")
-    for name, value in options_of(curl_options):
-        value = value or ""
-        is_config = means(name, "-K", "--config")
-        if is_config and os.path.isfile(value):
-            try:
-                with open(value, "rb") as file:
-                    if re.search(rb"(?m)^[ \t]*(-:|(--)?next\b)", file.read()):
-                        raise SetupError('%s holds "next": a call has one URL' % value)
-            except OSError:
-                pass  # curl will say so
-        if (
-            value == "/dev/stdin"
-            or (value in ("@-", "@/dev/stdin") and name != "--data-raw")
-            or (means(name, "--data-urlencode") and value.endswith(("@-", "@/dev/stdin")))
-            or (means(name, "-F", "--form") and re.search(r"=[@<]-(;|$)", value))
-            or (means(name, "-T", "--upload-file") and value in ("-", "."))
-            or ((is_config or means(name, "-b", "--cookie")) and value == "-")
-        ):
-            raise SetupError(
-                "curl's %s reads standard input, which is not there for it: name a file" % name
-            )
+    for option in re.findall(
+        r"(?m)^(-[^-\n]*[TbK]|--(?:up\S*|cookie|conf\S*))\n?(?:-|\.|/dev/stdin)$", "\n".join(curl_options)
+    ):
+        raise SetupError(
+            "curl's %s reads standard input, which is not there for it: name a file" % option
+        )
 
 
 CHOOSES_TRUST = re.compile(
-    r"-[kKq]|--(ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-).*"  # also cut short
+    r"-[^-]*[kKq].*|--(ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-).*"  # also cut short
 )
 SYSTEM_FOLDERS = ("/usr/bin", "/bin")  # a curl from elsewhere may bring its own authorities
 
 
-def fast_trust(curl, url, curl_options, environ=os.environ, trust=None):
+def fast_trust(asked, url, curl_options, environ=os.environ, trust=None):
     """Return curl options that look up the CA of a server without changing who is trusted.
 
     A curl linked to OpenSSL parses the whole CA bundle for every HTTPS call, about 100 ms
@@ -442,60 +511,57 @@ def fast_trust(curl, url, curl_options, environ=os.environ, trust=None):
     small certificate of it as the bundle keeps curl from reading the large one.
 
     An empty list, which leaves all to curl, unless all of this holds: HTTPS, an OpenSSL
-    curl of the system's, no choice of trust by the user (options, environment, a curlrc),
-    and a directory with exactly the certificates of the bundle. `trust` is a pair of paths,
-    the bundle and the directory; OpenSSL's own if None.
+    curl of the system's, no choice of trust by options or a curlrc, and a directory with
+    exactly the certificates of the bundle, and of what the environment names in its place.
+    `trust` is a pair of paths, the bundle and the directory; OpenSSL's own if None.
     """
-    chosen = ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-    if not url.lower().startswith("https:") or any(environ.get(name) for name in chosen):
-        return []
-    if any(CHOOSES_TRUST.fullmatch(name) for name, _ in options_of(curl_options)):
-        return []
-    if os.path.dirname(os.path.realpath(curl)) not in SYSTEM_FOLDERS:
-        return []
-    homes = [environ.get(name) for name in ("CURL_HOME", "XDG_CONFIG_HOME", "HOME")]
-    homes += [os.path.expanduser("~"), os.path.expanduser("~/.config")]
-    names = (".curlrc", "_curlrc", "curlrc")
-    if any(home and os.path.exists(os.path.join(home, name)) for home in homes for name in names):
+    system = os.path.dirname(os.path.realpath(asked.curl)) in SYSTEM_FOLDERS
+    openssl = re.search(r"\sOpenSSL/", asked.version)  # one in brackets is built in, but not used
+    chosen = asked.files or any(map(CHOOSES_TRUST.fullmatch, curl_options))
+    if not url.lower().startswith("https:") or not system or not openssl or chosen:
         return []
     try:
-        version = subprocess.check_output([curl, "--version"], stdin=subprocess.DEVNULL)
-        if not re.search(rb"\sOpenSSL/", version):  # one in brackets is built in, but not used
-            return []
         if trust is None:
             import ssl  # here, because it would double what waiting holds in memory
 
             paths = ssl.get_default_verify_paths()
             trust = paths.openssl_cafile, paths.openssl_capath
         bundle, directory = trust
+        bundles = [bundle] + list(filter(None, map(environ.get, ("CURL_CA_BUNDLE", "SSL_CERT_FILE"))))
         hashed = {}
         for name in os.listdir(directory):
             if re.fullmatch(r"[0-9a-f]{8}\.[0-9]+", name):
                 path = os.path.join(directory, name)
-                found = frozenset(certificates(path))
-                if found:
-                    hashed.setdefault(found, path)
-        in_directory = frozenset().union(*hashed)
-        if not in_directory or in_directory != frozenset(certificates(bundle)):
+                hashed.setdefault(certificates(path), path)
+        hashed.pop(frozenset(), None)
+        same_directory = os.path.samefile(directory, environ.get("SSL_CERT_DIR") or directory)
+        if not same_directory or {frozenset().union(*hashed)} != set(map(certificates, bundles)):
             return []
-    except (OSError, ImportError, subprocess.SubprocessError):
+        return ["--capath", directory, "--cacert", min(hashed.values(), key=os.path.getsize)]
+    except (OSError, ImportError, ValueError):  # the last: there is no certificate at all
         return []
-    return ["--capath", directory, "--cacert", min(hashed.values(), key=os.path.getsize)]
 
 
 def certificates(path):
-    """Return the certificates in a PEM file, each as the bytes of its base64 text."""
+    """Return the certificates in a PEM file, a frozenset of the bytes of their base64 texts."""
     with open(path, "rb") as file:
         found = re.findall(rb"-----BEGIN[^-]*CERTIFICATE-----([^-]+)-----END", file.read())
-    return [b"".join(text.split()) for text in found]
+    return frozenset(b"".join(text.split()) for text in found)
 
 
-def own_session():
-    """Return Popen arguments that keep the terminal's Ctrl-C, or a window, from a curl."""
-    if WINDOWS:
-        new_group, no_window = 0x00000200, 0x08000000  # named in subprocess from 3.7 on only
-        return {"creationflags": new_group | no_window}
-    return {"start_new_session": True}
+if WINDOWS:  # named in subprocess from 3.7 on only: CREATE_NEW_PROCESS_GROUP, DETACHED_PROCESS
+    OWN_SESSION = {"creationflags": 0x00000200 | 0x00000008}
+else:
+    OWN_SESSION = {"start_new_session": True}  # the terminal's Ctrl-C is not for the curls
+
+
+def kill_group(process):
+    """Kill what was started with `OWN_SESSION`: if it is a wrapper script, its curl too."""
+    with contextlib.suppress(OSError):  # it has ended by itself
+        if WINDOWS:
+            process.kill()
+        elif process.returncode is None:  # else its id may belong to another by now
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class Gate:
@@ -506,6 +572,9 @@ class Gate:
     is one pipe, filled to the brim: a curl with its answer in hand waits there to write it
     until the gate opens. From then on whatever they write is read and dropped. On two
     processors the last of 1000 requests arrived after 0.1 s with it, 0.3 to 0.4 s without.
+
+    A gate that is open from the start only drops. Windows needs one for every curl, as curl
+    takes NUL there for a terminal, and refuses to write an image to it.
     """
 
     # The gate stays shut for this share of the time that arming took, which makes it longer on
@@ -513,47 +582,43 @@ class Gate:
     HOLD = {"http": 1 / 8, "https": 1 / 2}
     LONGEST_HOLD = 1 / 4  # of a call's timeout, which runs on for a curl that is held
 
-    def __init__(self):
+    def __init__(self, shut):
         """Raises OSError or RuntimeError if there is no room for a pipe or a thread."""
-        self.opened = threading.Event()
+        self.began = time.monotonic()
+        self.arming = None  # seconds that arming the group took, once it is done
         self.hold = 0.0
+        self.opened = threading.Event()
         self.reader, self.writer = os.pipe()
         try:
-            os.set_blocking(self.writer, False)
-            try:
-                while True:
-                    os.write(self.writer, bytes(4096))
-            except BlockingIOError:
+            if shut:
+                os.set_blocking(self.writer, False)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        os.write(self.writer, bytes(4096))
                 os.set_blocking(self.writer, True)  # the curls share this setting
+            else:
+                self.opened.set()
             start_thread(self.drain)
         except (OSError, RuntimeError):
             os.close(self.reader)
             os.close(self.writer)
             raise
 
-    @classmethod
-    def for_group(cls, group):
-        """Return a gate for a group, or None if it is too small for one, late, or on Windows."""
-        if WINDOWS or group.untaken <= (os.cpu_count() or 1):
-            return None
-        try:
-            gate = cls()
-        except (OSError, RuntimeError):
-            return None  # it is a help, not a need
-        with group.lock:
-            group.gate = gate
-            if group.begun:
-                gate.open(0)
-        return gate
+    def armed(self):
+        """Say that no more curls will be started with it; the last to end ends `drain`."""
+        self.arming = time.monotonic() - self.began
+        os.close(self.writer)
 
     def open(self, hold):
         """Let the curls through in `hold` seconds."""
         self.hold = hold
         self.opened.set()
 
-    def close_writer(self):
-        """Say that no more curls will be started with it; the last to end ends `drain`."""
-        os.close(self.writer)
+    def open_for(self, url, timeout):
+        """Let the curls through once about all of them must have sent their requests."""
+        arming = self.arming or time.monotonic() - self.began
+        share = self.HOLD[url.partition(":")[0].lower()]
+        self.open(min(arming * share, timeout * self.LONGEST_HOLD))
 
     def drain(self):
         self.opened.wait()
@@ -563,326 +628,340 @@ class Gate:
         os.close(self.reader)
 
 
-class Call:
-    """One call of the API: a curl that is armed, then fired or abandoned.
+class Curl:
+    """A curl that waits for its URL. Whether it was given it is all its state: `fired_at`.
 
-    An armed call leaves that state once: FIRED by the thread that writes its URL, ABANDONED
-    by the one that gives it up, or DEAD if its curl ends first. Whoever moves it owes the
-    log its line, and so there is exactly one.
+    `fire` and `kill` come from other threads than `end`; `Scheduler.lock` is held for them.
     """
 
-    ARMED, FIRED, ABANDONED, DEAD = "armed", "fired", "abandoned", "dead"
-
-    def __init__(self, group, tries):
-        self.group = group
-        self.tries = tries  # how often it may be armed anew if its curl ends by itself
-        self.lock = threading.Lock()  # guards the state
-        self.state = self.ARMED
+    def __init__(self, command, stdout, due):
+        """Raises OSError if the system has no room for it, or no curl."""
+        self.due = due
         self.fired_at = None  # seconds since the epoch
+        self.kill_at = math.inf  # by time.monotonic()
         self.killed = None  # why, if it was killed after it was fired
-        self.ended = False
-
-    def arm(self, command, stdout):
-        """Start the curl. Raises OSError if the system has no room for it, or no curl."""
-        self.curl = subprocess.Popen(
+        self.process = subprocess.Popen(
             command,
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            **own_session()
+            **OWN_SESSION
         )
 
-    def fire(self, config, now):
-        """Give the curl its URL. False if the curl is dead: then it has called nothing."""
-        with self.lock:
-            if self.state == self.ARMED:
-                try:
-                    self.curl.stdin.write(config)
-                    self.state = self.FIRED
-                    self.fired_at = now
-                except OSError:
-                    pass  # `settle` will find it dead
-                self.close()
-            return self.state == self.FIRED
-
-    def abandon(self):
-        """End a curl without firing it. False if it was dead before."""
-        with self.lock:
-            if self.state == self.ARMED:
-                self.state = self.ABANDONED
-                self.kill()  # first, because closing fires a curl whose user hid a URL in a file
-                self.close()
-            return self.state == self.ABANDONED
-
-    def settle(self):
-        """Wait for the curl to end. Return its exit code and the end of what it said."""
-        said = b""
-        while True:
-            chunk = os.read(self.curl.stderr.fileno(), 65536)
-            if not chunk:
-                break
-            said = (said + chunk)[-STDERR_KEPT:]
-        code = self.curl.wait()
-        self.ended = True
-        self.curl.stderr.close()
-        with self.lock:
-            if self.state == self.ARMED:
-                self.state = self.DEAD
-                self.close()
-        return code, said.decode("utf-8", "replace")
+    def fire(self, config, now, kill_at):
+        """Give it its URL, unless it has it already, or has ended: then it has called nothing."""
+        if self.fired_at is None and not self.process.stdin.closed:
+            with contextlib.suppress(OSError):
+                self.process.stdin.write(config)
+                self.fired_at, self.kill_at = now, kill_at
+            self.close()
 
     def kill(self, why=None):
-        self.killed = why
-        try:
-            if not self.ended:  # its process id may belong to another by then
-                self.curl.kill()
-        except OSError:
-            pass  # it has ended by itself
+        kill_group(self.process)
+        self.killed = self.killed or why
 
     def close(self):
-        try:
-            self.curl.stdin.close()
-        except OSError:
-            pass  # it has ended by itself
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self.process.stdin.close()
 
-
-class Group:
-    """The calls that are due at the same instant."""
-
-    def __init__(self, due, calls):
-        self.due = due  # seconds since the epoch
-        self.untaken = calls  # how many the arming thread has yet to take in hand
-        self.arming = 0.0  # seconds that arming took so far
-        self.lock = threading.Lock()  # guards what follows
-        self.gate = None
-        self.armed = []  # calls that wait for their time
-        self.begun = False  # their time has come: a call armed from now on is fired at once
+    def end(self):
+        """Wait for its end. Return its exit code and the end of what it said."""
+        said = b""
+        for chunk in iter(lambda: os.read(self.process.stderr.fileno(), 65536), b""):
+            said = (said + chunk)[-STDERR_KEPT:]
+        code = self.process.wait()
+        self.process.stderr.close()
+        return code, said.decode("utf-8", "replace")
 
 
 class Scheduler:
-    """Makes the calls of a plan and reports what became of each, exactly once.
+    """Makes the calls of a plan and has each reported, exactly once.
 
     The thread that runs it waits and fires, and does nothing that could keep it from being
-    on time. A second thread arms, others log and print (`Reporter`, `Printer`), and each call
-    has a thread that waits for its curl to end. `timefunc` is the wall clock.
+    on time. A second thread arms, and each call has a thread that owns it (`make`). The
+    first two go over the same plan, side by side. `timefunc` is the wall clock.
     """
 
-    def __init__(self, groups, settings, reporter, timefunc=time.time):
-        self.waiting = list(zip(arming_times(groups), groups))
-        self.waiting.reverse()  # it is popped from its end
+    def __init__(self, groups, settings, reporter, places, timefunc=time.time):
+        """`places` is how many curls may be up at once."""
+        self.groups = groups
         self.settings = settings
-        self.curl = None  # its path, once it is known to work
-        self.config = curl_config(settings.url)
-        self.command = None  # of an armed curl
-        self.trust = []  # its options for HTTPS
-        self.grace = settings.grace
-        # A user who sets curl's own limits puts curl in charge of them.
-        own_limits = names_any(
-            settings.curl_options, "-m", "--max-time", "--retry", "-K", "--config"
-        )
-        self.kill_after = math.inf if own_limits else settings.timeout + KILL_AFTER
         self.reporter = reporter
         self.timefunc = timefunc
-        self.handed = collections.deque()  # groups handed to the arming thread, not yet begun
-        self.to_arm = queue.Queue()
-        self.places = threading.Semaphore(places())  # for curls that are up at once
-        self.in_flight = collections.deque()  # (when to kill it by time.monotonic(), call)
+        self.asked = None  # what check_curl returned
+        self.command = None  # of an armed curl
+        self.trust = []  # its options for HTTPS
+        self.config = b""  # what fires a curl
+        self.kill_after = math.inf  # seconds
+        self.sink = subprocess.DEVNULL  # where curls write that have no gate
+        self.lock = threading.Lock()  # guards what follows
+        self.up = set()  # the curls that are armed or in flight
+        self.begun = -math.inf  # the due time of the last group whose time has come
+        self.gates = {}  # by due time, of groups that have not begun
+        self.starting = threading.Lock()  # held for who starts a curl: one after another
+        self.places = threading.Semaphore(places)
         self.signals = []  # those received, in order
-        self.wake_reader, self.wake_writer = os.pipe()
-        if not WINDOWS:
-            os.set_blocking(self.wake_reader, False)
-            os.set_blocking(self.wake_writer, False)  # signal.set_wakeup_fd wants it so
+        self.stopping = threading.Event()  # the same, for the thread that arms
+        self.alarm, self.bell = socket.socketpair()  # a signal or a `wake` ends a `nap`
+        self.bell.setblocking(False)  # signal.set_wakeup_fd wants it so
 
     def close(self):
-        os.close(self.wake_reader)
-        os.close(self.wake_writer)
+        self.alarm.close()
+        self.bell.close()
 
-    def run(self):
-        """Make every call of the plan, or after a signal cancel those not yet made."""
-        start_thread(self.arm_groups)
-        while not self.stopped() and (self.waiting or self.handed):
-            arm_at, (next_due, _) = self.waiting[-1] if self.waiting else (math.inf, (math.inf, 0))
-            fire_at = self.handed[0].due if self.handed else math.inf
-            self.reporter.next_due = min(fire_at, next_due)
-            if not wait_until(min(arm_at, fire_at), self.timefunc, self.nap, self.stopped):
-                break
-            if arm_at <= fire_at:
-                group = Group(*self.waiting.pop()[1])
-                self.handed.append(group)
-                self.to_arm.put(group)
-            else:
-                self.fire_group(self.handed.popleft())
+    @contextlib.contextmanager
+    def caught_signals(self):
+        """Let signals stop it, for as long as this lasts.
+
+        Those that whoever started this has set to be ignored (nohup, a shell's background job)
+        stay ignored, but for SIGCHLD: with it the system would keep the exit codes of the curls
+        from us. SIGTTOU would stop this program, and make it late, when it prints from the
+        background to a terminal with ``stty tostop``. Outside the main thread Python allows none
+        of this, and nothing is done.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        stop = {name: lambda got, _: self.signals.append(got) for name in STOP_SIGNALS}
+        handlers = dict(stop, SIGCHLD=signal.SIG_DFL, SIGTTOU=signal.SIG_IGN)
+        before = {}
+        for name, handler in handlers.items():
+            number = getattr(signal, name, None)
+            ignored = number is not None and signal.getsignal(number) == signal.SIG_IGN
+            if number is not None and ignored == (name == "SIGCHLD"):
+                before[number] = signal.signal(number, handler)
+        descriptor = signal.set_wakeup_fd(self.bell.fileno())
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(descriptor)
+            for number, handler in before.items():
+                if handler is not None:  # it was not set from Python
+                    signal.signal(number, handler)
+
+    def run(self, asked):
+        """Make every call of the plan, or after a signal cancel those not yet made.
+
+        `asked` is what `check_curl` returned. Raises RuntimeError if there is no room for a
+        thread. After any exception nothing goes on behind the caller's back.
+        """
+        self.asked = asked
+        self.config = curl_config(self.settings.url)
+        limits = "\n".join(list(asked.files.values()) + self.settings.curl_options)
+        if not SETS_LIMITS.search(limits):  # else curl alone is in charge of them
+            self.kill_after = self.settings.timeout + KILL_AFTER
+        sink = Gate(shut=False) if WINDOWS else None
+        try:
+            if sink:
+                self.sink = sink.writer
+            start_thread(self.arm_groups, arming_times(self.groups, asked.start, asked.each))
+            for due, _ in self.groups:
+                self.reporter.next_due = due
+                if not wait_until(due, self.timefunc, self.nap, self.stopped):
+                    break
+                self.fire_group(due)
+            self.finish()
+        except BaseException:  # raised by a signal handler of a program that calls us, say
+            self.signals += [0, 0, 0]
+            self.finish()
+            raise
+        finally:
+            if sink:
+                sink.armed()
+
+    def finish(self):
+        """Wait until every call is reported; after a signal, see to it that they end."""
         self.reporter.next_due = None
-        cancelled, give_up = False, math.inf
+        give_up = math.inf
         while not self.reporter.all_reported() and time.monotonic() < give_up:
-            if self.stopped() and not cancelled:
-                self.cancel()
-                cancelled = True
+            if self.stopped() and not self.stopping.is_set():
+                self.stop()
             if len(self.signals) > 2:  # somebody insists; all that is left is to log
                 give_up = min(give_up, time.monotonic() + PATIENCE)
-            self.nap(LONGEST_SLEEP)
-        self.to_arm.put(None)  # its thread ends
+            self.nap(SWEEP if self.stopped() else LONGEST_SLEEP)
 
-    def stopped(self):
-        return bool(self.signals)
-
-    def nap(self, seconds):
-        """Do what is to be done each second, then sleep, at most until `wake` or a signal."""
-        self.kill_overdue()
-        self.reporter.tick()
-        if WINDOWS:
-            time.sleep(min(seconds, LONGEST_SLEEP_WINDOWS))
-        elif select.select([self.wake_reader], [], [], seconds)[0]:
-            os.read(self.wake_reader, 4096)
-
-    def wake(self):
-        """End the main thread's `nap`."""
-        try:
-            if not WINDOWS:
-                os.write(self.wake_writer, b"!")
-        except OSError:
-            pass  # the pipe is full: it will wake
-
-    def kill_overdue(self):
-        """Kill curls that outlive even their own time limit; after a second signal, all."""
-        ending = len(self.signals) > 1
-        for _ in range(len(self.in_flight)):
-            kill_at, call = self.in_flight[0]
-            if not call.ended:
-                if ending:
-                    call.kill("ended by a second signal")
-                elif time.monotonic() >= kill_at:
-                    call.kill("killed, no end after %g s" % self.kill_after)
-                else:
-                    break
-            self.in_flight.popleft()
-
-    def fire_group(self, group):
-        """Fire all calls of a group that are armed; those that come late fire themselves.
-
-        In one loop, because a thread for each that wakes at the due time would compete for
-        the interpreter and the processors with the curls.
-        """
-        with group.lock:
-            group.begun = True
-            armed, group.armed = group.armed, []
-        for call in armed:
-            self.fire(call, self.nap)
-        if group.gate:
-            scheme = self.settings.url.partition(":")[0].lower()
-            longest = self.settings.timeout * Gate.LONGEST_HOLD
-            group.gate.open(min(group.arming * Gate.HOLD[scheme], longest))
-
-    def fire(self, call, delayfunc):
-        """Fire one armed call as soon as it is due, or report why not."""
-        due = call.group.due
-        if not wait_until(due, self.timefunc, delayfunc, self.stopped):
-            if call.abandon():
-                self.reporter.report(CANCELLED, due)
-            return
-        now = self.timefunc()
-        if now - due > self.grace:
-            if call.abandon():
-                self.reporter.report(MISSED, due)
-        elif call.fire(self.config, now):
-            self.in_flight.append((time.monotonic() + self.kill_after, call))
-
-    def cancel(self):
-        """Report what has not been fired as cancelled, and end the armed curls."""
-        dues = []
-        for group in self.handed:
-            with group.lock:
-                group.begun = True
-                armed, group.armed = group.armed, []
-            dues += [group.due for call in armed if call.abandon()]
-            if group.gate:
-                group.gate.open(0)
-        for _, (due, calls) in reversed(self.waiting):
-            dues += [due] * calls
-        for due in dues:
-            self.reporter.report(CANCELLED, due)
-        self.places.release()  # the arming thread may wait for one, and shall see the signal
-        in_flight = sum(not call.ended for _, call in list(self.in_flight))
+    def stop(self):
+        self.stopping.set()
+        self.places.release()  # the arming thread may wait for one, and shall see it
+        with self.lock:
+            for gate in self.gates.values():
+                gate.open(0)
+            in_flight = sum(curl.fired_at is not None for curl in self.up)
         if in_flight:
             self.reporter.warn(
                 "stopping once %s in flight ended; a second signal ends them" % how_many(in_flight)
             )
 
-    def arm_groups(self):
-        """Arm one group after another, each as soon as it is handed over."""
-        while True:
-            group = self.to_arm.get()
-            if group is None:
-                return
-            began = time.monotonic()
-            self.make_command()
-            gate = Gate.for_group(group)
-            while group.untaken:
-                self.places.acquire()
-                group.untaken -= 1
-                self.make(group, 1, gate.writer if gate and not group.begun else subprocess.DEVNULL)
-                group.arming = time.monotonic() - began
+    def stopped(self):
+        return bool(self.signals)
+
+    def nap(self, seconds):
+        """Sleep, at most until `wake` or a signal; if it is long, see first to what is up."""
+        if seconds <= 2 * LAST_SLEEP:
+            time.sleep(seconds)  # exact, where waiting for a socket counts in milliseconds
+            return
+        self.sweep()
+        self.reporter.tick()
+        self.alarm.settimeout(seconds)
+        with contextlib.suppress(OSError):  # nothing came
+            self.alarm.recv(4096)
+
+    def wake(self):
+        """End the main thread's `nap`."""
+        with contextlib.suppress(OSError):  # it is full, so it will wake; or all is over
+            self.bell.send(b"!")
+
+    def sweep(self):
+        """Kill what waits once stopped, what is in flight after a second signal or too long."""
+        now = time.monotonic()
+        with self.lock:
+            for curl in self.up:
+                if curl.fired_at is None:
+                    if self.stopped():
+                        curl.kill()
+                elif len(self.signals) > 1:
+                    curl.kill("ended by a second signal")
+                elif now >= curl.kill_at:
+                    curl.kill("killed, no end after %g s" % self.kill_after)
+
+    def fire_group(self, due):
+        """Fire all calls of a group that are armed; those that come late fire themselves.
+
+        In one loop, because a thread for each that wakes at the due time would compete for
+        the interpreter and the processors with the curls.
+        """
+        with self.lock:
+            self.begun = due
+            curls = [curl for curl in self.up if curl.due == due]
+            gate = self.gates.pop(due, None)
+        for curl in curls:
+            self.fire(curl, self.nap)
+        if gate:
+            gate.open_for(self.settings.url, self.settings.timeout)
+
+    def fire(self, curl, delayfunc):
+        """Fire one curl as soon as it is due. If that is too late, or stopped, end it instead."""
+        waited = wait_until(curl.due, self.timefunc, delayfunc, self.stopped)
+        with self.lock:
+            now = self.timefunc()
+            if waited and now - curl.due <= self.settings.grace:
+                curl.fire(self.config, now, time.monotonic() + self.kill_after)
+            elif curl.fired_at is None:
+                curl.kill()
+
+    def arm_groups(self, times):
+        """The thread that arms: begin one call after another, each group at its time."""
+        cancelled = []
+        for (due, calls), arm_at in zip(self.groups, times):
+            wait_until(arm_at, self.timefunc, self.stopping.wait, self.stopped)
+            gate = self.gate(due, calls)
+            for begun in range(calls):
+                if self.stopped() or not self.begin(due, gate.writer if gate else self.sink):
+                    cancelled += [(CANCELLED, due, "", None)] * (calls - begun)
+                    break
             if gate:
-                gate.close_writer()
+                with self.starting:  # the last has started
+                    gate.armed()
+        if cancelled:
+            self.report(cancelled)
 
-    def make_command(self):
-        """Make the command line, again if a certificate that it names has been removed."""
-        url, options = self.settings.url, self.settings.curl_options
-        if self.command is None or not all(map(os.path.exists, self.trust[1::2])):
-            self.trust = fast_trust(self.curl, url, options)
-            self.command = curl_command(self.curl, self.settings.timeout, options, self.trust)
+    def gate(self, due, calls):
+        """Return a gate for a group, or None if it is too small for one, late, or on Windows."""
+        if WINDOWS or calls <= (os.cpu_count() or 1):
+            return None
+        with self.lock:
+            if self.stopped() or due <= self.begun:
+                return None
+            with contextlib.suppress(OSError, RuntimeError):  # it is a help, not a need
+                self.gates[due] = Gate(shut=True)
+            return self.gates.get(due)
 
-    def make(self, group, tries, stdout=subprocess.DEVNULL):
-        """Arm one call, for which there is a place; fire it if its group has begun."""
-        call = Call(group, tries)
-        if self.start(call, stdout):
-            with group.lock:
-                late = group.begun
-                if not late:
-                    group.armed.append(call)
-            if late:
-                self.fire(call, time.sleep)
+    def begin(self, due, stdout):
+        """Start the thread of one call as soon as there is room; False if stopped before."""
+        self.places.acquire()
+        self.starting.acquire()
+        while not self.stopped():
+            try:
+                start_thread(self.make, due, stdout)
+                return True
+            except RuntimeError:
+                time.sleep(RETRY_START)
+        self.starting.release()
+        self.places.release()
+        return False
 
-    def start(self, call, stdout):
-        """Start the curl of a call. False, and reported, if its time runs out before that.
+    def make(self, due, stdout):
+        """Make one call, from its arming to its line in the log: all that its thread does."""
+        try:
+            outcome = self.outcome(due, stdout)
+        except Exception as error:  # whatever it is, the call gets its line
+            outcome = FAILED, due, "internal error, please report it: %r" % error, None
+        self.places.release()
+        self.report([outcome])
+
+    def outcome(self, due, stdout):
+        """Return what became of a call, as `Reporter.report` takes it, once it is over.
+
+        A curl that ends before it is fired has called nothing, and another is armed: once if
+        it ended by itself, and as often as it takes if something killed it (the system short
+        of memory, or we, because it shall not be fired any more).
+        """
+        tries = 2
+        while True:
+            curl, why_not = self.arm(due, stdout)
+            if not curl:
+                return why_not
+            if due <= self.begun:  # it came late
+                self.fire(curl, time.sleep)
+            code, said = curl.end()
+            with self.lock:
+                self.up.remove(curl)
+                curl.close()
+            tries -= code >= 0
+            words = without_secrets(curl_words(said), self.settings.url)
+            words = "exit code %d: %s" % (code, curl.killed or words)
+            if curl.fired_at is not None:
+                return (FAILED if code else CALLED), due, words if code else "", curl.fired_at
+            if not tries and not self.stopped():
+                return FAILED, due, "not called, curl ended before its time with " + words, None
+            if code < 0:
+                time.sleep(RETRY_START)
+            stdout = self.sink
+            self.starting.acquire()
+
+    def arm(self, due, stdout):
+        """Start a curl; return it, or None and an outcome if its time runs out, or stopped.
 
         When processes, memory or descriptors run out, or curl itself is just being replaced
         by a newer one, it is tried again until there is room.
         """
-        group, trouble = call.group, ""
-        while not self.stopped() and self.timefunc() - group.due <= self.grace:
-            call.curl = None
-            try:
-                call.arm(self.command, stdout)
-                start_thread(self.await_end, call)
-                return True
-            except Exception as error:  # whatever it is, the call gets its line
-                trouble = "curl could not be started: %s" % reason_of(error)
-                if call.curl:
-                    call.curl.kill()
-                    call.curl.communicate()
-                time.sleep(RETRY_START)
-        self.places.release()
-        self.reporter.report(CANCELLED if self.stopped() else MISSED, group.due, trouble)
-        return False
+        trouble = ""
+        try:
+            while not self.stopped() and self.timefunc() - due <= self.settings.grace:
+                try:
+                    curl = Curl(self.make_command(), stdout, due)
+                    with self.lock:
+                        self.up.add(curl)
+                    return curl, None
+                except Exception as error:
+                    trouble = "curl could not be started: %s" % reason_of(error)
+                    time.sleep(RETRY_START)
+        finally:
+            self.starting.release()  # `begin` took it, or `outcome`
+        return None, (CANCELLED if self.stopped() else MISSED, due, trouble, None)
 
-    def await_end(self, call):
-        """The thread of one call: wait for its curl to end, and report the outcome."""
-        code, said = call.settle()
-        if call.state == Call.DEAD and code < 0:  # killed, perhaps because memory ran out
-            time.sleep(RETRY_START)
-            return self.make(call.group, call.tries)  # in the same place
-        if call.state == Call.DEAD and call.tries:
-            return self.make(call.group, call.tries - 1)
-        self.places.release()
-        if call.state == Call.ABANDONED:
-            return
-        reason = call.killed or self.reporter.without_secrets(curl_words(said))
-        words = "" if code == 0 else "exit code %d: %s" % (code, reason)
-        if call.state == Call.DEAD:
-            words = "not called, curl ended before its time with " + words
-        self.reporter.report(FAILED if words else CALLED, call.group.due, words, call.fired_at)
+    def make_command(self):
+        """Make the command line, again if a certificate that it names has been removed."""
+        if self.command is None or not all(map(os.path.exists, self.trust[1::2])):
+            url, options = self.settings.url, self.settings.curl_options
+            self.trust = fast_trust(self.asked, url, options)
+            self.command = curl_command(self.asked.curl, self.settings.timeout, options, self.trust)
+        return self.command
+
+    def report(self, outcomes):
+        if self.reporter.report(outcomes):
+            self.wake()
 
 
 def start_thread(target, *args):
@@ -890,40 +969,52 @@ def start_thread(target, *args):
     threading.Thread(target=target, args=args, daemon=True).start()
 
 
+@contextlib.contextmanager
 def places():
-    """Return how many curls may be up at once on this machine, at least 1.
+    """Give how many curls may be up at once on this machine, at least 1.
 
-    Half of its memory is theirs, and the soft limit of descriptors is raised to the hard.
+    Half of its memory is theirs, and the descriptors, of which the soft limit is raised to
+    the hard one for as long as this lasts.
     """
     most = memory() // 2 // CURL_MEMORY
-    if resource:
+    before = resource and resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in MOST_DESCRIPTORS if resource else ():
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        for wanted in MOST_DESCRIPTORS:
-            wanted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-            if soft != resource.RLIM_INFINITY and soft < wanted:
-                try:
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-                    soft = wanted
-                except (ValueError, OSError):
-                    pass
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                soft = wanted
         if soft != resource.RLIM_INFINITY:
             most = min(most, (soft - SPARE_DESCRIPTORS) // CURL_DESCRIPTORS)
-    return max(1, most)
-
-
-def memory():
-    """Return the memory that this program may use, in bytes."""
-    limits = []
     try:
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        yield max(1, most)
+    finally:
+        if resource:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def memory(groups="/proc/self/cgroup", mounted="/sys/fs/cgroup"):
+    """Return the memory that this program may use, in bytes.
+
+    The control group that it is in may have a limit, and so may each that this one lies in
+    (Linux's manual, cgroups(7)). `groups` is where it is named, `mounted` where they lie.
+    """
+    try:
+        limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     except (AttributeError, ValueError, OSError):
-        limits.append(ASSUMED_MEMORY)
-    for path in CGROUP_LIMITS:
-        try:
-            with open(path) as file:
-                limits.append(int(file.read()))
-        except (OSError, ValueError):
-            pass  # not there, or "max"
+        limits = [ASSUMED_MEMORY]
+    with contextlib.suppress(OSError, ValueError), open(groups) as file:
+        for line in file:
+            _, controllers, group = line.strip().split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            version = ("memory/", "memory.limit_in_bytes") if controllers else ("", "memory.max")
+            parts = group.strip("/").split("/")
+            for depth in range(len(parts) + 1):
+                path = os.path.join(mounted, version[0], *parts[:depth], version[1])
+                with contextlib.suppress(OSError, ValueError), open(path) as limit:
+                    limits.append(int(limit.read()))  # not there, or "max"
     return min(limits)
 
 
@@ -931,18 +1022,6 @@ def memory():
 
 CALLED, FAILED = "Successfully called", "Failed to call"
 MISSED, CANCELLED = "Missed call to", "Cancelled call to"
-
-
-def log_line(what, url, stamp, due, words=""):
-    """Return one line of the log, without its end.
-
-    `stamp` and `due` are in seconds since the epoch; `words` give the reason if there is
-    one. `url` must be free of passwords.
-    """
-    if what in (MISSED, CANCELLED):
-        words = "due %s%s" % (local(due), "; " + words if words else "")
-    line = stamped(stamp, "%s API at %s" % (what, url))
-    return line + (" (%s)" % words if words else "")
 
 
 def local(moment):
@@ -957,6 +1036,21 @@ def curl_words(said):
     named = [line for line in lines if re.match(r"curl: \([0-9]+\) ", line)]
     words = re.sub(r"^curl: (\([0-9]+\) )?", "", (named or lines)[-1])
     return printable(words.strip())[:LONGEST_REASON]
+
+
+def without_secrets(words, url=""):
+    """Return `words` from outside without what may be a password.
+
+    That is the one in `url`, and whatever stands before an @. A short one is not looked for
+    by itself: taken out of common words, it would be told.
+    """
+    password = re.match(r"[^:]+://[^/?#:]*:([^/?#]{4,})@", url)
+    if password:
+        from urllib.parse import unquote  # here, because hardly anybody needs it
+
+        for secret in (password.group(1), unquote(password.group(1))):
+            words = words.replace(secret, "***")
+    return re.sub(r"\S*//.*@|\S+@", "***@", words)
 
 
 def printable(text):
@@ -977,7 +1071,11 @@ def stamped(moment, words):
 
 
 def skipped_words(text, reason):
-    return "Skipped '%s' (%s)" % (printable(text[:80]), reason)
+    return "Skipped '%s' (%s)" % (printable(without_secrets(text)[:80]), reason)
+
+
+def how_many(count, what="call"):
+    return "1 " + what if count == 1 else "%d %ss" % (count, what)
 
 
 def say(stream, text):
@@ -993,12 +1091,8 @@ def say(stream, text):
         return False
 
 
-def warning_line(text):
-    return "api_scheduler: %s\n" % printable(text)
-
-
 def warn(text):
-    say(sys.stderr, warning_line(text))
+    say(sys.stderr, "api_scheduler: %s\n" % printable(text))
 
 
 class Log:
@@ -1008,7 +1102,9 @@ class Log:
     torn. Lines that could not be written are kept, and written before the next ones.
     """
 
-    FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+    FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for name in ("O_NONBLOCK", "O_BINARY", "O_NOINHERIT"):  # POSIX has the first, Windows the others
+        FLAGS |= getattr(os, name, 0)
 
     def __init__(self, path):
         self.path = path
@@ -1032,8 +1128,10 @@ class Log:
         try:
             file = os.open(self.path, self.FLAGS, 0o666)
             try:
+                self.lock(file)
                 while self.unwritten:
                     self.append(file)
+                self.lock(file, False)
             finally:
                 os.close(file)
         except OSError as error:
@@ -1043,6 +1141,21 @@ class Log:
                     "the log file %s cannot be written: %s; the calls go on, and so will the "
                     "log once this is mended" % (self.path, reason_of(error))
                 )
+
+    def lock(self, file, locked=True):
+        """On Windows take the file for this program alone, or give it back.
+
+        There O_APPEND is a seek and then a write, and another program's line may come between.
+        """
+        give_up = time.monotonic() + PATIENCE
+        while msvcrt:
+            try:
+                os.lseek(file, LOCKED_BYTE, os.SEEK_SET)
+                return msvcrt.locking(file, msvcrt.LK_NBLCK if locked else msvcrt.LK_UNLCK, 1)
+            except OSError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.005)
 
     def append(self, file):
         """Write what is unwritten in one piece; keep what did not fit."""
@@ -1060,122 +1173,116 @@ class Log:
         del self.unwritten[:whole]
         self.torn = identity if done else None
 
-
-class Printer:
-    """Prints lines and, on a terminal, redraws a status line below them.
-
-    In a thread of its own, because a full pipe or a terminal stopped with Ctrl-S may block
-    it, and that must hold up neither a call nor the log.
-    """
-
-    def __init__(self, status_line):
-        self.status_line = status_line  # called to make it
-        self.status = ""  # what stands in the terminal's last line
-        self.terminal = is_terminal(sys.stdout)
-        self.stdout = sys.stdout
-        self.listening = True  # somebody reads standard output
-        self.texts = queue.Queue()  # (lines, warning): what to print on each stream
-        self.thread = threading.Thread(target=self.work, daemon=True)
-
-    def work(self):
-        lines = []
-        while lines is not None:
-            lines, warning = self.texts.get()
-            text = "".join(line + "\n" for line in lines or [])
-            if self.terminal:
-                status = "" if lines is None else self.status_line()
-                wipe = "\r%s\r" % (" " * len(self.status))
-                if warning:
-                    say(self.stdout, wipe)
-                    say(sys.stderr, warning)
-                    wipe = ""
-                text = wipe + text + status
-                self.status = status
-            elif warning:
-                say(sys.stderr, warning)
-            if text and self.listening:
-                self.listening = say(self.stdout, text)
+    def finish(self):
+        """Try a while longer to write what is unwritten: another program may hold the file."""
+        give_up = time.monotonic() + LOG_PATIENCE
+        while self.unwritten and time.monotonic() < give_up:
+            time.sleep(RETRY_START)
+            self.write([])
 
 
 class Reporter:
-    """Logs, counts and prints what became of each call, in a thread of its own."""
+    """Logs, counts and prints what became of each call.
 
-    def __init__(self, log, url, calls, timefunc=time.time):
+    Whoever reports writes the log. One thread prints and, on a terminal, redraws a status
+    line: a full pipe or a terminal stopped with Ctrl-S may block it, and that must hold up
+    neither a call nor the log.
+    """
+
+    def __init__(self, log, url, calls, quiet=False, timefunc=time.time):
         self.log = log
         self.url = without_password(url)
-        self.secrets = secrets_of(url)
         self.calls = calls  # how many are to be reported
+        self.quiet = quiet  # print only what went wrong
         self.timefunc = timefunc
+        self.lock = threading.Lock()  # guards the log, the counts and the order of the lines
         self.counts = collections.Counter()
         self.next_due = None
-        self.when_done = lambda: None
-        self.events = queue.Queue()
-        self.thread = threading.Thread(target=self.work, daemon=True)
-        self.printer = Printer(self.status_line)
+        self.stdout = sys.stdout
+        self.texts = queue.Queue()  # (standard output, standard error): what to print on each
+        self.printing = threading.Thread(target=self.print_texts, daemon=True)
 
     def start(self):
         """Raises RuntimeError if no thread can be started."""
-        self.printer.thread.start()
+        self.printing.start()
         self.log.warn = self.warn
-        self.thread.start()
 
-    def report(self, what, due, words="", stamp=None):
-        """Have a line written for one call; `stamp` is when it was fired, or else now."""
-        self.events.put((what, due, words, stamp or self.timefunc()))
+    def report(self, outcomes):
+        """Log, count and print what became of calls; return `all_reported()`.
+
+        `outcomes` are tuples: CALLED, FAILED, MISSED or CANCELLED, the due time, a reason or
+        "", and when the call was fired or None, both times in seconds since the epoch.
+        """
+        with self.lock:
+            lines, shown = [], []
+            for what, due, words, stamp in outcomes:
+                if what in (MISSED, CANCELLED):
+                    words = "due %s%s" % (local(due), "; " + words if words else "")
+                line = "%s API at %s%s" % (what, self.url, " (%s)" % words if words else "")
+                lines.append(stamped(stamp or self.timefunc(), line))
+                if what != CALLED or not self.quiet:
+                    shown.append(lines[-1] + "\n")
+            self.log.write(lines)
+            self.print("".join(shown))
+            self.counts.update(what for what, _, _, _ in outcomes)
+        return self.all_reported()
+
+    def print(self, text, warning=""):
+        self.texts.put((text, warning))
 
     def warn(self, text):
         """Have a warning printed, above the status line if there is one."""
-        self.printer.texts.put(([], warning_line(text)))
+        self.print("", text)
 
     def tick(self):
         """Have the status line redrawn."""
-        if self.printer.terminal and self.printer.texts.empty():
-            self.printer.texts.put(([], ""))
+        if self.draws() and self.texts.empty():
+            self.print("")
 
     def all_reported(self):
         """Whether every call has its line in the log, or a warning has said why not."""
         return sum(self.counts.values()) >= self.calls
 
     def close(self, stopped=lambda: False):
-        """Wait until all is logged and printed; once `stopped()`, `PATIENCE` for each at most."""
-        printer = self.printer
-        for thread, queued, end in (
-            (self.thread, self.events, None),
-            (printer.thread, printer.texts, (None, "")),
-        ):
-            queued.put(end)
-            last = False
-            while thread.is_alive() and not last:
-                last = stopped()
-                thread.join(PATIENCE)
+        """Wait until all is logged and printed, but not for ever once `stopped()`."""
+        if self.all_reported():
+            self.log.finish()
+        self.texts.put(None)
+        last = False
+        while self.printing.is_alive() and not last:
+            last = stopped()
+            self.printing.join(PATIENCE)
+        self.log.warn = warn
 
-    def work(self):
-        events = []
-        while None not in events:
-            events = [self.events.get()]
-            while not self.events.empty() and len(events) < MOST_LINES:
-                events.append(self.events.get())
-            made = [event for event in events if event]
-            lines = [
-                log_line(what, self.url, stamp, due, words) for what, due, words, stamp in made
-            ]
-            if lines:
-                self.log.write(lines)
-            self.counts.update(what for what, _, _, _ in made)
-            if lines:
-                self.printer.texts.put((lines, ""))
-                if self.all_reported():
-                    self.when_done()
+    def draws(self):
+        """Whether there is a terminal for a status line, and no shell's prompt stands there."""
+        try:
+            if self.quiet or not self.stdout.isatty() or os.environ.get("TERM") == "dumb":
+                return False
+            return WINDOWS or os.tcgetpgrp(self.stdout.fileno()) == os.getpgrp()
+        except (AttributeError, ValueError):  # there is no standard output, or it is closed
+            return False
+        except OSError:
+            return True  # it is a terminal, but not the one that controls us
 
-    def without_secrets(self, words):
-        """Return curl's `words` without the password of the URL, should it be in them.
-
-        A short one is looked for with its @ only: taken out of common words, it would be told.
-        """
-        for secret in self.secrets:
-            secret, kept = (secret, "") if len(secret) > 3 else (secret + "@", "@")
-            words = words.replace(secret, "***" + kept)
-        return words
+    def print_texts(self):
+        """The thread that prints."""
+        status = ""  # what stands in the terminal's last line
+        listening = True  # somebody reads standard output
+        entry = "", ""
+        while entry:
+            entry = self.texts.get()
+            text, warning = entry or ("", "")
+            draws = self.draws()
+            wipe = "\r%s\r" % (" " * len(status)) if draws else ""
+            status = self.status_line() if draws and entry else ""
+            if warning:
+                say(self.stdout, wipe)
+                warn(warning)
+                wipe = ""
+            text = wipe + text + status
+            if text and listening:
+                listening = say(self.stdout, text)
 
     def status_line(self):
         """Return the status: what is next, and how many calls are done, failed and to go."""
@@ -1194,24 +1301,6 @@ class Reporter:
         return text[: columns - 1]
 
 
-def is_terminal(stream):
-    """Whether a line on `stream` can be redrawn."""
-    try:
-        return stream.isatty() and os.environ.get("TERM") != "dumb"
-    except (AttributeError, ValueError):  # there is none, or it is closed
-        return False
-
-
-def secrets_of(url):
-    """Return the password in `url`, as written and decoded, in a list; empty if there is none."""
-    match = re.match(r"[^:]+://[^/?#:]*:([^/?#]+)@", url)
-    if not match:
-        return []
-    from urllib.parse import unquote  # here, because hardly anybody needs it
-
-    return [match.group(1), unquote(match.group(1))]
-
-
 # ----------------------------------------------------------------------------- main
 
 EXAMPLES = """
@@ -1227,8 +1316,19 @@ examples:
 exit status:
   0 every call was made and succeeded; 1 a call failed or was missed, a time was skipped,
   or a line could not be logged; 2 nothing was started, the message says why;
-  130 after Ctrl-C, 143 after SIGTERM, 129 when its terminal closes
+  130 after Ctrl-C, 143 after SIGTERM, 129 when its terminal closes (Windows: 149 after
+  Ctrl-Break)
 """
+OPTIONS = (
+    ("--url", {"help": "what to call (API_URL in config.py)"}),
+    ("--log-file", {"metavar": "FILE", "help": "where to log, from here (LOG_FILE in config.py)"}),
+    ("--timeout", {"metavar": "SECONDS", "type": float, "help": "longest time for a call (TIMEOUT)"}),
+    ("--today", {"action": "store_true", "help": "skip times of day that have passed"}),
+    ("--quiet", {"action": "store_true", "help": "print only what goes wrong; the log is the same"}),
+    ("--dry-run", {"action": "store_true", "help": "print the plan and call nothing"}),
+    ("--version", {"action": "version", "version": "%(prog)s " + __version__}),
+)
+SLASHES = 'in a path write / and not \\, as in "C:/logs/test.log"'
 
 Settings = collections.namedtuple("Settings", "url log_file timeout grace curl_options")
 
@@ -1245,8 +1345,8 @@ def expand(argv, inside=()):
             expanded.append(argument)
             continue
         name = argument[1:]
-        if name in inside:
-            raise SetupError("the file %s names itself with @" % name)
+        if name in inside or len(inside) == MOST_NESTED:
+            raise SetupError("the file %s names itself with @, or others name others" % name)
         try:
             with open(name, encoding="utf-8-sig") as file:
                 lines = [line.strip() for line in file]
@@ -1274,16 +1374,8 @@ def parse_arguments(argv):
         allow_abbrev=False,
     )
     parser.add_argument("times", nargs="*", metavar="TIME", help=argparse.SUPPRESS)
-    parser.add_argument("--url", help="what to call (API_URL in config.py)")
-    parser.add_argument("--log-file", metavar="FILE", help="where to log (LOG_FILE in config.py)")
-    parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, help="longest time for one call (TIMEOUT)"
-    )
-    parser.add_argument(
-        "--today", action="store_true", help="skip times of day that have passed, not tomorrow"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and call nothing")
-    parser.add_argument("--version", action="version", version="%(prog)s " + __version__)
+    for name, settings in OPTIONS:
+        parser.add_argument(name, **settings)
     arguments, rest = parser.parse_known_args(expand(argv[:end]))
     for text in rest:  # argparse leaves times that stand behind an option
         if text.startswith("-"):
@@ -1295,12 +1387,8 @@ def parse_arguments(argv):
     return arguments
 
 
-def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
-    """Return the Settings: what is given here, and the rest from config.py beside this file.
-
-    Raises SetupError, naming the setting, if one is missing or wrong.
-    """
-    path = os.path.join(HERE, "config.py")
+def read_config(path):
+    """Return what config.py sets, a dict, empty if it is not there. Raises SetupError."""
     values = {"__name__": "config", "__file__": path}
     try:
         with open(path, "rb") as file:
@@ -1311,73 +1399,88 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
     except FileNotFoundError:
         pass  # then the options must say everything
     except SyntaxError as error:
-        reason = "%s, line %s" % (error.msg, error.lineno)
+        hint = "; " + SLASHES if "unicodeescape" in error.msg else ""
+        reason = "%s, line %s%s" % (error.msg, error.lineno, hint)
         raise SetupError("%s cannot be read: %s" % (path, reason)) from None
     except (Exception, SystemExit) as error:
-        raise SetupError("%s cannot be read: %s" % (path, reason_of(error))) from None
+        reason = without_secrets(reason_of(error))
+        raise SetupError("%s cannot be read: %s" % (path, reason)) from None
+    return values
+
+
+def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
+    """Return the Settings: what is given here, and the rest from config.py beside this file.
+
+    Raises SetupError, naming the setting, if one is missing or wrong.
+    """
+    values = read_config(os.path.join(HERE, "config.py"))
     if log_file is None:
-        log_file = values.get("LOG_FILE", "")
-        if not isinstance(log_file, (str, os.PathLike)):
-            raise SetupError("LOG_FILE in config.py must be text")
-        log_file = log_file and os.path.join(HERE, os.path.expanduser(os.fspath(log_file)))
-    if not log_file:
+        log_file = path_in("LOG_FILE in config.py", values.get("LOG_FILE", ""), HERE)
+    else:
+        log_file = path_in("--log-file", log_file)
+    if isinstance(url, str):
+        with contextlib.suppress(UnicodeError):  # `check_url` will refuse it
+            # In the C locale Python 3.6 does not take the command line for UTF-8.
+            url = os.fsencode(url).decode("utf-8", "surrogateescape")
+    all_options = []
+    for name, options in (
+        ("CURL_OPTIONS in config.py", values.get("CURL_OPTIONS", [])),
+        ("curl_options", curl_options),
+    ):
+        if not isinstance(options, (list, tuple)) or not all(
+            isinstance(option, str) and "\0" not in option for option in options
+        ):
+            raise SetupError('%s must be a list of texts, as ["-X", "POST"]' % name)
+        all_options += options
+    given = timeout is not None
+    timeout = timeout if given else values.get("TIMEOUT", DEFAULT_TIMEOUT)
+    grace = values.get("GRACE", DEFAULT_GRACE)
+    for name, value in (("--timeout" if given else "TIMEOUT", timeout), ("GRACE", grace)):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0.001 <= value <= 1e9:
+            raise SetupError("%s must be seconds, from 0.001 to 1e9, not %r" % (name, value))
+    url = values.get("API_URL", "") if url is None else url
+    return Settings(url, log_file, timeout, grace, all_options)
+
+
+def path_in(name, value, folder=""):
+    """Return the full path that a setting holds. Raises SetupError if it holds none."""
+    path = None
+    with contextlib.suppress(Exception):  # whatever somebody's own type of path raises
+        path = os.fspath(value)
+    if not isinstance(path, str):
+        raise SetupError("%s must be text" % name)
+    if not path:
         raise SetupError("the log file is missing: set LOG_FILE in config.py or give --log-file")
+    if any(char < " " for char in path):
+        raise SetupError("the log file in %s cannot be opened: it holds a control character; %s" % (name, SLASHES))
     try:
-        log_file = os.path.abspath(log_file)
+        return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
     except OSError:
         raise SetupError("the working directory is gone: give --log-file a full path") from None
-    if isinstance(url, str):
-        try:  # in the C locale Python 3.6 does not take the command line for UTF-8
-            url = os.fsencode(url).decode("utf-8", "surrogateescape")
-        except UnicodeError:
-            pass  # `check_url` will refuse it
-    options = values.get("CURL_OPTIONS", [])
-    if not isinstance(options, (list, tuple)) or not all(
-        isinstance(option, str) and "\0" not in option for option in options
-    ):
-        raise SetupError('CURL_OPTIONS in config.py must be a list of texts, as ["-X", "POST"]')
-    return Settings(
-        url=values.get("API_URL", "") if url is None else url,
-        log_file=log_file,
-        timeout=seconds("TIMEOUT", values.get("TIMEOUT", DEFAULT_TIMEOUT))
-        if timeout is None
-        else seconds("--timeout", timeout),
-        grace=seconds("GRACE", values.get("GRACE", DEFAULT_GRACE)),
-        curl_options=list(options) + list(curl_options),
-    )
 
 
-def seconds(name, value):
-    """Return a setting that is a number of seconds. Raises SetupError if it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.001 <= value < 1e9:
-        raise SetupError("%s must be seconds, above 0 and below 1e9, not %r" % (name, value))
-    return value
-
-
-def how_many(count):
-    return "1 call" if count == 1 else "%d calls" % count
-
-
-def carry_out(groups, settings, log):
+def carry_out(groups, settings, log, quiet=False):
     """Make the calls of a plan; return the exit status. Raises SetupError before any waiting."""
-    check_url(settings.url)
-    reporter = Reporter(log, settings.url, sum(count for _, count in groups))
-    scheduler = Scheduler(groups, settings, reporter)
-    reporter.when_done = scheduler.wake
-    restore = catch_signals(scheduler)
-    try:
-        scheduler.curl, curl_warnings = check_curl(settings.curl_options)
-        for text in curl_warnings:
-            warn("curl: " + text)
+    reporter = Reporter(log, settings.url, sum(count for _, count in groups), quiet)
+    with places() as most, contextlib.closing(
+        Scheduler(groups, settings, reporter, most)
+    ) as scheduler, scheduler.caught_signals():
+        asked = check_curl(settings)
+        most = min(most, int((ARM_EARLIEST - ARM_MARGIN) / asked.each))
+        crowd = [(calls, due) for due, calls in groups if calls > most]
+        if crowd:
+            warn(
+                "%d calls are due at %s, and about %d can be made ready here before their time: "
+                "the last of them will be late" % (crowd[0][0], local(crowd[0][1]), most)
+            )
         try:
             reporter.start()
-            scheduler.run()
+            scheduler.run(asked)
         except RuntimeError as error:
             raise SetupError("the system has no room for a thread: %s" % error) from None
-        reporter.close(scheduler.stopped)
-    finally:
-        restore()
-        scheduler.close()
+        finally:
+            reporter.close(scheduler.stopped)
     if scheduler.signals:
         return 128 + scheduler.signals[0]
     return 0 if reporter.counts[CALLED] == reporter.calls else 1
@@ -1397,85 +1500,68 @@ def call_api(url=None, log_file=None, timeout=None, curl_options=()):
     return status == 0
 
 
-def catch_signals(scheduler):
-    """Let signals stop `scheduler`; return a function that undoes it.
-
-    Those that whoever started this has set to be ignored (nohup, a shell's background job)
-    stay ignored, but for SIGCHLD: with it the system would keep the exit codes of the curls
-    from us. Outside the main thread Python allows none of this, and nothing is done.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    before = {}
-    if not WINDOWS and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
-            before[number] = signal.signal(number, lambda got, _: scheduler.signals.append(got))
-    descriptor = -1 if WINDOWS else signal.set_wakeup_fd(scheduler.wake_writer)
-
-    def restore():
-        if not WINDOWS:
-            signal.set_wakeup_fd(descriptor)
-        for number, handler in before.items():
-            if handler is not None:  # it was not set from Python
-                signal.signal(number, handler)
-
-    return restore
-
-
 def main(argv=None):
     """Do what the command line says; return the exit status (see ``--help``)."""
     now = time.time()  # first of all, so that a time typed for this second is still due now
-    log = None
+    logs = []  # the log, once it can be opened
     try:
-        arguments = parse_arguments(sys.argv[1:] if argv is None else list(argv))
-        settings = load_settings(
-            arguments.url, arguments.log_file, arguments.timeout, arguments.curl_options
-        )
-        groups, skipped = plan(arguments.times, now, arguments.today)
-        skipped = [skipped_words(text, reason) for text, reason in skipped]
-        for words in skipped:
-            warn(words)
-        if not arguments.dry_run:
-            file = Log(settings.log_file)
-            file.check()
-            log = file
-            log.write([stamped(now, words) for words in skipped])
-        if not groups:
-            raise SetupError("nothing to do: none of the times is valid and still to come")
-        if arguments.dry_run:
-            check_url(settings.url)
-            for text in check_curl(settings.curl_options)[1]:
-                warn("curl: " + text)
-            say(sys.stdout, "".join("%s  %s\n" % (local(due), how_many(n)) for due, n in groups))
-            return 0
-        if arguments.url and secrets_of(arguments.url):
-            warn("other users can see a password given with --url: set API_URL in config.py")
-        del arguments  # 100,000 times take much memory, and waiting is long
-        status = carry_out(groups, settings, log)
-        if log.unwritten:
-            warn("%d lines could not be logged to %s" % (len(log.unwritten), log.path))
-        return status or (1 if skipped or log.unwritten else 0)
+        return schedule(sys.argv[1:] if argv is None else list(argv), now, logs)
     except SystemExit as end:  # argparse has said what there is to say
         return end.code or 0
-    except SetupError as error:
-        warn(str(error))
-        if log:
-            log.write([stamped(now, "Not started (%s)" % printable(str(error)))])
-        return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except SetupError as error:
+        status, words, logged = 2, str(error), "Not started (%s)" % error
     except Exception as error:  # a mistake in this file; who runs it gets a line all the same
         line = error.__traceback__
         while line.tb_next:
             line = line.tb_next
-        words = "internal error in line %d, please report it: %r" % (line.tb_lineno, error)
+        logged = "internal error in line %d, please report it: %r" % (line.tb_lineno, error)
+        status, words = 1, logged
+    warn(words)
+    for log in logs:
+        log.write([stamped(now, printable(logged))])
+        log.finish()
+    return status
+
+
+def schedule(argv, now, logs):
+    """Plan, and wait and call or only show the plan; return the exit status.
+
+    Raises SetupError, and what argparse raises. The log is appended to `logs` once it can
+    be opened.
+    """
+    arguments = parse_arguments(argv)
+    settings = load_settings(
+        arguments.url, arguments.log_file, arguments.timeout, arguments.curl_options
+    )
+    groups, skipped, tomorrow = plan(arguments.times, now, arguments.today, settings.grace)
+    skipped = [skipped_words(text, reason) for text, reason in skipped]
+    for words in skipped:
         warn(words)
-        if log:
-            log.write([stamped(now, printable(words))])
-        return 1
+    for text, due in tomorrow.items():
+        warn("'%s' has just passed: it is planned for tomorrow, %s" % (text, local(due)))
+    if not arguments.dry_run:
+        log = Log(settings.log_file)
+        log.check()
+        logs.append(log)
+        log.write([stamped(now, words) for words in skipped])
+    if not groups:
+        raise SetupError("nothing to do: none of the times is valid and still to come")
+    if arguments.dry_run:
+        check_curl(settings)
+        what = " to %s\n" % without_password(settings.url)
+        plans = ["%s  %s" % (local(due), how_many(calls)) for due, calls in groups]
+        say(sys.stdout, what.join(plans + [""]))
+        return 0
+    if arguments.url and without_password(arguments.url) != arguments.url:
+        warn("other users can see a password given with --url: set API_URL in config.py")
+    quiet = arguments.quiet
+    del arguments  # 100,000 times take much memory, and waiting is long
+    status = carry_out(groups, settings, log, quiet)
+    if log.unwritten:
+        warn("%s could not be logged to %s" % (how_many(len(log.unwritten), "line"), log.path))
+    return status or (1 if skipped or log.unwritten else 0)
 
 
 def leave(status):
