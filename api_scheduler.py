@@ -355,7 +355,6 @@ def check_curl(settings):
     that anybody would call, and no proxy that answers. Its configuration sends what it says
     to standard output: if that stays empty, an option took the standard input away.
     """
-    check_url(settings.url)
     curl = find_curl()
     version = run_curl([curl, "--version"], os.environ)[1]
     files = config_files(curl, settings.curl_options)
@@ -1462,6 +1461,7 @@ def path_in(name, value, folder=""):
 
 def carry_out(groups, settings, log, quiet=False):
     """Make the calls of a plan; return the exit status. Raises SetupError before any waiting."""
+    check_url(settings.url)
     reporter = Reporter(log, settings.url, sum(count for _, count in groups), quiet)
     with places() as most, contextlib.closing(
         Scheduler(groups, settings, reporter, most)
@@ -1549,6 +1549,7 @@ def schedule(argv, now, logs):
     if not groups:
         raise SetupError("nothing to do: none of the times is valid and still to come")
     if arguments.dry_run:
+        check_url(settings.url)
         check_curl(settings)
         what = " to %s\n" % without_password(settings.url)
         plans = ["%s  %s" % (local(due), how_many(calls)) for due, calls in groups]

@@ -877,6 +877,38 @@ class Calls(Folder):
         self.assertEqual(status, 0)
         self.assertIn("foo", err)
 
+    def test_a_curlrc_with_a_mistake_is_named(self):
+        self.config(self.server.url)
+        self.write(".curlrc", "bogus = 5\n")
+        self.assertIn(".curlrc:1", self.run_script("--dry-run", "23:59:59")[2])
+
+    def test_a_proxy_that_is_none_is_not_told_with_its_password(self):
+        self.environ["http_proxy"] = "http://me:hunter2@localhost:port"
+        status, log = self.call()
+        self.assertEqual(status, 1)
+        self.assertRegex(log[0], "Failed to call")
+        self.assertNotIn("hunter2", log[0])
+
+    def test_a_curl_that_starts_slowly_is_known(self):
+        self.spy_on_curl()
+        with open(self.path("bin", "curl"), "a+") as file:
+            file.seek(0)
+            text = file.read().replace("#!/bin/sh\n", "#!/bin/sh\nsleep 0.5\n")
+            file.truncate(0)
+            file.write(text)
+        with mock.patch.dict(os.environ, self.environ, clear=True):
+            asked = api_scheduler.check_curl(api_scheduler.Settings(self.server.url, "", 30, 60, []))
+            self.assertGreaterEqual(asked.start, 0.5)
+            with mock.patch.object(api_scheduler, "ASK_TIMEOUT", 0.1):
+                with self.assertRaisesRegex(SetupError, "does not come back"):
+                    api_scheduler.check_curl(api_scheduler.Settings(self.server.url, "", 30, 60, []))
+
+    def test_who_sets_limits_of_time_is_left_alone_with_them(self):
+        for text in ("-m\n5", "-sm5", "--max-time\n5", "--retry\n3", "retry = 3", " --retry-delay 2", "--max-t\n5"):
+            self.assertRegex(text, api_scheduler.SETS_LIMITS)
+        for text in ("-X\nPOST", "--data\n{}", "# retry", "--form\na=b"):
+            self.assertNotRegex(text, api_scheduler.SETS_LIMITS)
+
     @unittest.skipUnless(curl_takes("--fail-with-body"), "this curl, before 7.76, has no such option")
     def test_fail_with_body_can_take_the_place_of_fail(self):
         status, log = self.call("/status/404", "--", "--fail-with-body")
@@ -889,7 +921,8 @@ class Calls(Folder):
 
     def test_what_curl_refuses_is_told_at_once(self):
         self.config(self.server.url)
-        self.write("next", "url = %s\nnext\n" % self.server.url)
+        self.write("next", "noproxy = *\nurl = %s\nnext\n" % self.server.url)
+        self.write("nested", 'config = "%s"\n' % self.path("next").replace("\\", "/"))
         for options, words in (
             (["--no-such-option"], "--no-such-option"),
             (["--max-time", "never"], "--max-time"),
@@ -916,6 +949,8 @@ class Calls(Folder):
             (["--data-urlencode", "a\x1b\n2026-01-01 forged@-"], "standard input"),
             (["-b", "-"], "standard input"),
             (["-s:"], "one URL"),
+            (["-K", self.path("nested")], "one URL"),
+            (["-d", "@/dev/fd/0" if POSIX else "@-"], "standard input"),
             (["-d", "@missing.json"], "missing.json" if POSIX else "cannot read"),
             (["-s", "-H", "@missing.txt"], "missing.txt"),
             (["-u", "me"], "password"),
@@ -926,8 +961,15 @@ class Calls(Folder):
                 self.assertIn(words, err)
                 self.assertRegex(self.log()[-1], "^%s: Not started " % STAMP)
         self.assertNotIn("hunter2", "".join(self.log()))
-        self.write(".curlrc", "url = %s" % self.server.url)
-        self.assertEqual(self.run_script("23:59:59", "--dry-run")[0], 2)
+        for text, words in (
+            ("url = {0}", "URL of their own"),
+            ("noproxy = *\nproto = =http\nurl = {0}", "URL of their own"),
+            ("noproxy = *\nurl = {0}\nnext\nnoproxy = *\nurl = {0}\n--next", "next"),
+        ):
+            self.write(".curlrc", text.format(self.server.url))
+            status, _, err = self.run_script("23:59:59", "--dry-run")
+            self.assertEqual(status, 2)
+            self.assertIn(words, err)
         self.assertEqual(self.server.requests, [])
 
     def test_a_hung_api_fails_after_the_timeout(self):
@@ -964,10 +1006,13 @@ class Calls(Folder):
         shell = 'ulimit -Sn 64; ulimit -Hn 128; exec "$@"'
         command = ["sh", "-c", shell, "sh"] + self.command("@soon.txt")
         program = subprocess.Popen(
-            command, env=self.environ, cwd=self.folder, stdout=subprocess.DEVNULL
-        )
+            command, env=self.environ, cwd=self.folder, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, universal_newlines=True,
+        )  # fmt: skip
         self.addCleanup(end, program)
-        self.assertEqual(program.wait(PATIENCE), 0)
+        _, err = program.communicate(timeout=PATIENCE)
+        self.assertEqual(program.returncode, 0)
+        self.assertIn("about 48 can be made ready", err)
         self.assertEqual((len(self.server.requests), len(self.log())), (300, 300))
 
     def test_a_password_is_neither_logged_nor_shown_nor_in_the_process_list(self):
@@ -1221,6 +1266,66 @@ class Signals(Folder):
         self.assertEqual(program.wait(PATIENCE), 130)
         self.assertRegex(self.log()[0], r"Failed to call .* \(exit code -9: ended by a second signal\)$")
 
+    def test_a_second_signal_ends_what_a_wrapper_script_started_too(self):
+        self.config(self.server.url + "/slow")
+        os.mkdir(self.path("bin"))
+        self.write("bin/curl", '#!/bin/sh\nexec 3<&0\n"%s" "$@" <&3 &\necho $! >"%s"\nwait $!\n' % (CURL, self.path("child")))
+        os.chmod(self.path("bin", "curl"), 0o755)
+        self.environ["PATH"] = self.path("bin") + os.pathsep + self.environ["PATH"]
+        program = self.start(soon())
+        self.server.wait_for(1)
+        program.send_signal(signal.SIGINT)
+        program.stderr.readline()
+        program.send_signal(signal.SIGINT)
+        self.assertEqual(program.wait(PATIENCE), 130)
+        with open(self.path("child")) as file:
+            self.assertTrue(gone(int(file.read())))
+        self.assertIn("ended by a second signal", self.log()[0])
+
+    def test_after_an_exception_in_a_program_that_calls_us_nothing_goes_on(self):
+        self.config(self.server.url + "/slow")
+        code = """
+import api_scheduler, resource, signal, threading
+class Mine(Exception): pass
+def alarm(*_): raise Mine
+signal.signal(signal.SIGUSR1, alarm)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+try:
+    api_scheduler.call_api()
+except Mine:
+    print("raised", resource.getrlimit(resource.RLIMIT_NOFILE) == limits)
+for thread in threading.enumerate():
+    if thread is not threading.main_thread():
+        thread.join(30)
+print(threading.active_count())
+"""
+        pids = self.spy_on_curl()
+        program = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=self.folder, env=self.environ,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+        )  # fmt: skip
+        self.addCleanup(end, program)
+        (pid,) = pids(1)
+        self.server.wait_for(1)
+        program.send_signal(signal.SIGUSR1)
+        out, err = program.communicate(timeout=PATIENCE)
+        self.assertEqual(out.splitlines()[-2:], ["raised True", "1"], err)
+        self.assertTrue(gone(pid))
+        self.assertEqual(len(self.log()), 1)
+
+    def test_a_program_with_many_files_open_can_call(self):
+        self.config(self.server.url)
+        code = (
+            "import api_scheduler, os, resource\n"
+            "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (2000, hard))\n"
+            "files = [os.open('/dev/null', os.O_RDONLY) for _ in range(1500)]\n"
+            "raise SystemExit(not api_scheduler.call_api())"
+        )
+        command = [sys.executable, "-c", code]
+        self.assertEqual(subprocess.call(command, cwd=self.folder, env=self.environ, stdout=subprocess.DEVNULL), 0)
+        self.assertEqual((len(self.server.requests), len(self.log())), (1, 1))
+
     def test_insisting_loses_no_line_and_leaves_no_curl(self):
         self.config(self.server.url + "/slow")
         pids = self.spy_on_curl()
@@ -1302,6 +1407,58 @@ class Logs(Folder):
         self.run_script(soon(), "--log-file", "mine.log", cwd=elsewhere)
         self.assertEqual((len(self.log()), os.listdir(elsewhere)), (1, ["mine.log"]))
 
+    def test_a_tilde_in_the_option_is_the_home_folder(self):
+        self.run_script(soon(), "--log-file", os.path.join("~", "home.log"))
+        self.assertEqual(len(self.log("home.log")), 1)
+
+    def test_a_log_that_somebody_holds_at_the_end_gets_its_lines_when_it_is_free(self):
+        log = api_scheduler.Log(self.path("logs", "test.log"))
+        with contextlib.redirect_stderr(io.StringIO()):
+            log.write(["one"])  # there is no such folder: it cannot be opened
+        with mock.patch.object(api_scheduler.time, "sleep", lambda _: os.mkdir(self.path("logs"))):
+            log.finish()
+        self.assertEqual((self.log(os.path.join("logs", "test.log")), log.unwritten), (["one"], []))
+
+    @unittest.skipIf(POSIX, "only there can a program keep others from opening a file")
+    def test_a_log_that_another_program_holds(self):
+        import ctypes
+
+        self.write("test.log", "")
+        create = ctypes.windll.kernel32.CreateFileW
+        create.restype = ctypes.c_void_p
+        held = create(self.path("test.log"), 0x80000000, 0, None, 3, 0, None)  # shared with nobody
+        log = api_scheduler.Log(self.path("test.log"))
+        stderr = io.StringIO()
+        with contextlib.redirect_stderr(stderr):
+            log.write(["one"])
+        self.assertIn("cannot be written", stderr.getvalue())
+        ctypes.windll.kernel32.CloseHandle(ctypes.c_void_p(held))
+        log.finish()
+        self.assertEqual(self.log(), ["one"])
+
+    def test_programs_that_append_at_once_lose_no_line(self):
+        code = (
+            "import sys, api_scheduler\nlog = api_scheduler.Log(sys.argv[1])\n"
+            "for n in range(200): log.write([sys.argv[2] * 3000])"
+        )
+        programs = [
+            subprocess.Popen([sys.executable, "-c", code, self.path("test.log"), letter], cwd=self.folder)
+            for letter in "abc"
+        ]
+        for program in programs:
+            self.assertEqual(program.wait(PATIENCE * 4), 0)
+        lines = self.log()
+        self.assertEqual(sorted(lines), sorted(letter * 3000 for letter in "abc" for _ in range(200)))
+
+    def test_quiet_prints_only_what_goes_wrong(self):
+        status, out, err = self.run_script("--quiet", soon())
+        self.assertEqual((status, out, err), (0, "", ""))
+        status, out, err = self.run_script("--quiet", soon(), "noon", "--url", self.server.url + "/status/500")
+        self.assertEqual((status, out.splitlines()), (1, self.log()[-1:]))
+        self.assertIn("Failed to call", out)
+        self.assertIn("Skipped 'noon'", err)
+        self.assertEqual(len(self.log()), 3)
+
     def test_it_is_appended_to(self):
         self.write("test.log", "old\n")
         self.run_script(soon())
@@ -1357,6 +1514,7 @@ class Logs(Folder):
         self.assertEqual((status, len(out.splitlines()), len(self.server.requests)), (1, 2, 2))
         self.assertEqual(err.count("No space left"), 1)
         self.assertIn("2 lines could not be logged", err)
+        self.assertIn("1 line could not be logged", self.run_script(soon(), "--log-file", "/dev/full")[2])
 
     def test_two_schedulers_share_a_log(self):
         times = ",".join([soon(0.6)] * 40)
@@ -1483,6 +1641,8 @@ class Main(Folder):
         whole = "23:59:59"
         for settings, words in (
             ({"TIMEOUT": 0}, "TIMEOUT"),
+            ({"TIMEOUT": 0.0005}, "from 0.001 to 1e9, not 0.0005"),
+            ({"LOG_FILE": "C:\temp\test.log"}, "C:/logs/test.log"),
             ({"TIMEOUT": "30"}, "TIMEOUT"),
             ({"GRACE": -1}, "GRACE"),
             ({"GRACE": True}, "GRACE"),
@@ -1514,6 +1674,33 @@ class Main(Folder):
             with self.subTest(arguments):
                 self.assertIn(words, self.refused(*arguments))
 
+    def test_a_url_in_the_place_of_a_time_is_not_repeated(self):
+        err = self.refused("http://me:hun,ter2@h/", "me:hunter2@h", "23:59:5x http://me:hunter2@h/")
+        self.assertIn("--url", err)
+        self.assertNotIn("ter2", err + "".join(self.log()))
+        self.assertEqual(len([line for line in self.log() if "Skipped" in line]), 3)
+
+    def test_a_time_that_has_just_passed_is_told_with_the_date_it_is_planned_for(self):
+        passed = time.strftime("%H:%M:%S", time.localtime(time.time() - 3))
+        _, out, err = self.run_script("--dry-run", passed)
+        self.assertIn("planned for tomorrow, " + out.split("  ")[0], err)
+
+    def test_files_that_name_files_without_end(self):
+        for n in range(1200):
+            self.write("f%d" % n, "@f%d" % (n + 1))
+        self.assertIn("names itself", self.refused("@f0"))
+
+    def test_settings_from_python_that_are_none(self):
+        class Path:
+            def __fspath__(self):
+                return b"bytes"
+
+        for arguments in ({"curl_options": [5]}, {"curl_options": "-k"}, {"log_file": 5}, {"log_file": Path()}, {"timeout": "1"}, {"url": 5}):
+            with self.subTest(arguments):
+                with mock.patch.object(api_scheduler, "HERE", self.folder):
+                    with self.assertRaises(SetupError):
+                        api_scheduler.call_api(**arguments)
+
     def test_files_of_times_that_cannot_be_read(self):
         with open(self.path("utf16"), "wb") as file:
             file.write("12:30:00\n\u20ac".encode("utf-16"))
@@ -1539,6 +1726,10 @@ class Main(Folder):
     def test_a_broken_config_py_is_named_with_its_line(self):
         self.write("config.py", "API_URL = 'http://h/'\nLOG_FILE = \n")
         self.assertRegex(self.refused("23:59:59"), r"config\.py .*line 2")
+        self.write("config.py", 'LOG_FILE = "C:\\Users\\me\\test.log"')
+        self.assertIn("C:/logs/test.log", self.refused("23:59:59"))
+        self.write("config.py", "API_URL = int('http://me:sec/ret@h/')")
+        self.assertNotIn("ret", self.refused("23:59:59").replace("literal", ""))
         self.write("config.py", "import nothing_of_this_name")
         self.assertIn("nothing_of_this_name", self.refused("23:59:59"))
         self.write("config.py", "raise SystemExit")
@@ -1555,6 +1746,19 @@ class Main(Folder):
         self.environ["PATH"] = self.path("empty")
         self.assertIn("install", self.refused("23:59:59"))
         self.assertIn("Not started (curl was not found", self.log()[0])
+
+    def test_a_curl_in_the_current_folder_is_not_taken(self):
+        name = "curl" if POSIX else "curl.exe"
+        for folder in (self.folder, self.path("bin")):
+            os.makedirs(folder, exist_ok=True)
+            shutil.copy(CURL, os.path.join(folder, name))
+        before = os.getcwd()
+        self.addCleanup(os.chdir, before)
+        os.chdir(self.folder)
+        with mock.patch.dict(os.environ, PATH=os.pathsep + self.path("bin")):
+            found = api_scheduler.find_curl()
+        os.chdir(before)
+        self.assertEqual(os.path.dirname(found), self.path("bin"))
 
     def test_a_curl_that_does_not_run_is_told(self):
         os.mkdir(self.path("bin"))
@@ -1630,6 +1834,12 @@ class Main(Folder):
 
 @unittest.skipUnless(POSIX, "needs a pseudo-terminal")
 class Terminal(Folder):
+    def setUp(self):
+        super().setUp()
+        self.server = Server().__enter__()
+        self.addCleanup(self.server.__exit__)
+        self.config(self.server.url)
+
     def on_terminal(self, *arguments):
         """Run the script on a terminal; return all that it wrote there."""
         master, slave = os.openpty()
@@ -1655,6 +1865,33 @@ class Terminal(Folder):
         self.assertEqual(shown.count("\n"), 2)  # the two lines of the log
         last_line = shown.rpartition("\n")[2].rpartition("\r")[2]
         self.assertEqual(last_line, "")  # it is wiped at the end
+
+    def test_in_the_background_nothing_is_drawn_and_nothing_stops_it(self):
+        """With a terminal of its own, as a shell's job, and another job in the foreground."""
+        import pty
+        import termios
+
+        pid, master = pty.fork()
+        if pid == 0:  # the shell
+            with contextlib.suppress(BaseException):
+                settings = termios.tcgetattr(0)
+                settings[3] |= termios.TOSTOP
+                termios.tcsetattr(0, termios.TCSANOW, settings)
+                with open("/dev/null", "w") as quiet:
+                    job = subprocess.Popen(
+                        self.command(soon(), soon(1.5)), cwd=self.folder, env=self.environ,
+                        preexec_fn=os.setpgrp, stderr=quiet, stdin=subprocess.DEVNULL,
+                    )  # fmt: skip
+                os._exit(job.wait())
+            os._exit(9)
+        self.addCleanup(os.close, master)
+        shown = b""
+        with contextlib.suppress(OSError):
+            while select.select([master], [], [], PATIENCE)[0]:
+                shown += os.read(master, 4096) or b""
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        self.assertEqual(shown.decode().replace("\r\n", "\n").splitlines(), self.log())
+        self.assertEqual(len(self.log()), 2)
 
     def test_a_dumb_terminal_gets_the_lines_of_the_log_only(self):
         with Server() as server:

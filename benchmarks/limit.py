@@ -7,7 +7,6 @@ shared out.
 """
 
 import os
-import shutil
 import socket
 import ssl
 import statistics
@@ -95,9 +94,9 @@ def curl_costs(certificate, environ):
         listener.settimeout(TIMEOUT)
         scheme = "https" if certificate else "http"
         url = "%s://127.0.0.1:%d/" % (scheme, listener.getsockname()[1])
-        curl = shutil.which("curl")
-        trust = api_scheduler.fast_trust(curl, url, [], environ)
-        command = api_scheduler.curl_command(curl, TIMEOUT, [], trust)
+        asked = api_scheduler.check_curl(api_scheduler.Settings(url, "", TIMEOUT, TIMEOUT, []))
+        trust = api_scheduler.fast_trust(asked, url, [], environ)
+        command = api_scheduler.curl_command(asked.curl, TIMEOUT, [], trust)
         costs = costs_of_batch(command, listener, url, context, environ)
     return {stage: statistics.mean(of) * 1000 for stage, of in zip(STAGES, zip(*costs))}
 
