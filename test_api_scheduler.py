@@ -1269,7 +1269,8 @@ class Signals(Folder):
     def test_a_second_signal_ends_what_a_wrapper_script_started_too(self):
         self.config(self.server.url + "/slow")
         os.mkdir(self.path("bin"))
-        self.write("bin/curl", '#!/bin/sh\nexec 3<&0\n"%s" "$@" <&3 &\necho $! >"%s"\nwait $!\n' % (CURL, self.path("child")))
+        child = "sh -c 'echo $$ >\"$0\"; exec \"$@\"' \"%s\" \"%s\" \"$@\" <&3 &" % (self.path("child"), CURL)
+        self.write("bin/curl", "#!/bin/sh\nexec 3<&0\n%s\nwait $!\n" % child)
         os.chmod(self.path("bin", "curl"), 0o755)
         self.environ["PATH"] = self.path("bin") + os.pathsep + self.environ["PATH"]
         program = self.start(soon())
