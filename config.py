@@ -4,7 +4,8 @@
 # never logged or shown, and is not seen in the process list.
 API_URL = "https://ifconfig.co"
 
-# Where each call gets its line. A relative path lies beside this file.
+# Where each call gets its line. A relative path lies beside this file. On Windows write it as
+# C:/logs/test.log: in quotes \t is a tab.
 LOG_FILE = "test.log"
 
 # What follows is optional; each line shows the default.
