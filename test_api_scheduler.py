@@ -1846,6 +1846,13 @@ class Terminal(Folder):
         master, slave = os.openpty()
         program = self.start(*arguments, stdout=slave, stderr=slave)
         os.close(slave)
+        self.addCleanup(os.close, master)
+        shown = self.shown_on(master)
+        program.wait(PATIENCE)
+        return shown
+
+    def shown_on(self, master):
+        """Return all that is written to a terminal until nobody has it any more."""
         shown = b""
         with contextlib.suppress(OSError):  # Linux says so when the last writer is gone
             while select.select([master], [], [], PATIENCE)[0]:
@@ -1853,8 +1860,6 @@ class Terminal(Folder):
                 if not chunk:
                     break
                 shown += chunk
-        os.close(master)
-        program.wait(PATIENCE)
         return shown.decode()
 
     def test_one_status_line_is_redrawn_in_place(self):
@@ -1868,30 +1873,25 @@ class Terminal(Folder):
         self.assertEqual(last_line, "")  # it is wiped at the end
 
     def test_in_the_background_nothing_is_drawn_and_nothing_stops_it(self):
-        """With a terminal of its own, as a shell's job, and another job in the foreground."""
-        import pty
-        import termios
-
-        pid, master = pty.fork()
-        if pid == 0:  # the shell
-            with contextlib.suppress(BaseException):
-                settings = termios.tcgetattr(0)
-                settings[3] |= termios.TOSTOP
-                termios.tcsetattr(0, termios.TCSANOW, settings)
-                with open("/dev/null", "w") as quiet:
-                    job = subprocess.Popen(
-                        self.command(soon(), soon(1.5)), cwd=self.folder, env=self.environ,
-                        preexec_fn=os.setpgrp, stderr=quiet, stdin=subprocess.DEVNULL,
-                    )  # fmt: skip
-                os._exit(job.wait())
-            os._exit(9)
+        shell = """
+import fcntl, os, subprocess, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # a terminal of its own
+settings = termios.tcgetattr(0)
+settings[3] |= termios.TOSTOP
+termios.tcsetattr(0, termios.TCSANOW, settings)
+job = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=os.setpgrp)
+sys.exit(job.wait())  # and stays in the foreground meanwhile
+"""
+        master, slave = os.openpty()
         self.addCleanup(os.close, master)
-        shown = b""
-        with contextlib.suppress(OSError):
-            while select.select([master], [], [], PATIENCE)[0]:
-                shown += os.read(master, 4096) or b""
-        self.assertEqual(os.waitpid(pid, 0)[1], 0)
-        self.assertEqual(shown.decode().replace("\r\n", "\n").splitlines(), self.log())
+        program = subprocess.Popen(
+            [sys.executable, "-c", shell] + self.command(soon(), soon(1.5)), cwd=self.folder,
+            env=self.environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        )  # fmt: skip
+        os.close(slave)
+        shown = self.shown_on(master)
+        self.assertEqual(program.wait(PATIENCE), 0)
+        self.assertEqual(shown.replace("\r\n", "\n").splitlines(), self.log())
         self.assertEqual(len(self.log()), 2)
 
     def test_a_dumb_terminal_gets_the_lines_of_the_log_only(self):
