@@ -152,7 +152,8 @@ class Folder(unittest.TestCase):
             for name, value in os.environ.items()
             if not re.match(r"(?i).*_proxy$|CURL|SSL_CERT|XDG|NO_COLOR|PYTHON|TERM$", name)
         }
-        self.environ.update(HOME=self.folder, PYTHONDONTWRITEBYTECODE="1", TERM="xterm")
+        homes = dict.fromkeys(("HOME", "USERPROFILE", "APPDATA"), self.folder)  # where curl looks for its own
+        self.environ.update(homes, PYTHONDONTWRITEBYTECODE="1", TERM="xterm")
 
     def path(self, *names):
         return os.path.join(self.folder, *names)
@@ -944,7 +945,7 @@ class Calls(Folder):
             (["--data", "@-"], "standard input"),
             (["-d@-"], "standard input"),
             (["-T-"], "standard input"),
-            (["-u", "me:hunter2", "-d", "@/dev/stdin"], "standard input"),
+            (["-u", "me:hunter2", "-d", "@/dev/stdin" if POSIX else "@-"], "standard input"),
             (["-F", "a=@-;type=text/plain"], "standard input"),
             (["--data-urlencode", "a\x1b\n2026-01-01 forged@-"], "standard input"),
             (["-b", "-"], "standard input"),
