@@ -572,8 +572,8 @@ class Gate:
     until the gate opens. From then on whatever they write is read and dropped. On two
     processors the last of 1000 requests arrived after 0.1 s with it, 0.3 to 0.4 s without.
 
-    A gate that is open from the start only drops. Windows needs one for every curl, as curl
-    takes NUL there for a terminal, and refuses to write an image to it.
+    A gate without a share is open from the start, and only drops. Windows needs one for every
+    curl, as curl takes NUL there for a terminal, and refuses to write an image to it.
     """
 
     # The gate stays shut for this share of the time that arming took, which makes it longer on
@@ -581,15 +581,15 @@ class Gate:
     HOLD = {"http": 1 / 8, "https": 1 / 2}
     LONGEST_HOLD = 1 / 4  # of a call's timeout, which runs on for a curl that is held
 
-    def __init__(self, shut):
+    def __init__(self, share=0):
         """Raises OSError or RuntimeError if there is no room for a pipe or a thread."""
-        self.began = time.monotonic()
-        self.arming = None  # seconds that arming the group took, once it is done
+        self.share = share
+        self.began = self.last_armed = time.monotonic()
         self.hold = 0.0
         self.opened = threading.Event()
         self.reader, self.writer = os.pipe()
         try:
-            if shut:
+            if share:
                 os.set_blocking(self.writer, False)
                 with contextlib.suppress(BlockingIOError):
                     while True:
@@ -603,21 +603,13 @@ class Gate:
             os.close(self.writer)
             raise
 
-    def armed(self):
-        """Say that no more curls will be started with it; the last to end ends `drain`."""
-        self.arming = time.monotonic() - self.began
-        os.close(self.writer)
+    def open(self, longest):
+        """Let the curls through once about all of them must have sent, in `longest` seconds at most.
 
-    def open(self, hold):
-        """Let the curls through in `hold` seconds."""
-        self.hold = hold
+        Waiting for a place, after the last was armed, does not count as arming.
+        """
+        self.hold = min((self.last_armed - self.began) * self.share, longest)
         self.opened.set()
-
-    def open_for(self, url, timeout):
-        """Let the curls through once about all of them must have sent their requests."""
-        arming = self.arming or time.monotonic() - self.began
-        share = self.HOLD[url.partition(":")[0].lower()]
-        self.open(min(arming * share, timeout * self.LONGEST_HOLD))
 
     def drain(self):
         self.opened.wait()
@@ -651,9 +643,11 @@ class Curl:
     def fire(self, config, now, kill_at):
         """Give it its URL, unless it has it already, or has ended: then it has called nothing."""
         if self.fired_at is None and not self.process.stdin.closed:
-            with contextlib.suppress(OSError):
+            self.fired_at, self.kill_at = now, kill_at  # first: an exception may come behind it
+            try:
                 self.process.stdin.write(config)
-                self.fired_at, self.kill_at = now, kill_at
+            except OSError:
+                self.fired_at = None
             self.close()
 
     def kill(self, why=None):
@@ -698,7 +692,6 @@ class Scheduler:
         self.up = set()  # the curls that are armed or in flight
         self.begun = -math.inf  # the due time of the last group whose time has come
         self.gates = {}  # by due time, of groups that have not begun
-        self.starting = threading.Lock()  # held for who starts a curl: one after another
         self.places = threading.Semaphore(places)
         self.signals = []  # those received, in order
         self.stopping = threading.Event()  # the same, for the thread that arms
@@ -750,7 +743,7 @@ class Scheduler:
         limits = "\n".join(list(asked.files.values()) + self.settings.curl_options)
         if not SETS_LIMITS.search(limits):  # else curl alone is in charge of them
             self.kill_after = self.settings.timeout + KILL_AFTER
-        sink = Gate(shut=False) if WINDOWS else None
+        sink = Gate() if WINDOWS else None
         try:
             if sink:
                 self.sink = sink.writer
@@ -767,7 +760,7 @@ class Scheduler:
             raise
         finally:
             if sink:
-                sink.armed()
+                os.close(sink.writer)
 
     def finish(self):
         """Wait until every call is reported; after a signal, see to it that they end."""
@@ -834,10 +827,12 @@ class Scheduler:
             self.begun = due
             curls = [curl for curl in self.up if curl.due == due]
             gate = self.gates.pop(due, None)
-        for curl in curls:
-            self.fire(curl, self.nap)
-        if gate:
-            gate.open_for(self.settings.url, self.settings.timeout)
+        try:
+            for curl in curls:
+                self.fire(curl, self.nap)
+        finally:
+            if gate:
+                gate.open(self.settings.timeout * Gate.LONGEST_HOLD)
 
     def fire(self, curl, delayfunc):
         """Fire one curl as soon as it is due. If that is too late, or stopped, end it instead."""
@@ -850,18 +845,26 @@ class Scheduler:
                 curl.kill()
 
     def arm_groups(self, times):
-        """The thread that arms: begin one call after another, each group at its time."""
+        """The thread that arms: start a curl for one call after another, each group at its time."""
         cancelled = []
         for (due, calls), arm_at in zip(self.groups, times):
             wait_until(arm_at, self.timefunc, self.stopping.wait, self.stopped)
             gate = self.gate(due, calls)
             for begun in range(calls):
-                if self.stopped() or not self.begin(due, gate.writer if gate else self.sink):
+                self.places.acquire()
+                if self.stopped():
+                    self.places.release()
                     cancelled += [(CANCELLED, due, "", None)] * (calls - begun)
                     break
+                armed = self.arm(due, gate.writer if gate else self.sink)
+                if gate:
+                    gate.last_armed = time.monotonic()
+                try:
+                    start_thread(self.make, due, *armed)
+                except RuntimeError:  # no room for a thread, so none for another call either
+                    self.make(due, *armed)
             if gate:
-                with self.starting:  # the last has started
-                    gate.armed()
+                os.close(gate.writer)  # the last of its curls to end ends `drain`
         if cancelled:
             self.report(cancelled)
 
@@ -873,44 +876,28 @@ class Scheduler:
             if self.stopped() or due <= self.begun:
                 return None
             with contextlib.suppress(OSError, RuntimeError):  # it is a help, not a need
-                self.gates[due] = Gate(shut=True)
+                self.gates[due] = Gate(Gate.HOLD[self.settings.url.partition(":")[0].lower()])
             return self.gates.get(due)
 
-    def begin(self, due, stdout):
-        """Start the thread of one call as soon as there is room; False if stopped before."""
-        self.places.acquire()
-        self.starting.acquire()
-        while not self.stopped():
-            try:
-                start_thread(self.make, due, stdout)
-                return True
-            except RuntimeError:
-                time.sleep(RETRY_START)
-        self.starting.release()
-        self.places.release()
-        return False
-
-    def make(self, due, stdout):
+    def make(self, due, curl, why_not):
         """Make one call, from its arming to its line in the log: all that its thread does."""
         try:
-            outcome = self.outcome(due, stdout)
+            outcome = self.outcome(due, curl, why_not)
         except Exception as error:  # whatever it is, the call gets its line
             outcome = FAILED, due, "internal error, please report it: %r" % error, None
         self.places.release()
         self.report([outcome])
 
-    def outcome(self, due, stdout):
+    def outcome(self, due, curl, why_not):
         """Return what became of a call, as `Reporter.report` takes it, once it is over.
 
-        A curl that ends before it is fired has called nothing, and another is armed: once if
-        it ended by itself, and as often as it takes if something killed it (the system short
-        of memory, or we, because it shall not be fired any more).
+        `curl` and `why_not` are what `arm` returned. A curl that ends before it is fired has
+        called nothing, and another is armed: once if it ended by itself, and as often as it
+        takes if something killed it (the system short of memory, or we, because it shall not
+        be fired any more).
         """
         tries = 2
-        while True:
-            curl, why_not = self.arm(due, stdout)
-            if not curl:
-                return why_not
+        while curl:
             if due <= self.begun:  # it came late
                 self.fire(curl, time.sleep)
             code, said = curl.end()
@@ -926,8 +913,8 @@ class Scheduler:
                 return FAILED, due, "not called, curl ended before its time with " + words, None
             if code < 0:
                 time.sleep(RETRY_START)
-            stdout = self.sink
-            self.starting.acquire()
+            curl, why_not = self.arm(due, self.sink)
+        return why_not
 
     def arm(self, due, stdout):
         """Start a curl; return it, or None and an outcome if its time runs out, or stopped.
@@ -936,18 +923,15 @@ class Scheduler:
         by a newer one, it is tried again until there is room.
         """
         trouble = ""
-        try:
-            while not self.stopped() and self.timefunc() - due <= self.settings.grace:
-                try:
-                    curl = Curl(self.make_command(), stdout, due)
-                    with self.lock:
-                        self.up.add(curl)
-                    return curl, None
-                except Exception as error:
-                    trouble = "curl could not be started: %s" % reason_of(error)
-                    time.sleep(RETRY_START)
-        finally:
-            self.starting.release()  # `begin` took it, or `outcome`
+        while not self.stopped() and self.timefunc() - due <= self.settings.grace:
+            try:
+                curl = Curl(self.make_command(), stdout, due)
+                with self.lock:
+                    self.up.add(curl)
+                return curl, None
+            except Exception as error:
+                trouble = "curl could not be started: %s" % reason_of(error)
+                time.sleep(RETRY_START)
         return None, (CANCELLED if self.stopped() else MISSED, due, trouble, None)
 
     def make_command(self):
@@ -976,14 +960,14 @@ def places():
     the hard one for as long as this lasts.
     """
     most = memory() // 2 // CURL_MEMORY
-    before = resource and resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in MOST_DESCRIPTORS if resource else ():
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-                soft = wanted
+    if resource:
+        soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for wanted in MOST_DESCRIPTORS:
+            wanted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+            if soft != resource.RLIM_INFINITY and soft < wanted:
+                with contextlib.suppress(ValueError, OSError):
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+                    soft = wanted
         if soft != resource.RLIM_INFINITY:
             most = min(most, (soft - SPARE_DESCRIPTORS) // CURL_DESCRIPTORS)
     try:
@@ -1213,30 +1197,27 @@ class Reporter:
         "", and when the call was fired or None, both times in seconds since the epoch.
         """
         with self.lock:
-            lines, shown = [], []
+            lines, shown, now = [], [], self.timefunc()
             for what, due, words, stamp in outcomes:
                 if what in (MISSED, CANCELLED):
                     words = "due %s%s" % (local(due), "; " + words if words else "")
                 line = "%s API at %s%s" % (what, self.url, " (%s)" % words if words else "")
-                lines.append(stamped(stamp or self.timefunc(), line))
+                lines.append(stamped(stamp or now, line))
                 if what != CALLED or not self.quiet:
                     shown.append(lines[-1] + "\n")
             self.log.write(lines)
-            self.print("".join(shown))
+            self.texts.put(("".join(shown), ""))
             self.counts.update(what for what, _, _, _ in outcomes)
         return self.all_reported()
 
-    def print(self, text, warning=""):
-        self.texts.put((text, warning))
-
     def warn(self, text):
         """Have a warning printed, above the status line if there is one."""
-        self.print("", text)
+        self.texts.put(("", text))
 
     def tick(self):
         """Have the status line redrawn."""
         if self.draws() and self.texts.empty():
-            self.print("")
+            self.texts.put(("", ""))
 
     def all_reported(self):
         """Whether every call has its line in the log, or a warning has said why not."""
@@ -1481,6 +1462,9 @@ def carry_out(groups, settings, log, quiet=False):
             raise SetupError("the system has no room for a thread: %s" % error) from None
         finally:
             reporter.close(scheduler.stopped)
+    unlogged = max(len(log.unwritten), reporter.calls - sum(reporter.counts.values()))
+    if unlogged:
+        warn("%s could not be logged to %s" % (how_many(unlogged, "line"), log.path))
     if scheduler.signals:
         return 128 + scheduler.signals[0]
     return 0 if reporter.counts[CALLED] == reporter.calls else 1
@@ -1560,8 +1544,6 @@ def schedule(argv, now, logs):
     quiet = arguments.quiet
     del arguments  # 100,000 times take much memory, and waiting is long
     status = carry_out(groups, settings, log, quiet)
-    if log.unwritten:
-        warn("%s could not be logged to %s" % (how_many(len(log.unwritten), "line"), log.path))
     return status or (1 if skipped or log.unwritten else 0)
 
 
