@@ -139,15 +139,15 @@ def read_times(arguments):
     for argument in arguments:
         for text in argument.split(","):
             text = text.strip().lstrip("\ufeff")  # a file saved on Windows may start with a mark
-            if "://" in text:
-                # Nothing behind it is repeated: it may be a password, with a comma in it.
-                yield text.partition("://")[0] + "://...", None, "a URL is given with --url"
-                break
-            if text:
-                try:
-                    yield text, parse_time(text), None
-                except ValueError as error:
-                    yield text, None, str(error)
+            if not text:
+                continue
+            try:
+                yield text, parse_time(text), None
+            except ValueError as error:
+                if "://" in text or "@" in argument:  # what follows may be a password, too
+                    yield text.partition(":")[0] + ":...", None, "a URL is given with --url"
+                    break
+                yield text, None, str(error)
 
 
 def parse_timestamps(timestamps, suppress_print=False):
@@ -332,22 +332,22 @@ def curl_command(curl, timeout, curl_options, trust=(), silent="--silent"):
 
 
 READ_CONFIG = "-K-"  # in one piece, so that an option that lacks its value takes no half of it
-SPEAKS_NOTHING = "dict gopher tftp telnet mqtt rtsp pop3 imap smtp ftp file https".split()
+UNUSED = "dict gopher tftp telnet mqtt rtsp pop3 imap smtp ftp file https".split()
 INSTALL = {
     "win32": "it comes with Windows 10 and later, or: winget install cURL.cURL",
     "darwin": "it comes with macOS in /usr/bin, or: brew install curl",
     "linux": "Debian, Ubuntu: apt install curl; Fedora: dnf install curl; Alpine: apk add curl",
 }
 
-Asked = collections.namedtuple("Asked", "curl version files start each")
+Asked = collections.namedtuple("Asked", "curl version files lines start each")
 
 
 def check_curl(settings):
     """Return what curl says of the user's options, an Asked; print what it warns of.
 
-    `curl` is its path, `version` the text of ``curl --version``, `files` a dict of the
-    configuration files that it reads and their texts, `start` and `each` as `arming_times`
-    takes them. Raises SetupError if curl is not there, refuses an option, cannot read a file
+    `curl` is its path, `version` the text of ``curl --version``, `files` the paths of the
+    configuration files that it reads, `lines` all options, theirs too, `start` and `each` as
+    `arming_times` takes them. Raises SetupError if curl is not there, refuses an option, cannot read a file
     that one names, or was given a URL of its own, which an armed curl would call even when
     it is not fired.
 
@@ -356,31 +356,30 @@ def check_curl(settings):
     to standard output: if that stays empty, an option took the standard input away.
     """
     curl = find_curl()
-    version = run_curl([curl, "--version"], os.environ)[1]
-    files = config_files(curl, settings.curl_options)
-    refuse_what_cannot_work(settings.curl_options, files)
+    version = run_curl([curl, "--version"])[1]
+    files, lines = all_options(curl, settings.curl_options)
+    refuse_what_cannot_work(lines)
     known = version.partition("Protocols:")[2].partition("\n")[0].split()
-    nobodys = ["=" + name for name in SPEAKS_NOTHING if name in known] + ["-all"]
-    end = ["--proto", nobodys[0]]
+    nobodys = ["=" + name for name in UNUSED if name in known and name not in lines.lower()]
+    end = ["--proto", (nobodys + ["-all"])[0]]
     heard = [option for option in settings.curl_options if option not in ("-s", "-sS", "--silent")]
     command = curl_command(curl, settings.timeout, heard, silent="--no-silent")
-    environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
-    environ["COLUMNS"] = "5000"  # else curl breaks its warnings into lines
-    with socket.socket() as nobody:  # connections to it are refused
-        nobody.bind(("127.0.0.1", 0))
-        environ["all_proxy"] = "http://127.0.0.1:%d" % nobody.getsockname()[1]
-        began = time.monotonic()
-        asked = run_curl(command + end, environ, 'stderr = "-"\n')
-        start = time.monotonic() - began
-        if heard and not asked[1]:  # perhaps the last option took ours for its value
-            again = run_curl(command + [READ_CONFIG] + end, environ, 'stderr = "-"\n')
-            if "no URL specified" in again[1] or READ_CONFIG in asked[2]:
-                raise SetupError("the last of the curl options, %s, lacks its value" % heard[-1])
+    url = run_curl([curl, "-q", "--globoff"] + end + [READ_CONFIG], curl_config(settings.url))
+    if url[0] == 3:
+        words = without_secrets(curl_words(url[2]), settings.url)
+        raise SetupError("the URL is malformed: %s" % words)
+    began = time.monotonic()
+    asked = run_curl(command + end, b'stderr = "-"\n')
+    start = time.monotonic() - began
+    if heard and not asked[1]:  # perhaps the last option took ours for its value
+        again = run_curl(command + [READ_CONFIG] + end, b'stderr = "-"\n')
+        if "no URL specified" in again[1] or READ_CONFIG in asked[2]:
+            raise SetupError("the last of the curl options, %s, lacks its value" % heard[-1])
     refuse_what_curl_refuses(*asked)
     for line in filter(None, asked[2].splitlines()):
         warn("curl: " + without_secrets(line))
     each = max(ARM_SECONDS_PER_CALL, start / (os.cpu_count() or 1))  # each processor starts one
-    return Asked(curl, version, files, start, each)
+    return Asked(curl, version, files, lines, start, each)
 
 
 def refuse_what_curl_refuses(code, out, err):
@@ -404,7 +403,9 @@ def refuse_what_curl_refuses(code, out, err):
         )
     lines = [line for line in (err + out).splitlines() if line.strip() and "--help" not in line]
     named = [line for line in lines if line.startswith("curl:")] or lines
-    raise SetupError("curl refuses its options: %s" % (" ".join(named) or "exit code %d" % code))
+    words = re.sub(r"(option -[^\s=]*=)\S*", r"\1***", " ".join(named))  # --user=me:secret
+    words = without_secrets(words) or "exit code %d" % code
+    raise SetupError("curl refuses its options: %s" % words)
 
 
 def find_curl():
@@ -422,39 +423,60 @@ def find_curl():
     )
 
 
-def run_curl(command, environ, config=""):
+def run_curl(command, config=b""):
     """Run curl with `config` as its standard input; return exit code, standard output, error.
 
     Raises SetupError if it cannot be started, or does not come back.
     """
+    environ = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    environ["COLUMNS"] = "5000"  # else curl breaks its warnings into lines
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    try:
-        curl = subprocess.Popen(command, env=environ, **pipes, **OWN_SESSION)
-    except (OSError, ValueError) as error:
-        raise SetupError(
-            "curl could not be started (%s): %s" % (command[0], reason_of(error))
-        ) from None
-    try:
-        out, err = curl.communicate(config.encode(), ASK_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise SetupError("curl does not come back from reading its options") from None
-    finally:
-        if curl.returncode is None:
-            kill_group(curl)
-            curl.communicate()
+    with socket.socket() as nobody:  # a proxy that refuses all connections
+        nobody.bind(("127.0.0.1", 0))
+        environ["all_proxy"] = "http://127.0.0.1:%d" % nobody.getsockname()[1]
+        try:
+            curl = subprocess.Popen(command, env=environ, **pipes, **OWN_SESSION)
+            try:
+                out, err = curl.communicate(config, ASK_TIMEOUT)
+            finally:
+                if curl.returncode is None:
+                    kill_group(curl)
+                    curl.communicate()
+        except subprocess.TimeoutExpired:
+            raise SetupError("curl does not come back from reading its options") from None
+        except (OSError, ValueError) as error:
+            words = "curl could not be started (%s): %s" % (command[0], reason_of(error))
+            raise SetupError(words) from None
     return curl.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
-# These two read a curl configuration, or the options of a command line, one on a line.
-NAMES_CONFIG = re.compile(r'(?m)^\s*(?:-[^-\sK]*K|-{0,2}conf\w*)[\s=:]*"?([^"\n]+)')
-SETS_LIMITS = re.compile(r"(?m)^\s*(?:-[^-\s]*m|-{0,2}(?:max-t|retr))")
+# What these find among all options, one on a line. Curl 7 takes long ones in capitals too, and
+# most curls take them cut short.
+NAMES_CONFIG = re.compile(r"(?m)^(?:-[^-\sK]*K|(?i:--(?:expand-)?conf\S*))\n?(.+)")
+SETS_LIMITS = re.compile(r"(?m)^\s*(?:-[^-\s]*m|(?i:--(?:max-t|retr)))")
+STDIN = r"/dev/stdin|/dev/fd/0|/proc/self/fd/0"
+CANNOT_WORK = (  # and what to say
+    (
+        # The flags are short options without a value, for which next may hide behind others.
+        r"^\s*(?:--$|(?i:--nex)|-[^-\sAbcCdDeEFHhKmoPQrtTuUwxXyYz]*:)",
+        "among the curl options, -- and --next cannot be used: a call has one URL",
+    ),
+    (r"^\s*(?i:--std)", "curl's --stderr would keep from the log why a call failed: leave it out"),
+    (
+        r'^\s*(?:-[^-\s]*[TbK]|(?i:--(?:up[\w-]*|cookie|conf\w*)))[\s=:]*"?[-.]"?\s*$|' + STDIN,
+        "a curl option reads standard input, which is not there for it: name a file",
+    ),
+    (r"^\s*(?i:--expand-[cu])", "curl's --expand-config and --expand-url cannot be used: what they "
+     "name is not known before the call"),
+)  # fmt: skip
 
 
-def config_files(curl, curl_options):
-    """Return the configuration files that curl will read: a dict from paths to texts.
+def all_options(curl, curl_options):
+    """Return the configuration files that curl will read, and all options as text, one a line.
 
-    They are a curlrc, in whichever place curl looks for it (curl's manual, "--config"), those
-    that the options name, and those that they name in turn.
+    The files are a curlrc, in whichever place curl looks for it (curl's manual, "--config"),
+    and those that the options name. Raises SetupError for a file with a URL, or that names
+    another file: what stands behind ``next`` there would really be called when curl is asked.
     """
     homes = ("CURL_HOME", "XDG_CONFIG_HOME", "HOME", "USERPROFILE", "APPDATA")
     homes = [os.environ.get(name) for name in homes] + [os.path.dirname(curl)]
@@ -462,37 +484,27 @@ def config_files(curl, curl_options):
     names = (".curlrc", "_curlrc", "curlrc")
     paths = [os.path.join(home, name) for home in homes if home for name in names]
     paths += NAMES_CONFIG.findall("\n".join(curl_options))
-    files = {}
-    while paths:
-        path = paths.pop()
-        if path not in files and os.path.isfile(path):
-            with contextlib.suppress(OSError):  # curl will say so
-                with open(path, encoding="latin-1") as file:
-                    files[path] = file.read()
-                paths += NAMES_CONFIG.findall(files[path])
-    return files
+    files, lines = [path for path in paths if os.path.isfile(path)], list(curl_options)
+    for path in files:
+        with contextlib.suppress(OSError):  # curl will say so
+            with open(path, encoding="utf-8-sig", errors="replace") as file:
+                text = re.sub(r"(?m)^\s*(?=\w)", "--", file.read())  # there they may lack the dashes
+            if re.search(r"(?im)^\s*--(?:expand-)?url?(?![\w-])", text):
+                raise SetupError("%s holds a URL of its own: it is given with --url" % path)
+            if re.search(r"(?m)^\s*(?:-[^-\sK]*K|(?i:--(?:expand-)?conf))", text):
+                raise SetupError("%s names another file for curl: give it with -K" % path)
+            lines.append(text)
+    return files, "\n".join(lines)
 
 
-def refuse_what_cannot_work(curl_options, files):
+def refuse_what_cannot_work(lines):
     """Raise SetupError for options that add a call, or take away a pipe to or from the curl.
 
-    Only for those that curl cannot be asked about. A second call in a file would escape
-    what keeps the first from being made while curl is asked.
+    Only for those that curl cannot be asked about.
     """
-    flags = "-[^-AbcCdDeEFHhKmoPQrtTuUwxXyYz]*:"  # short options without a value, and -: (next)
-    if any(re.match("--$|--nex|" + flags, option) for option in curl_options):
-        raise SetupError("among the curl options, -- and --next cannot be used: a call has one URL")
-    for path, text in files.items():
-        if re.search(r"(?m)^\s*(-:|-{0,2}nex)", text):
-            raise SetupError('%s holds "next": a call has one URL' % path)
-    if any(option.startswith("--std") for option in curl_options):
-        raise SetupError("curl's --stderr would keep from the log why a call failed: leave it out")
-    for option in re.findall(
-        r"(?m)^(-[^-\n]*[TbK]|--(?:up\S*|cookie|conf\S*))\n?(?:-|\.|/dev/stdin)$", "\n".join(curl_options)
-    ):
-        raise SetupError(
-            "curl's %s reads standard input, which is not there for it: name a file" % option
-        )
+    for pattern, words in CANNOT_WORK:
+        if re.search("(?m)" + pattern, lines):
+            raise SetupError(words)
 
 
 CHOOSES_TRUST = re.compile(
@@ -708,15 +720,13 @@ class Scheduler:
 
         Those that whoever started this has set to be ignored (nohup, a shell's background job)
         stay ignored, but for SIGCHLD: with it the system would keep the exit codes of the curls
-        from us. SIGTTOU would stop this program, and make it late, when it prints from the
-        background to a terminal with ``stty tostop``. Outside the main thread Python allows none
-        of this, and nothing is done.
+        from us. Outside the main thread Python allows none of this, and nothing is done.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         stop = {name: lambda got, _: self.signals.append(got) for name in STOP_SIGNALS}
-        handlers = dict(stop, SIGCHLD=signal.SIG_DFL, SIGTTOU=signal.SIG_IGN)
+        handlers = dict(stop, SIGCHLD=signal.SIG_DFL)
         before = {}
         for name, handler in handlers.items():
             number = getattr(signal, name, None)
@@ -740,8 +750,7 @@ class Scheduler:
         """
         self.asked = asked
         self.config = curl_config(self.settings.url)
-        limits = "\n".join(list(asked.files.values()) + self.settings.curl_options)
-        if not SETS_LIMITS.search(limits):  # else curl alone is in charge of them
+        if not SETS_LIMITS.search(asked.lines):  # else curl alone is in charge of them
             self.kill_after = self.settings.timeout + KILL_AFTER
         sink = Gate() if WINDOWS else None
         try:
@@ -953,18 +962,19 @@ def start_thread(target, *args):
 
 
 @contextlib.contextmanager
-def places():
+def places(calls):
     """Give how many curls may be up at once on this machine, at least 1.
 
-    Half of its memory is theirs, and the descriptors, of which the soft limit is raised to
-    the hard one for as long as this lasts.
+    Half of its memory is theirs, and the descriptors. If these are too few for that many
+    `calls`, the soft limit is raised to the hard one for as long as this lasts.
     """
     most = memory() // 2 // CURL_MEMORY
     if resource:
         soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
         for wanted in MOST_DESCRIPTORS:
             wanted = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-            if soft != resource.RLIM_INFINITY and soft < wanted:
+            enough = CURL_DESCRIPTORS * calls + SPARE_DESCRIPTORS
+            if soft != resource.RLIM_INFINITY and soft < min(wanted, enough):
                 with contextlib.suppress(ValueError, OSError):
                     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
                     soft = wanted
@@ -1353,6 +1363,7 @@ def parse_arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.error = lambda words: argparse.ArgumentParser.error(parser, without_secrets(words))
     parser.add_argument("times", nargs="*", metavar="TIME", help=argparse.SUPPRESS)
     for name, settings in OPTIONS:
         parser.add_argument(name, **settings)
@@ -1371,19 +1382,20 @@ def read_config(path):
     """Return what config.py sets, a dict, empty if it is not there. Raises SetupError."""
     values = {"__name__": "config", "__file__": path}
     try:
-        with open(path, "rb") as file:
-            source = file.read()
+        try:
+            with open(path, "rb") as file:
+                source = file.read()
+        except FileNotFoundError:
+            return values  # then the options must say everything
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's own show the line, and a password in it
             exec(compile(source, path, "exec"), values)  # not imported: no stale bytecode
-    except FileNotFoundError:
-        pass  # then the options must say everything
     except SyntaxError as error:
         hint = "; " + SLASHES if "unicodeescape" in error.msg else ""
         reason = "%s, line %s%s" % (error.msg, error.lineno, hint)
         raise SetupError("%s cannot be read: %s" % (path, reason)) from None
     except (Exception, SystemExit) as error:
-        reason = without_secrets(reason_of(error))
+        reason = without_secrets("%s %s" % (reason_of(error), getattr(error, "filename", "") or ""))
         raise SetupError("%s cannot be read: %s" % (path, reason)) from None
     return values
 
@@ -1438,13 +1450,15 @@ def path_in(name, value, folder=""):
         return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
     except OSError:
         raise SetupError("the working directory is gone: give --log-file a full path") from None
+    except ValueError as error:
+        raise SetupError("the log file in %s cannot be opened: %s" % (name, error)) from None
 
 
 def carry_out(groups, settings, log, quiet=False):
     """Make the calls of a plan; return the exit status. Raises SetupError before any waiting."""
     check_url(settings.url)
     reporter = Reporter(log, settings.url, sum(count for _, count in groups), quiet)
-    with places() as most, contextlib.closing(
+    with places(reporter.calls) as most, contextlib.closing(
         Scheduler(groups, settings, reporter, most)
     ) as scheduler, scheduler.caught_signals():
         asked = check_curl(settings)
@@ -1537,8 +1551,7 @@ def schedule(argv, now, logs):
         check_curl(settings)
         what = " to %s\n" % without_password(settings.url)
         plans = ["%s  %s" % (local(due), how_many(calls)) for due, calls in groups]
-        say(sys.stdout, what.join(plans + [""]))
-        return 0
+        return 0 if say(sys.stdout, what.join(plans + [""])) else 1
     if arguments.url and without_password(arguments.url) != arguments.url:
         warn("other users can see a password given with --url: set API_URL in config.py")
     quiet = arguments.quiet
@@ -1563,4 +1576,6 @@ def leave(status):
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGTTOU"):  # it would stop us, and make us late, where `stty tostop` is set
+        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     leave(main())

@@ -215,7 +215,7 @@ class Folder(unittest.TestCase):
         os.mkdir(self.path("bin"))
         self.write(
             "bin/curl",
-            '#!/bin/sh\ncase "$*" in *--no-silent*|--version) ;; *) echo $$ >"%s" ;; esac\n'
+            '#!/bin/sh\ncase "$*" in *--no-silent*|"-q "*|--version) ;; *) echo $$ >"%s" ;; esac\n'
             'exec "%s" "$@"\n' % (self.path("armed"), CURL),
         )
         os.chmod(self.path("bin", "curl"), 0o755)
@@ -286,7 +286,7 @@ def zone(name):
         time.tzset()
 
 
-ASKED = api_scheduler.Asked(CURL, "", {}, 0.0, 0.02)
+ASKED = api_scheduler.Asked(CURL, "", [], "", 0.0, 0.02)
 NEW_YORK = "EST5EDT,M3.2.0,M11.1.0"  # 2026: clocks go forward on 8 March, back on 1 November
 
 
@@ -907,10 +907,10 @@ class Calls(Folder):
                     api_scheduler.check_curl(api_scheduler.Settings(self.server.url, "", 30, 60, []))
 
     def test_who_sets_limits_of_time_is_left_alone_with_them(self):
-        for text in ("-m\n5", "-sm5", "--max-time\n5", "--retry\n3", "retry = 3", " --retry-delay 2", "--max-t\n5"):
-            self.assertRegex(text, api_scheduler.SETS_LIMITS)
-        for text in ("-X\nPOST", "--data\n{}", "# retry", "--form\na=b"):
-            self.assertNotRegex(text, api_scheduler.SETS_LIMITS)
+        for options in (["-m", "5"], ["-sm5"], ["--max-time", "5"], ["--retry", "3"], ["-K", self.write("a", "retry = 3")]):
+            self.assertRegex(api_scheduler.all_options(CURL, options)[1], api_scheduler.SETS_LIMITS)
+        for options in (["-X", "POST"], ["--data", "retry"], ["-K", self.write("a", "# retry")], ["-H", "retry-after: 5"]):
+            self.assertNotRegex(api_scheduler.all_options(CURL, options)[1], api_scheduler.SETS_LIMITS)
 
     @unittest.skipUnless(curl_takes("--fail-with-body"), "this curl, before 7.76, has no such option")
     def test_fail_with_body_can_take_the_place_of_fail(self):
@@ -934,7 +934,18 @@ class Calls(Folder):
             ([self.server.url], "URL of their own"),
             ([self.server.url, "--next", "-s"], "one URL"),
             (["--proto", "=http", self.server.url], "URL of their own"),
-            (["-K", self.path("next")], "one URL"),
+            (["-K", self.path("next")], "URL of its own"),
+            (["-K" + self.path("next")], "URL of its own"),
+            (["--CONFIG", self.path("next")], "URL of its own"),
+            (["--proto-default", "dict", "--noproxy", "*", self.server.url[7:]], "URL of their own"),
+            (["--noproxy", "*", "dict://" + self.server.url[7:]], "URL of their own"),
+            (["-x", self.server.url, "dict.invalid/"], "URL of their own"),
+            (["--NEXT"], "one URL"),
+            (["--expand-url", "x"], "--expand-url"),
+            (["-K", self.write("stdin", 'upload-file = "-"')], "standard input"),
+            (["-F", "a=@/dev/stdin"], "standard input"),
+            (["-T", "/dev/fd/0"], "standard input"),
+            (["--user=me:hunter2"], "--user"),
             (["--", self.server.url], "one URL"),
             (["-o"], "-o, lacks its value"),
             (["-v", "-H"], "-H, lacks its value"),
@@ -952,7 +963,7 @@ class Calls(Folder):
             (["--data-urlencode", "a\x1b\n2026-01-01 forged@-"], "standard input"),
             (["-b", "-"], "standard input"),
             (["-s:"], "one URL"),
-            (["-K", self.path("nested")], "one URL"),
+            (["-K", self.path("nested")], "names another file"),
             (["-d", "@/dev/fd/0" if POSIX else "@-"], "standard input"),
             (["-d", "@missing.json"], "missing.json" if POSIX else "cannot read"),
             (["-s", "-H", "@missing.txt"], "missing.txt"),
@@ -965,9 +976,15 @@ class Calls(Folder):
                 self.assertRegex(self.log()[-1], "^%s: Not started " % STAMP)
         self.assertNotIn("hunter2", "".join(self.log()))
         for text, words in (
-            ("url = {0}", "URL of their own"),
-            ("noproxy = *\nproto = =http\nurl = {0}", "URL of their own"),
-            ("noproxy = *\nurl = {0}\nnext\nnoproxy = *\nurl = {0}\n--next", "next"),
+            ("url = {0}", "URL of its own"),
+            ("\ufeffnoproxy = *\nproto = =http\n --url={0}", "URL of its own"),
+            ("noproxy = *\nurl = {0}\nnext\nnoproxy = *\nurl = {0}\n--next", "URL of its own"),
+            ("expand-url = {0}", "URL of its own"),
+            ("NEXT", "one URL"),
+            ("-s:", "one URL"),
+            ('stderr = "x"', "--stderr"),
+            ("-K other", "names another file"),
+            ("CONFIG = other", "names another file"),
         ):
             self.write(".curlrc", text.format(self.server.url))
             status, _, err = self.run_script("23:59:59", "--dry-run")
@@ -1087,7 +1104,7 @@ class Https(Folder):
         for options in (["--cacert", "x"], ["--capath=x"], ["-k"], ["-sk"], ["--insecure"], ["--ca-native"], ["--insec"], ["-K", "x"]):
             self.assertEqual(self.options(*options), [], options)
         self.assertEqual(self.options(url="http://127.0.0.1/"), [])
-        self.asked = self.asked._replace(files={".curlrc": "insecure"})
+        self.asked = self.asked._replace(files=[".curlrc"])
         self.assertEqual(self.options(), [])
 
     def test_what_the_environment_names_counts_by_what_it_holds(self):
@@ -1153,8 +1170,8 @@ class Https(Folder):
 class Places(unittest.TestCase):
     """How many curls may be up at once."""
 
-    def places(self):
-        with api_scheduler.places() as most:
+    def places(self, calls=10 ** 9):
+        with api_scheduler.places(calls) as most:
             return most
 
     def test_a_system_that_refuses_the_first_limit_grants_the_second(self):
@@ -1211,12 +1228,13 @@ class Places(unittest.TestCase):
         code = (
             "import resource, api_scheduler; api_scheduler.memory = lambda: 1 << 40\n"
             "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 232))\n"
-            "with api_scheduler.places() as most:\n"
-            "    print(most, resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+            "for calls in (1, 1000):\n"
+            "    with api_scheduler.places(calls) as most:\n"
+            "        print(most, resource.getrlimit(resource.RLIMIT_NOFILE))\n"
             "print(resource.getrlimit(resource.RLIMIT_NOFILE))"
         )
         said = subprocess.check_output([sys.executable, "-c", code], cwd=HERE)
-        self.assertEqual(said.decode().split("\n")[:2], ["100 (232, 232)", "(64, 232)"])
+        self.assertEqual(said.decode().splitlines(), ["16 (64, 232)", "100 (232, 232)", "(64, 232)"])
 
 
 # -------------------------------------------------------------------------------- signals
@@ -1621,6 +1639,21 @@ class Main(Folder):
         self.assertEqual((status, out), (2, ""), err)
         return err
 
+    def test_a_config_py_that_misses_a_file_is_not_taken_for_none(self):
+        self.write("config.py", "LOG_FILE = 'x'\nTOKEN = open('/missing/token')\n")
+        self.assertIn("/missing/token", self.refused("23:59:59", "--url", "http://127.0.0.1:9/"))
+
+    def test_a_url_that_curl_cannot_read_is_told_at_once(self):
+        for url in ("http://[zz]/", "http://me:secret@[zz]/"):
+            err = self.refused("23:59:59", "--url", url)
+            self.assertIn("malformed", err)
+            self.assertNotIn("secret", err)
+
+    def test_a_password_is_not_told_with_a_mistake_on_the_command_line(self):
+        err = self.refused("23:59:59", "--ur=http://me:hunter2@h/")
+        self.assertIn("unrecognized", err)
+        self.assertNotIn("hunter2", err)
+
     def test_dry_run_prints_the_plan_and_calls_nothing(self):
         with Server() as server:
             self.config(server.url.replace("://", "://me:secret@"))
@@ -1698,7 +1731,7 @@ class Main(Folder):
                 self.assertIn(words, self.refused(*arguments))
 
     def test_a_url_in_the_place_of_a_time_is_not_repeated(self):
-        err = self.refused("http://me:hun,ter2@h/", "me:hunter2@h", "23:59:5x http://me:hunter2@h/")
+        err = self.refused("http://me:hun,ter2@h/", "me:ter2,hun@h", "23:59:5x http://me:hunter2@h/")
         self.assertIn("--url", err)
         self.assertNotIn("ter2", err + "".join(self.log()))
         self.assertEqual(len([line for line in self.log() if "Skipped" in line]), 3)
@@ -1816,7 +1849,7 @@ class Main(Folder):
     def test_it_runs_without_the_modules_that_windows_lacks(self):
         code = (
             "import sys; sys.modules['resource'] = sys.modules['fcntl'] = sys.modules['pwd'] = None\n"
-            "import api_scheduler\nwith api_scheduler.places() as most: assert most >= 1"
+            "import api_scheduler\nwith api_scheduler.places(1) as most: assert most >= 1"
         )
         self.assertEqual(subprocess.call([sys.executable, "-c", code], cwd=self.folder, env=self.environ), 0)
 
@@ -1896,24 +1929,33 @@ class Terminal(Folder):
 
     def test_in_the_background_nothing_is_drawn_and_nothing_stops_it(self):
         shell = """
-import fcntl, os, subprocess, sys, termios
+import fcntl, os, signal, subprocess, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # a terminal of its own
 settings = termios.tcgetattr(0)
 settings[3] |= termios.TOSTOP
 termios.tcsetattr(0, termios.TCSANOW, settings)
 job = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL, preexec_fn=os.setpgrp)
-sys.exit(job.wait())  # and stays in the foreground meanwhile
+open("armed").read()  # until a curl is asked
+job.terminate()
+_, status = os.waitpid(job.pid, os.WUNTRACED)
+sys.exit(99 if os.WIFSTOPPED(status) else os.WEXITSTATUS(status))
 """
+        os.mkfifo(self.path("armed"))
+        os.mkdir(self.path("bin"))
+        self.write("bin/curl", '#!/bin/sh\ncase "$*" in *--no-silent*) echo >"%s" ;; esac\nexec "%s" "$@"\n' % (self.path("armed"), CURL))
+        os.chmod(self.path("bin", "curl"), 0o755)
+        self.environ["PATH"] = self.path("bin") + os.pathsep + self.environ["PATH"]
         master, slave = os.openpty()
         self.addCleanup(os.close, master)
         program = subprocess.Popen(
-            [sys.executable, "-c", shell] + self.command(soon(), soon(1.5)), cwd=self.folder,
+            [sys.executable, "-c", shell] + self.command("noon", "2199-01-01T00:00:00"), cwd=self.folder,
             env=self.environ, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
         )  # fmt: skip
         os.close(slave)
-        shown = self.shown_on(master)
-        self.assertEqual(program.wait(PATIENCE), 0)
-        self.assertEqual(shown.replace("\r\n", "\n").splitlines(), self.log())
+        shown = self.shown_on(master).replace("\r\n", "\n").splitlines()
+        self.assertEqual(program.wait(PATIENCE), 143)
+        self.assertIn("Skipped 'noon'", shown[0])
+        self.assertEqual(shown[1:], self.log()[1:])
         self.assertEqual(len(self.log()), 2)
 
     def test_a_dumb_terminal_gets_the_lines_of_the_log_only(self):
