@@ -945,7 +945,7 @@ class Calls(Folder):
             (["-K", self.write("stdin", 'upload-file = "-"')], "standard input"),
             (["-F", "a=@/dev/stdin"], "standard input"),
             (["-T", "/dev/fd/0"], "standard input"),
-            (["--user=me:hunter2"], "--user"),
+            (["--users=me:hunter2"], "--users"),
             (["--", self.server.url], "one URL"),
             (["-o"], "-o, lacks its value"),
             (["-v", "-H"], "-H, lacks its value"),
