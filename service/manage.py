@@ -5,6 +5,9 @@ import sys
 
 
 def main():
+    if sys.version_info < (3, 11):
+        sys.exit("Python 3.11 or newer is needed, and this is {}.{}. Make the virtual environment with "
+                 "another: python3.11 -m venv --clear .venv".format(*sys.version_info))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler.settings")
     # A checkout with nothing configured is somebody trying it out on their own machine. Only this
     # file assumes so: gunicorn and celery started by themselves never get DEBUG unasked.
@@ -13,12 +16,18 @@ def main():
     try:
         from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
+        from django.db import DatabaseError
     except ImportError:
         sys.exit("Django is not installed here. Run: pip install -r requirements.txt")
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
+    except DatabaseError as error:
+        if "--traceback" in sys.argv:
+            raise
+        from scheduler.limits import reason
+        sys.exit(f"The database cannot be used: {reason(error)}. See DATABASE_URL in README.md.")
 
 
 if __name__ == "__main__":

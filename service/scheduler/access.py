@@ -1,14 +1,16 @@
-"""Who may use the API, how much, and what it says to those who may not."""
+"""Who may use the API, and how much."""
 import ipaddress
+import json
 import logging
 
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig
 from redis import RedisError
-from rest_framework.exceptions import ParseError, UnsupportedMediaType
+from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
-from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.throttling import UserRateThrottle
+
+from .models import ScheduledCall
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +27,26 @@ def is_local(request):
     return loopback and not any(name in request.META for name in FORWARDED)
 
 
-class MayUse(BasePermission):
-    """Everybody with a token or a session; in local development everybody on this machine."""
+class MayUse(DjangoModelPermissions):
+    """Whoever has the permissions that the admin asks for, by a token or a session: `view` for reading,
+    `add` for scheduling, `change` for cancelling. In local development everybody on this machine."""
 
-    message = "In local development (DEBUG) the API is open to this machine only; use a token."
+    perms_map = {
+        **{method: ["%(app_label)s.view_%(model_name)s"] for method in SAFE_METHODS},
+        "POST": ["%(app_label)s.add_%(model_name)s"],
+        "DELETE": ["%(app_label)s.change_%(model_name)s"],
+        "PUT": [], "PATCH": [],         # there are none
+    }
+
+    def _queryset(self, view):
+        return ScheduledCall.objects    # all that there is to see is about the calls
 
     def has_permission(self, request, view):
-        return bool(request.user and request.user.is_authenticated) or (
-            settings.DEBUG and is_local(request))
+        if not (request.user and request.user.is_authenticated):
+            return settings.DEBUG and is_local(request)
+        self.message = "You need the permission {} for this; an administrator can give it to you.".format(
+            ", ".join(self.get_required_permissions(request.method, ScheduledCall)))
+        return super().has_permission(request, view)
 
 
 class WriteThrottle(UserRateThrottle):
@@ -61,20 +75,24 @@ class SafeJSONParser(JSONParser):
             raise ParseError("The body is nested too deeply.")
 
 
-def explain(error, context):
-    """DRF's handling of errors, and two more that are a clear 400.
+def client_address(request):
+    """Whose failed logins are counted together: str. Behind a proxy it is what that proxy itself has
+    added to X-Forwarded-For; the rest of that header may be made up."""
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "") if settings.TRUST_PROXY else ""
+    return forwarded.rpartition(",")[2].strip() or request.META.get("REMOTE_ADDR", "")
 
-    A body in another format is to its sender the same mistake as bad JSON, "not JSON", whether the
-    header says so or the text. A body that is too large is refused by Django unread.
-    """
-    from rest_framework.views import exception_handler     # which imports this module
 
-    if isinstance(error, UnsupportedMediaType):
-        error = ParseError(f"{error.detail} Send JSON, with Content-Type: application/json")
-    elif isinstance(error, RequestDataTooBig):
-        # Take a little of it off the wire, so that a client that is still sending sees the answer.
-        for _ in range(10):
-            if not context["request"]._request.read(settings.BODY_MAX):
-                break
-        error = ParseError(f"The body is too large: at most {settings.BODY_MAX} bytes are taken.")
-    return exception_handler(error, context)
+class JSONCache:
+    """How the throttle's lists of times lie in Redis: Django's own way, pickle, would let whoever can
+    write there run what they like in the web server. Anything else that lies there is an empty list."""
+
+    def dumps(self, value):
+        return json.dumps(value)
+
+    def loads(self, data):
+        try:
+            value = json.loads(data)
+        except ValueError:
+            return []
+        times = isinstance(value, list) and all(isinstance(time, (int, float)) for time in value)
+        return value if times else []

@@ -30,11 +30,13 @@ def printable(text, limit=500):
 
 
 def redacted(url):
-    """`url` without the user name and password that may stand in it."""
+    """`url` without the user name, the password and the query's values that may stand in it."""
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+    host = parts.netloc.rpartition("@")
+    query = "&".join(name + equals + "***" if equals else "***"
+                     for name, equals, _ in (pair.partition("=") for pair in parts.query.split("&")))
+    return parts._replace(netloc=("***@" if host[1] else "") + host[2],
+                          query=query if parts.query else "").geturl()
 
 
 def line(status, due, at, error=""):
@@ -67,8 +69,8 @@ def write(lines):
     with _lock:
         written = 0
         try:
-            settings.CALL_LOG.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(settings.CALL_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            settings.CALL_LOG.parent.mkdir(0o700, parents=True, exist_ok=True)
+            fd = os.open(settings.CALL_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
                 if _torn:
                     data = b"\n" + data

@@ -1,5 +1,8 @@
 """What the database keeps: the calls, the answers already given to a retried request, and when the
 dispatcher last ran. The rows are changed by transitions.py alone."""
+from datetime import datetime
+from datetime import timezone as zones
+
 from django.db import models
 from django.utils import timezone
 
@@ -80,3 +83,10 @@ class Heartbeat(models.Model):
 
     name = models.CharField(max_length=40, primary_key=True)
     at = models.DateTimeField()
+
+
+class Tally(models.Model):
+    """The sums of all calls that were due before `until`, see metrics.py; there is one row."""
+
+    until = models.DateTimeField(default=datetime(1970, 1, 1, tzinfo=zones.utc))
+    counts = models.JSONField()

@@ -46,8 +46,11 @@ class ScheduledCallDetailSerializer(ScheduledCallSerializer):
         read_only_fields = fields
 
 
-class BadTimestampSerializer(serializers.Serializer):
-    timestamp = serializers.CharField()
+class ReasonSerializer(serializers.Serializer):
+    """One thing that is wrong; it names the timestamp or the parameter."""
+
+    timestamp = serializers.CharField(required=False)
+    parameter = serializers.CharField(required=False)
     reason = serializers.CharField()
 
 
@@ -55,8 +58,8 @@ class ProblemSerializer(serializers.Serializer):
     """Why a request was refused."""
 
     detail = serializers.CharField(help_text="What to mend, in a sentence.")
-    errors = BadTimestampSerializer(
-        many=True, required=False, help_text="Every timestamp that cannot be scheduled.")
+    errors = ReasonSerializer(
+        many=True, required=False, help_text="Everything that is wrong, where it may be several things.")
 
 
 class ConflictSerializer(serializers.Serializer):
@@ -97,6 +100,8 @@ class ScheduleSerializer(serializers.Serializer):
             raise Refusal('The body must be a JSON object: {"timestamps": "2026-08-01T14:30:00Z"}')
         if "timestamps" not in data:
             raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
+        if unknown := sorted(set(data) - {"timestamps"}):
+            raise Refusal(f"There is no key {printable(unknown[0], 80)}; `timestamps` is the only one.")
         text = data["timestamps"]
         if not isinstance(text, str):
             raise Refusal("`timestamps` must be one string: ISO 8601 dates and times, separated by commas.")

@@ -8,6 +8,7 @@ Two ways to run:
 """
 import re
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -85,25 +86,48 @@ else:
             "commas: ALLOWED_HOSTS=scheduler.example.org. (For local development set DEBUG=true "
             "instead.)")
 
+if len(SECRET_KEY) < 32:
+    raise ImproperlyConfigured(
+        f"SECRET_KEY has {len(SECRET_KEY)} characters, which can be guessed; take 50 random ones: "
+        "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'")
+
 # HTTPS is expected everywhere but in local development. HTTPS=false is for a closed network.
 HTTPS = env.bool("HTTPS", default=not DEBUG)
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^healthz$"]     # load balancers ask over plain HTTP
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS
-SECURE_HSTS_PRELOAD = HTTPS
+# These two speak for hosts that are not this service's, and are hard to take back.
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("HSTS_SUBDOMAINS", default=False)
+SECURE_HSTS_PRELOAD = env.bool("HSTS_PRELOAD", default=False)
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]     # that ask for them
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 SESSION_COOKIE_NAME = "scheduler_sessionid"  # cookies know no ports: leave a neighbour's alone
 CSRF_COOKIE_NAME = "scheduler_csrftoken"
-if env.bool("TRUST_PROXY", default=False):  # only behind a proxy that sets this header itself
+TRUST_PROXY = env.bool("TRUST_PROXY", default=False)    # only behind a proxy that sets these headers itself
+if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+METRICS_OPEN = env.bool("METRICS_OPEN", default=False)  # /metrics for everybody who can reach it
+DEFAULT_EXCEPTION_REPORTER = "scheduler.reporter.Reporter"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator",
                  "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+
+# Ten wrong passwords for a name from one address, and it must wait. Kept in the database, so that it
+# holds for all web processes, and whether Redis is up or not.
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=10)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "scheduler.access.client_address"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_COOLOFF_MESSAGE = "Too many wrong passwords. Wait ten minutes, then try again."
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
 
 # --- Django ----------------------------------------------------------------------------------
 
@@ -120,8 +144,11 @@ INSTALLED_APPS = [
     "django_filters",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "axes",
 ]
 MIDDLEWARE = [
+    "scheduler.middleware.own_host",
+    "scheduler.middleware.in_time",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -130,6 +157,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 TEMPLATES = [{
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -161,11 +189,23 @@ if not DEBUG:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-    "loggers": {"scheduler": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+    "filters": {"asked": {      # /healthz is asked every few seconds, and whoever asks is told
+        "()": "django.utils.log.CallbackFilter",
+        "callback": lambda record: record.getMessage() != "Service Unavailable: /healthz"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["asked"]},
+                 "nowhere": {"class": "logging.NullHandler"}},
+    "loggers": {
+        "scheduler": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        # Each 500 with its traceback. Not what strangers can cause at will: 404s, other people's Hosts.
+        "django": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
+        "django.security": {"handlers": ["nowhere"], "propagate": False},
+        "psycopg.pool": {"level": "ERROR"},     # a line for each attempt; who needed the connection says it
+    },
 }
 
 # --- Database --------------------------------------------------------------------------------
+
+DATABASE_TIMEOUT = number("DATABASE_TIMEOUT", 5.0, 0.5)     # seconds; see limits.py
 
 warnings.filterwarnings("ignore", "Engine not recognized")      # django-environ's, with the password
 try:
@@ -182,13 +222,18 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # begins: one that reads first and writes later fails at once, however long the timeout.
     # `synchronous` stays FULL: a claim that a power cut takes back would be made a second time.
     _options.setdefault("transaction_mode", "IMMEDIATE")
-    _options.setdefault("timeout", 20)      # seconds
+    _options.setdefault("timeout", DATABASE_TIMEOUT)        # for the write lock
     _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
 else:
     # However many chunks are under way in a process, it holds at most this many connections.
-    _options.setdefault("pool", {"min_size": 1, "max_size": number("DATABASE_POOL", 10, 1),
-                                 "timeout": 3})     # seconds
-    _options.setdefault("connect_timeout", 5)
+    from .limits import Connection
+    _options.setdefault("pool", {
+        "min_size": 1, "max_size": number("DATABASE_POOL", 10, 1), "connection_class": Connection,
+        "timeout": 3, "reconnect_timeout": 3})      # seconds
+    _options.setdefault("connect_timeout", 3)
+    _ms = int(DATABASE_TIMEOUT * 1000)
+    _options.setdefault("options", f"-c statement_timeout={_ms} -c lock_timeout={_ms // 2} "
+                                   f"-c idle_in_transaction_session_timeout={_ms * 5}")
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True   # a restarted server must not cost a call
 
 # --- Broker ----------------------------------------------------------------------------------
@@ -235,7 +280,7 @@ CACHES = {"default": {
     "BACKEND": "django.core.cache.backends.redis.RedisCache",
     "LOCATION": REDIS_URL,
     "KEY_PREFIX": "scheduler",
-    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1},
+    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.access.JSONCache"},
 }}
 
 # --- The API ---------------------------------------------------------------------------------
@@ -252,11 +297,14 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["scheduler.access.SafeJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "scheduler.access.explain",
+    "EXCEPTION_HANDLER": "scheduler.errors.explain",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
-    "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call.",
+    "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call. Reading needs the "
+                   "permission `scheduler.view_scheduledcall`, scheduling `scheduler.add_scheduledcall`, "
+                   "cancelling `scheduler.change_scheduledcall`: the same as in the admin, with a token as "
+                   "with a session.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     # What the page runs can do what its reader can: none of it comes from elsewhere.
@@ -264,6 +312,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
     "SERVE_PERMISSIONS": ["scheduler.access.MayUse"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.views.with_example"],
 }
 
 # --- What must not wait until the first call to be found wrong ---------------------------------

@@ -26,7 +26,7 @@ from django.db import connection, transaction
 from django.db.models import DateTimeField, ExpressionWrapper, Q, Value
 from django.db.models.functions import Now
 
-from . import call_log
+from . import call_log, metrics
 from .models import Heartbeat, IdempotentAnswer, ScheduledCall
 
 logger = logging.getLogger(__name__)
@@ -263,15 +263,18 @@ def prune(before, keys_before):
     before, keys_before: aware datetimes
     Returns (calls, answers) deleted. Safe to interrupt and to run again.
     """
-    def in_batches(rows):
+    def in_batches(rows, first=lambda batch: None):
         deleted = last = 0
         while ids := list(rows.filter(id__gt=last).order_by("id").values_list("id", flat=True)[:BATCH]):
             last = ids[-1]
-            # _raw_delete: one DELETE, without fetching each row for signals that nobody listens to.
-            deleted += rows.filter(id__in=ids)._raw_delete(rows.db)
+            with transaction.atomic():
+                first(rows.filter(id__in=ids))
+                # _raw_delete: one DELETE, without fetching each row for signals that nobody listens to.
+                deleted += rows.filter(id__in=ids)._raw_delete(rows.db)
         return deleted
 
     return (
-        in_batches(ScheduledCall.objects.filter(status__in=ScheduledCall.FINISHED, ended_at__lt=before)),
+        in_batches(ScheduledCall.objects.filter(status__in=ScheduledCall.FINISHED, ended_at__lt=before),
+                   metrics.keep),
         in_batches(IdempotentAnswer.objects.filter(created_at__lt=keys_before)),
     )

@@ -4,7 +4,9 @@ from django.urls import path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from .views import Health, Nowhere, ScheduledCalls
+from .views import Health, Metrics, Nowhere, ScheduledCalls
+
+handler500 = "scheduler.errors.server_error"
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -15,5 +17,6 @@ urlpatterns = [
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/<path:path>", Nowhere.as_view()),
     path("healthz", Health.as_view(), name="healthz"),
+    path("metrics", Metrics.as_view(), name="metrics"),
     path("admin/", admin.site.urls),
 ]

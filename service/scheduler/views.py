@@ -1,17 +1,20 @@
 """The HTTP API: schedule, list, look at and cancel calls, and whether the service is well."""
 import hashlib
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 
 import django_filters
 import redis
 from django import forms
 from django.conf import settings
-from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
-from django.db import DatabaseError, DataError, IntegrityError, connection, transaction
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from django.db import DataError, IntegrityError, connection, transaction
+from django.http import HttpResponse
+from django.urls import reverse
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from rest_framework import mixins, status, viewsets
 from rest_framework.exceptions import NotFound
 from rest_framework.filters import OrderingFilter
@@ -19,16 +22,19 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from . import transitions
+from . import metrics, transitions
 from .access import MayUse
 from .call_log import printable
 from .caller import utcnow
+from .limits import within
 from .models import Heartbeat, IdempotentAnswer, ScheduledCall
 from .serializers import (
     ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
     ScheduledCallSerializer, ScheduleSerializer, instant)
 from .tasks import hand_over_soon
 
+KEY_MAX = 255               # characters of an Idempotency-Key
+HEALTH_WITHIN = 1.3         # seconds for each part to answer /healthz, all asked at the same time
 DISPATCHER_SILENT = 30      # seconds without a tick, and /healthz says that the dispatcher is not well
 
 
@@ -39,15 +45,27 @@ class InstantField(forms.CharField):
         try:
             return None if value is None else instant(value)
         except ValueError as error:
-            raise forms.ValidationError(f"This {error}.")
+            hint = " (In a URL a + is written %2B.)" if re.search(r"\d \d\d:?\d\d$", value) else ""
+            raise forms.ValidationError(        # in two parts, as a % of the first is a place for the second
+                "%(problem)s", params={"problem": f"“{printable(value, 80)}” {error}.{hint}"})
 
 
 class InstantFilter(django_filters.IsoDateTimeFilter):
     field_class = InstantField
 
 
+class StatusField(forms.MultipleChoiceField):
+    default_error_messages = {
+        "invalid_choice": f"“%(value)s” is none of {', '.join(ScheduledCall.Status.values)}."}
+
+
+class StatusFilter(django_filters.MultipleChoiceFilter):
+    field_class = StatusField
+
+
 class CallFilter(django_filters.FilterSet):
-    status = django_filters.ChoiceFilter(choices=ScheduledCall.Status.choices)
+    status = StatusFilter(
+        choices=ScheduledCall.Status.choices, distinct=False, help_text="Given more than once: any of these.")
     due_from = InstantFilter(
         "timestamp", "gte", help_text="Due at this ISO 8601 time or later.")
     due_before = InstantFilter(
@@ -93,8 +111,19 @@ class CallPages(CursorPagination):
         return int(asked)
 
 
-TOKEN_NEEDED = {401: ProblemSerializer, 403: ProblemSerializer}
+# What every request may get.
+USUAL = {401: ProblemSerializer, 403: ProblemSerializer, 503: ProblemSerializer}
 THROTTLED = {429: ProblemSerializer}
+
+
+def with_example(result, **_):
+    """A step in which drf-spectacular writes the document: an example that can be sent as it stands, as
+    its times are always still to come."""
+    soon = utcnow().replace(microsecond=0)
+    times = ", ".join(f"{soon + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (1, 2))
+    body = result["paths"][reverse("calls")]["post"]["requestBody"]["content"]["application/json"]
+    body["example"] = {"timestamps": times}
+    return result
 
 
 # Said plainly: of a serializer with many=True drf-spectacular would make a page, as in the list.
@@ -116,26 +145,26 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         summary="Schedule calls",
         request=ScheduleSerializer,
         parameters=[OpenApiParameter(
-            "Idempotency-Key", OpenApiTypes.STR, OpenApiParameter.HEADER,
-            description="Any text of 1 to 255 characters that is new for each new request. Repeated "
-                        "with the same timestamps it returns the first answer and schedules nothing.")],
+            "Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
+            OpenApiParameter.HEADER,
+            description=f"Any printable ASCII text of 1 to {KEY_MAX} characters that is new for each new "
+                        "request. Repeated with the same timestamps it returns the first answer and "
+                        "schedules nothing.")],
         responses={201: CALLS, 400: ProblemSerializer, 422: ProblemSerializer,
-                   **TOKEN_NEEDED, **THROTTLED},
-        examples=[OpenApiExample("two calls", request_only=True, value={
-            "timestamps": "2026-08-01T14:30:00Z, 2026-08-01T15:00:00Z"})],
+                   **USUAL, **THROTTLED},
         filters=False,
     )
     def create(self, request):
         """Creates a call for each timestamp that is not in the past, in one transaction: all or,
-        when anything is wrong with the request, none."""
+        when anything is wrong with the request, none. Needs the permission `add_scheduledcall`."""
         if "HTTP_TRANSFER_ENCODING" in request.META:
             raise Refusal("The body must come with a Content-Length; chunks are not taken.")
         timestamps = ScheduleSerializer().to_internal_value(request.data)["timestamps"]
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return Response(self._schedule(timestamps), status.HTTP_201_CREATED)
-        if not 1 <= len(key) <= 255 or not key.isprintable():
-            raise Refusal("Idempotency-Key must be 1 to 255 printable characters.")
+        if not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
+            raise Refusal(f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
         return self._schedule_once(key, timestamps)
 
     @transaction.atomic
@@ -168,31 +197,35 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         return Response(json.loads(record.answer), status.HTTP_201_CREATED)
 
     @extend_schema(
-        summary="List calls", responses={200: ScheduledCallSerializer(many=True), 400: OpenApiTypes.OBJECT,
-                                         404: ProblemSerializer, **TOKEN_NEEDED},
+        summary="List calls", responses={200: ScheduledCallSerializer(many=True), 400: ProblemSerializer,
+                                         404: ProblemSerializer, **USUAL},
         parameters=[
             OpenApiParameter("ordering", enum=list(DueOrdering.CHOICES), default="timestamp"),
             OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})])
     def list(self, request):
         """Calls by their due time (or as `ordering` says), a page at a time. Another parameter than
-        these is a 400: misspelt, it would list everything."""
+        these is a 400: misspelt, it would list everything. Needs the permission `view_scheduledcall`."""
         known = [*CallFilter.base_filters, DueOrdering.ordering_param, CallPages.cursor_query_param,
                  CallPages.page_size_query_param]
         if unknown := sorted(set(request.query_params) - set(known)):
             raise Refusal(f"There is no parameter {printable(unknown[0], 80)}; there are {', '.join(known)}.")
+        if twice := [name for name in known if name != "status" and len(request.query_params.getlist(name)) > 1]:
+            raise Refusal(f"{twice[0]} stands twice; which is meant?")
         return super().list(request)
 
     @extend_schema(summary="Everything about one call", responses={
-        200: ScheduledCallDetailSerializer, 404: ProblemSerializer, **TOKEN_NEEDED})
+        200: ScheduledCallDetailSerializer, 404: ProblemSerializer, **USUAL})
     def retrieve(self, request, pk):
+        """Needs the permission `view_scheduledcall`."""
         return super().retrieve(request, pk)
 
     @extend_schema(
         summary="Cancel a pending call",
         responses={200: ScheduledCallSerializer, 409: ConflictSerializer, 404: ProblemSerializer,
-                   **TOKEN_NEEDED, **THROTTLED})
+                   **USUAL, **THROTTLED})
     def destroy(self, request, pk):
-        """Cancels a call that has not begun. It stays in the database, as Cancelled."""
+        """Cancels a call that has not begun. It stays in the database, as Cancelled. Needs the permission
+        `change_scheduledcall`."""
         call = self.get_object()
         cancelled = transitions.cancel(call.pk, utcnow())
         call.refresh_from_db()
@@ -213,6 +246,74 @@ class Nowhere(APIView):
         raise NotFound(f"There is nothing at {printable(request.path)}. (All paths here end with a slash.)")
 
 
+_asking = ThreadPoolExecutor(8, thread_name_prefix="health")
+
+
+def _last_tick():
+    """When the dispatcher last ran well: aware datetime, or None. Raises DatabaseError."""
+    try:
+        with within(HEALTH_WITHIN):
+            return Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
+    finally:
+        connection.close()
+
+
+def _ping_broker():
+    """Raises redis.RedisError."""
+    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1,
+                              retry=None) as client:
+        client.ping()
+
+
+def _may_read(request):
+    """Whether who asks may know more than the sum. Raises DatabaseError and DRF's APIException."""
+    try:
+        with within(HEALTH_WITHIN):
+            return MayUse().has_permission(request, None)
+    finally:
+        connection.close()
+
+
+def health(request=None):
+    """Asks database and broker, each in a thread of its own, as either may hang in a way that no time
+    limit of its own ends (a name that is not resolved, a pool without a free connection).
+
+    Returns ({part: "ok" or what is wrong}, HTTP status); without a request for which `_may_read`, only
+    `status` is told.
+    """
+    asked = [_asking.submit(_last_tick), _asking.submit(_ping_broker)]
+    if request:
+        asked.append(_asking.submit(_may_read, request))
+    wait(asked, HEALTH_WITHIN)
+
+    def problem(future):
+        if not future.done():
+            future.cancel()
+            return "TimeoutError"
+        return type(future.exception()).__name__ if future.exception() else None
+    ticked, database, broker = None, "ok", "ok"
+    if error := problem(asked[0]):
+        database = f"cannot be read ({error})"
+    else:
+        ticked = asked[0].result()
+    if error := problem(asked[1]):
+        broker = f"does not answer ({error})"
+    age = None if ticked is None else max(0.0, round((utcnow() - ticked).total_seconds(), 3))
+    if age is None:
+        dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
+    elif age > DISPATCHER_SILENT:
+        dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
+    else:
+        dispatcher = "ok"
+    well = database == broker == dispatcher == "ok"
+    answer = {"status": "ok" if well else "failing"}
+    # Who asks with credentials that cannot be looked up, or are wrong, gets what everybody gets.
+    if request and problem(asked[2]) is None and asked[2].result():
+        answer |= {"database": database, "broker": broker, "dispatcher": dispatcher,
+                   "dispatcher_last_tick_seconds": age}
+    return answer, 200 if well else 503
+
+
 class Health(APIView):
     """Whether database, broker and dispatcher are alive. 200 when all are, 503 otherwise."""
 
@@ -220,40 +321,28 @@ class Health(APIView):
     throttle_classes = []
 
     def perform_authentication(self, request):
-        try:
-            super().perform_authentication(request)
-        except DatabaseError:           # who asks cannot be known; that must not hide the 503
-            connection.close()
-            request.user = AnonymousUser()
+        """Left to `health`, which does not wait for ever for a database that is to say who asks."""
 
     @extend_schema(
         tags=["health"], auth=[{}],
         responses={200: HealthSerializer, 503: HealthSerializer})
     def get(self, request):
         """The parts are named only to those who may use the API."""
-        ticked, database = None, "ok"
-        try:
-            ticked = Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
-        except DatabaseError as error:
-            connection.close()
-            database = f"cannot be read ({type(error).__name__})"
-        broker = "ok"
-        try:
-            with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1,
-                                      retry=None) as client:
-                client.ping()
-        except redis.RedisError as error:
-            broker = f"does not answer ({type(error).__name__})"
-        age = None if ticked is None else max(0.0, round((utcnow() - ticked).total_seconds(), 3))
-        if age is None:
-            dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
-        elif age > DISPATCHER_SILENT:
-            dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
-        else:
-            dispatcher = "ok"
-        well = database == broker == dispatcher == "ok"
-        answer = {"status": "ok" if well else "failing"}
-        if MayUse().has_permission(request, self):
-            answer |= {"database": database, "broker": broker, "dispatcher": dispatcher,
-                       "dispatcher_last_tick_seconds": age}
-        return Response(answer, 200 if well else 503)
+        return Response(*health(request))
+
+
+class Metrics(APIView):
+    """Numbers for Prometheus. They are those of the whole service, whichever web process is asked."""
+
+    schema = None
+    throttle_classes = []
+
+    def get_permissions(self):
+        return [] if settings.METRICS_OPEN else super().get_permissions()
+
+    def perform_authentication(self, request):
+        if not settings.METRICS_OPEN:
+            super().perform_authentication(request)
+
+    def get(self, request):
+        return HttpResponse(metrics.text(), CONTENT_TYPE_PLAIN_0_0_4)

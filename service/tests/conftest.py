@@ -85,6 +85,7 @@ class Postgres:
 
     def __init__(self):
         self.port = free_port()
+        self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
         self.folder = WORK / "postgres"
         self.process = None
         self.bin = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
@@ -102,7 +103,7 @@ class Postgres:
         subprocess.run([self.bin / "initdb", "-D", self.folder / "data", "-A", "trust", "-U", "postgres"],
                        check=True, **self.how)
         self.run()
-        return f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+        return self.url
 
     def run(self):
         self.process = subprocess.Popen(
@@ -113,6 +114,13 @@ class Postgres:
 
     def stop(self):
         end(self.process, signal.SIGINT)    # its "fast" shutdown: open connections are closed
+
+    def signal_all(self, number):
+        """SIGSTOP freezes the server and every process of a connection, SIGCONT lets them go on."""
+        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
+                                  capture_output=True, text=True).stdout.split()
+        for pid in [self.process.pid, *map(int, children)]:
+            os.kill(pid, number)
 
 
 redis_server = Redis()
@@ -174,14 +182,15 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(autouse=True)
 def clean():
     """Every test begins with an empty database, broker, log and API."""
+    from axes.models import AccessAttempt
     from django.contrib.auth.models import User
     from django.core.cache import cache
 
     from scheduler import call_log
-    from scheduler.models import Heartbeat, IdempotentAnswer, ScheduledCall
+    from scheduler.models import Heartbeat, IdempotentAnswer, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()
-    for model in (ScheduledCall, IdempotentAnswer, Heartbeat, User):
+    for model in (ScheduledCall, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User):
         model.objects.all().delete()
     stand_in.switched = None
     stand_in.seen.clear()
@@ -223,7 +232,7 @@ class Stack:
         self.environment |= {k: str(v) for k, v in environment.items()}
         commands = {
             "web": ["gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
-                    "gthread", "--workers", "1", "--threads", "8", "--forwarded-allow-ips", "",
+                    "gthread", "--workers", "1", "--threads", "32", "--forwarded-allow-ips", "",
                     "--no-control-socket"],
             "worker": ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
                        "--loglevel", "INFO", "--hostname", f"{len(self.outputs)}@test"],
@@ -273,6 +282,15 @@ def stack():
     stack = Stack()
     yield stack
     stack.stop()
+
+
+def person(name="ann", may=("view", "add", "change")):
+    """A user of the API, made where there is none of that `name`, with these permissions for calls."""
+    from django.contrib.auth.models import Permission, User
+    user, _ = User.objects.get_or_create(username=name)
+    user.user_permissions.set(Permission.objects.filter(
+        codename__in=[f"{right}_scheduledcall" for right in may]))
+    return user
 
 
 def in_seconds(seconds):

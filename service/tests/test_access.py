@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import SERVICE, make, redis_server, statuses
-from django.contrib.auth.models import User
+from conftest import SERVICE, make, person, redis_server, statuses
 from django.test import Client, override_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.throttling import SimpleRateThrottle
@@ -34,7 +33,7 @@ def test_without_credentials_nothing_goes(method, path):
 @pytest.mark.parametrize("method, path", ENDPOINTS)
 def test_with_a_token(method, path):
     call = make()
-    token = Token.objects.create(user=User.objects.create_user("ann"))
+    token = Token.objects.create(user=person())
     answer = ask(Client(), method, path.replace("/1/", f"/{call.id}/"),
                  headers={"Authorization": f"Token {token.key}"})
     assert answer.status_code in (200, 201)
@@ -46,7 +45,7 @@ def test_with_a_wrong_token():
 
 def test_a_session_must_prove_that_its_own_page_asks():
     client = Client(enforce_csrf_checks=True)
-    client.force_login(User.objects.create_user("ann"))
+    client.force_login(person())
     assert ask(client, "get", "/api/schedule-api/").status_code == 200
     assert ask(client, "post", "/api/schedule-api/").status_code == 403
     assert statuses() == {}
@@ -75,8 +74,8 @@ def three_a_minute(monkeypatch):
 
 def test_writes_are_throttled_for_each_user(three_a_minute):
     ann, bob = Client(), Client()
-    ann.force_login(User.objects.create_user("ann"))
-    bob.force_login(User.objects.create_user("bob"))
+    ann.force_login(person())
+    bob.force_login(person("bob"))
     assert [ask(ann, "post", "/api/schedule-api/").status_code for _ in range(4)] == [201, 201, 201, 429]
     assert ask(ann, "get", "/api/schedule-api/").status_code == 200
     assert ask(bob, "post", "/api/schedule-api/").status_code == 201
@@ -84,7 +83,7 @@ def test_writes_are_throttled_for_each_user(three_a_minute):
 
 def test_without_redis_nobody_is_throttled(three_a_minute):
     ann = Client()
-    ann.force_login(User.objects.create_user("ann"))
+    ann.force_login(person())
     redis_server.stop()
     try:
         assert {ask(ann, "post", "/api/schedule-api/").status_code for _ in range(5)} == {201}
@@ -143,7 +142,7 @@ def test_no_password_ships():
 
 def test_a_path_without_its_slash_or_with_a_typing_error_is_a_404_that_says_so():
     client = Client()
-    client.force_login(User.objects.create_user("ann"))
+    client.force_login(person())
     for path in ("/api/schedule-api", "/api/schedul-api/", "/api/schedule-api/one/"):
         for method in ("get", "post"):
             answer = ask(client, method, path)

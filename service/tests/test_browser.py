@@ -79,6 +79,21 @@ def test_log_in_see_the_picture_and_cancel_a_call(stack, browser, log):
     until(lambda: "timestamp__gte" in browser.current_url and "35 scheduled calls" in browser.page_source)
 
 
+def test_the_example_of_the_documentation_is_executed(stack, browser):
+    """As a newcomer does: open the page, try it out, execute; two calls are there."""
+    stack.start("web")
+    browser.get(stack.url + "/api/docs/")
+
+    def press(selector):
+        button = until(lambda: browser.find_elements(By.CSS_SELECTOR, selector))[0]
+        browser.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", button)
+    press(".opblock-post .opblock-summary-control")
+    press(".opblock-post .try-out__btn")
+    press(".opblock-post .execute")
+    until(lambda: ScheduledCall.objects.count() == 2, what="the example's two calls")
+    until(lambda: "201" in browser.find_element(By.CSS_SELECTOR, ".opblock-post .live-responses-table").text)
+
+
 def brightness(colour):
     """0 to 255 of "rgb(r, g, b)" or "rgba(...)"."""
     red, green, blue = [float(part) for part in colour[colour.index("(") + 1:-1].split(",")[:3]]

@@ -1,7 +1,6 @@
 """DELETE /api/schedule-api/{id}/ cancels a pending call, and says how it stands otherwise."""
 import pytest
-from conftest import make
-from django.contrib.auth.models import User
+from conftest import make, person
 from django.test import Client
 
 from scheduler.models import ScheduledCall
@@ -10,7 +9,7 @@ from scheduler.models import ScheduledCall
 @pytest.fixture
 def delete():
     client = Client()
-    client.force_login(User.objects.create_user("ann"))
+    client.force_login(person())
     return lambda call_id: client.delete(f"/api/schedule-api/{call_id}/")
 
 

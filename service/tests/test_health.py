@@ -2,8 +2,7 @@
 from datetime import timedelta
 
 import pytest
-from conftest import redis_server
-from django.contrib.auth.models import User
+from conftest import person, redis_server
 from django.test import Client, override_settings
 
 from scheduler import tasks, transitions
@@ -13,7 +12,7 @@ from scheduler.caller import utcnow
 @pytest.fixture
 def health():
     client = Client()
-    client.force_login(User.objects.create_user("ann"))
+    client.force_login(person())
     return lambda: client.get("/healthz")
 
 

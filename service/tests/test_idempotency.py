@@ -3,8 +3,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from conftest import statuses
-from django.contrib.auth.models import User
+from conftest import person, statuses
 from django.core.management import call_command
 from django.test import Client
 from test_transitions import at_once
@@ -17,7 +16,7 @@ ONE = "2096-08-01T14:30:00Z"
 
 def client(name="ann"):
     client = Client()
-    client.force_login(User.objects.get_or_create(username=name)[0])
+    client.force_login(person(name))
     return client
 
 
@@ -69,7 +68,7 @@ def test_many_at_once_schedule_once():
     assert statuses() == {"Pending": 50}
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "a\x07"])
+@pytest.mark.parametrize("key", ["", "x" * 256, "a\x07", "ä"])
 def test_a_key_must_be_reasonable(key):
     assert post(client(), key).status_code == 400
     assert statuses() == {}

@@ -4,8 +4,7 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import quote
 
 import pytest
-from conftest import make
-from django.contrib.auth.models import User
+from conftest import make, person
 from django.test import Client
 
 from scheduler.call_log import printable
@@ -17,7 +16,7 @@ URL = "/api/schedule-api/"
 @pytest.fixture
 def get():
     client = Client()
-    client.force_login(User.objects.create_user("ann"))
+    client.force_login(person())
 
     def get(path=URL, **query):
         return client.get(path, query)

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 import requests
-from django.contrib.auth.models import User
+from django.test import Client
 from rest_framework.authtoken.models import Token
 
-from conftest import SERVICE, make, until
+from conftest import SERVICE, make, person, until
 
 
 def test_the_document_is_written_without_a_warning():
@@ -23,7 +23,7 @@ def test_the_document_is_written_without_a_warning():
 @pytest.mark.parametrize("debug", ["true", "false"])
 def test_the_page_that_shows_it(stack, debug):
     """All that it loads is served here: a script from elsewhere could act as whoever looks at it."""
-    token = Token.objects.create(user=User.objects.create_user("ann")).key
+    token = Token.objects.create(user=person()).key
     stack.start("web", DEBUG=debug)
     page = requests.get(stack.url + "/api/docs/", timeout=10, headers={"Authorization": f"Token {token}"})
     assert page.status_code == 200 and "swagger-ui" in page.text and "//cdn" not in page.text
@@ -40,7 +40,7 @@ def test_the_service_keeps_to_it(stack):
     and no schema can say which texts are dates that exist (positive_data_acceptance).
     """
     make(86400, 20)
-    token = Token.objects.create(user=User.objects.create_user("ann")).key
+    token = Token.objects.create(user=person()).key
     stack.start("web", "worker", "beat", DEBUG="false", WRITE_RATE="100000/min")
     until(lambda: requests.get(stack.url + "/healthz", timeout=5).status_code == 200)
     result = subprocess.run(
@@ -52,3 +52,18 @@ def test_the_service_keeps_to_it(stack):
     assert "Internal Server Error" not in stack.outputs["web"].read_text()
 
 
+def test_the_limits_of_a_key_stand_in_it():
+    client = Client()
+    client.force_login(person())
+    post = client.get("/api/schema/?format=json").json()["paths"]["/api/schedule-api/"]["post"]
+    key = next(parameter for parameter in post["parameters"] if parameter["name"] == "Idempotency-Key")
+    assert (key["schema"]["minLength"], key["schema"]["maxLength"], key["schema"]["pattern"]) == (1, 255, "^[ -~]+$")
+
+
+def test_its_example_can_be_sent_as_it_stands():
+    client = Client()
+    client.force_login(person())
+    post = client.get("/api/schema/?format=json").json()["paths"]["/api/schedule-api/"]["post"]
+    answer = client.post("/api/schedule-api/", post["requestBody"]["content"]["application/json"]["example"],
+                         "application/json")
+    assert answer.status_code == 201 and len(answer.json()) == 2

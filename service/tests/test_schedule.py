@@ -3,10 +3,10 @@ import json
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from conftest import statuses
-from django.contrib.auth.models import User
+from conftest import person, statuses
 from django.test import Client, override_settings
 
+from scheduler.call_log import printable
 from scheduler.models import ScheduledCall
 
 URL = "/api/schedule-api/"
@@ -15,7 +15,7 @@ URL = "/api/schedule-api/"
 @pytest.fixture
 def client():
     client = Client()
-    client.force_login(User.objects.create_user("ann"))
+    client.force_login(person())
     return client
 
 
@@ -105,11 +105,11 @@ def test_only_json_is_taken(client, content_type):
     assert ScheduledCall.objects.count() == 0
 
 
-def test_no_request_chooses_what_is_called(client, api):
-    from scheduler.caller import _session
-    post(client, {"timestamps": "2096-01-01T00:00:00Z", "url": "http://elsewhere/", "API_URL": "http://elsewhere/"})
-    assert statuses() == {"Pending": 1}
-    assert _session()[1].url == api.url + "/ok"
+@pytest.mark.parametrize("key", ["url", "API_URL", "timestamp", "Timestamps", "a\x07"])
+def test_no_request_chooses_what_is_called_and_a_misspelt_key_is_told(client, key):
+    answer = post(client, {"timestamps": "2096-01-01T00:00:00Z", key: "http://elsewhere/"})
+    assert answer.status_code == 400 and printable(key) in answer.json()["detail"]
+    assert statuses() == {}
 
 
 def test_ten_thousand_in_one_transaction(client):

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 from conftest import PASSWORD, SERVICE, WORK, all_ended, end, free_port, in_seconds, redis_server, until
-from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 
 from scheduler.models import ScheduledCall
@@ -71,7 +70,8 @@ def alive(pid):
 
 def test_the_seed_row_by_row(up, api, log):
     service = up(DJANGO_SUPERUSER_USERNAME="root", DJANGO_SUPERUSER_PASSWORD=PASSWORD).ready()
-    assert authenticate(username="root", password=PASSWORD).is_superuser
+    root = User.objects.get(username="root")
+    assert root.is_superuser and root.check_password(PASSWORD)
 
     due = in_seconds(4)
     text = f"{due:%Y-%m-%dT%H:%M:%SZ}"
@@ -142,14 +142,43 @@ def test_redis_is_not_there(up):
 @pytest.mark.parametrize("arguments, environment, says", [
     (["--bind", "0.0.0.0:1"], {}, "stays on 127.0.0.1"),
     (["--bind", "nonsense"], {}, "give a host and a port"),
+    (["--bind", "127.0.0.1:99999"], {}, "give a host and a port from 1 to 65535"),
+    (["--bind", "127.0.0.1:0"], {}, "give a host and a port from 1 to 65535"),
+    ([], {"DATABASE_URL": f"sqlite:///{SERVICE / 'README.md'}"}, "The database cannot be used: file is not a database."),
     (["--workers", "0"], {}, "at least 1"),
     ([], {"DATABASE_URL": "sqlite:////no/such/folder/db"}, "The database cannot be used"),
-    ([], {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/x"}, "The database cannot be used"),
+    ([], {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/x"}, "Connection refused"),
 ])
 def test_what_cannot_work_is_said_at_once(up, arguments, environment, says):
     service = up(*arguments, **environment)
     assert service.process.wait(40) == 1
     assert says in service.says() and "Traceback" not in service.says()
+    assert len(service.says().splitlines()) == 1
+
+
+def test_an_older_python_is_told_so(work):
+    """By manage.py; and by pip, which stops at a line that names what is needed, and no other does."""
+    fake = "import runpy, sys; sys.version_info = (3, 10, 13); sys.argv = ['manage.py', 'up']; runpy.run_path('manage.py', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", fake], cwd=SERVICE, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
+    assert "Python 3.11 or newer is needed, and this is 3.10" in result.stderr
+    first = next(line for line in (SERVICE / "requirements.txt").read_text().splitlines() if line[0] != "#")
+    requirement, _, marker = first.partition(" ; ")
+    (work / "requirements.txt").write_text(requirement)
+    result = subprocess.run([sys.executable, "-m", "pip", "install", "--dry-run", "-r", work / "requirements.txt"],
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode != 0 and "API-Scheduler-needs-Python-3.11-or-newer" in result.stderr
+    assert marker == 'python_version < "3.11"'
+
+
+def test_the_first_start(up, work):
+    """The log is there to be watched before any call; it and the database are nobody else's; and no
+    warnings to somebody who runs it as root."""
+    service = up(CALL_LOG=str(work / "logs" / "calls.log"), DATABASE_URL=f"sqlite:///{work / 'db.sqlite3'}").ready()
+    assert (work / "logs" / "calls.log").read_text() == ""
+    assert {path.stat().st_mode & 0o777 for path in [*work.glob("db.sqlite3*"), work / "logs" / "calls.log"]} == {0o600}
+    assert "superuser privileges" not in service.says()
+    assert len(service.says().splitlines()) == 2, service.says()
 
 
 def test_a_busy_port(up, api):

@@ -16,8 +16,9 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, connection
+from django.db import connection
 
+from scheduler import call_log
 from scheduler.call_log import redacted
 
 # Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
@@ -39,11 +40,8 @@ class Command(BaseCommand):
             raise CommandError("--workers must be at least 1.")
         check_bind(bind)
         check_redis()
-        try:
-            call_command("migrate", verbosity=0, interactive=False)
-        except OperationalError as error:
-            raise CommandError(
-                f"The database cannot be used: {str(error).strip()}\nSee DATABASE_URL in README.md.")
+        call_command("migrate", verbosity=0, interactive=False)
+        call_log.write([])              # there to be watched before the first call ends
         if not settings.DEBUG:
             call_command("collectstatic", verbosity=0, interactive=False)
         self.create_administrator()
@@ -56,7 +54,7 @@ class Command(BaseCommand):
         self.stdout.flush()
         sys.exit(run({
             "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", bind, "--worker-class", "gthread",
-                    "--workers", "2", "--threads", "8", "--graceful-timeout", "10",
+                    "--workers", "2", "--threads", "32", "--graceful-timeout", "10",
                     # Who speaks HTTPS is settled by TRUST_PROXY; gunicorn would believe all of 127.0.0.1.
                     "--forwarded-allow-ips", "", "--no-control-socket", "--log-level", "warning"],
             **{f"worker{number if workers > 1 else ''}": [
@@ -95,8 +93,10 @@ def check_bind(bind):
         family, kind, proto, _, address = socket.getaddrinfo(
             host.strip("[]") or None, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         local = host and address[0] in ("127.0.0.1", "::1")
+        if not 1 <= int(port) <= 65535:
+            raise ValueError
     except (ValueError, OverflowError, OSError):
-        raise CommandError(f"--bind {bind}: give a host and a port, such as 127.0.0.1:8000.")
+        raise CommandError(f"--bind {bind}: give a host and a port from 1 to 65535, such as 127.0.0.1:8000.")
     if settings.DEBUG and not local:
         raise CommandError(
             f"--bind {bind}: with DEBUG on the API is open, so it stays on 127.0.0.1. To serve others "
@@ -138,7 +138,9 @@ def run(commands):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: signals.append(number))
     width = max(map(len, commands))
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1",
+                   # Eight lines of Celery, for each of its processes; its messages are JSON and no code.
+                   "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
     children, readers = {}, []
     for name, arguments in commands.items():
         child = children[name] = subprocess.Popen(

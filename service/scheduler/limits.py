@@ -1,0 +1,87 @@
+"""How long anybody waits for the database.
+
+PostgreSQL ends a statement (statement_timeout) or a wait for a lock (lock_timeout) by itself, see
+settings.py. A server that is frozen, or behind a network that swallows everything, does not: so the
+client gives up waiting too, and drops the connection. A request to the API has one limit for
+everything that it asks of the database, however many statements that is.
+"""
+import math
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import psycopg
+from django.conf import settings
+from django.db import connection
+
+PING = 1.0          # seconds that an idle server may take to answer nothing at all
+
+_deadline = ContextVar("deadline", default=None)        # by time.monotonic()
+
+
+@contextmanager
+def within(seconds):
+    """PostgreSQL has `seconds` (float) for everything that it is asked in this block; what takes
+    longer raises django.db.OperationalError. Of two such blocks the stricter counts."""
+    ends = time.monotonic() + seconds
+    token = _deadline.set(ends if _deadline.get() is None else min(_deadline.get(), ends))
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+@contextmanager
+def unlimited():
+    """For a command that may take as long as it takes, and that nobody waits for."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+                cursor.execute(f"SET {limit} = 0")
+    with within(math.inf):
+        yield
+
+
+def reason(error):
+    """What a django.db.DatabaseError says, in one line: str. Of a pool that got no connection, why."""
+    refusal = Connection.refusal if type(error.__cause__).__name__ == "PoolTimeout" else None
+    return " ".join((refusal or str(error)).split()).removesuffix(".")
+
+
+class Connection(psycopg.Connection):
+    """psycopg's connection, which waits no longer than `within` says; outside of such a block, a
+    little longer for each statement than the server itself allows it."""
+
+    refusal = None      # why there was no connection the last time; the pool only logs that
+
+    @classmethod
+    def connect(cls, *args, **kwargs):
+        try:
+            return super().connect(*args, **kwargs)
+        except psycopg.Error as error:
+            Connection.refusal = str(error)
+            raise
+
+    def wait(self, gen, interval=0.1, timeout=None):
+        ends = _deadline.get()
+        left = settings.DATABASE_TIMEOUT + 1 if ends is None else max(0.0, ends - time.monotonic())
+        if left == math.inf:
+            return super().wait(gen, interval, timeout)
+        try:
+            return super().wait(gen, interval, left if timeout is None else min(left, timeout))
+        except psycopg.errors._WaitTimeout:
+            # The answer may still come, and must not be taken for that of another question.
+            self.pgconn.finish()
+            raise psycopg.OperationalError(f"no answer within {left:.1f} s") from None
+
+    def execute(self, query, *args, **kwargs):
+        """Only psycopg's pool comes here, to see whether a connection is alive; Django uses cursors."""
+        try:
+            with within(PING):
+                return super().execute(query, *args, **kwargs)
+        except psycopg.OperationalError:
+            # The others lie there for as long. The pool would try one after the other, a second apart,
+            # until who waits for one gives up.
+            if getattr(self, "_pool", None):
+                self._pool.drain()
+            raise

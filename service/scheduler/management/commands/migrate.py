@@ -1,0 +1,20 @@
+"""Django's `migrate`, for this database: it may take its time, and SQLite's file is its owner's alone."""
+import os
+
+from django.core.management.commands import migrate
+from django.db import connection
+
+from scheduler.limits import unlimited
+
+
+class Command(migrate.Command):
+    def execute(self, *args, **options):
+        """Before Django's checks, which open the database."""
+        if connection.vendor == "sqlite":
+            # SQLite would let everybody read what it creates. Its -wal and -shm get the same rights.
+            try:
+                os.close(os.open(connection.settings_dict["NAME"], os.O_CREAT | os.O_RDWR, 0o600))
+            except OSError:
+                pass            # the database says it better
+        with unlimited():
+            return super().execute(*args, **options)

@@ -1,0 +1,175 @@
+"""A database or a broker that hangs: every answer comes in time, and in JSON."""
+import signal
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import requests
+from conftest import KIND, in_seconds, person, postgres, redis_server, statuses, until
+from django.conf import settings
+from django.db import connections
+from rest_framework.authtoken.models import Token
+
+from scheduler.models import Tally
+
+ALL_OF_A_POST = 10      # seconds
+CALLS = "/api/schedule-api/"
+
+
+@contextmanager
+def hanging(database=True, broker=False):
+    """PostgreSQL frozen, every process of it; SQLite locked by somebody who does not let go."""
+    connections.close_all()
+    other = None
+    if database and KIND == "postgresql":
+        postgres.signal_all(signal.SIGSTOP)
+    elif database:
+        other = sqlite3.connect(settings.DATABASES["default"]["NAME"])
+        other.execute("BEGIN EXCLUSIVE")
+    if broker:
+        redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+        if other:
+            other.close()
+        elif database:
+            postgres.signal_all(signal.SIGCONT)
+
+
+class Client:
+    """A user with a token over a connection that stays open."""
+
+    def __init__(self, url):
+        self.url, self.session = url, requests.Session()
+        self.session.headers["Authorization"] = f"Token {Token.objects.get_or_create(user=person())[0].key}"
+
+    def ask(self, method, path, **more):
+        """(the answer, the seconds it took)"""
+        began = time.monotonic()
+        answer = self.session.request(method, self.url + path, timeout=60, **more)
+        return answer, time.monotonic() - began
+
+    def post(self, *times):
+        return self.ask("POST", CALLS, json={"timestamps": ", ".join(time.isoformat() for time in times)})
+
+
+def is_a_503(answer):
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["Content-Type"] == "application/json" and int(answer.headers["Retry-After"]) > 0
+    assert "database does not answer" in answer.json()["detail"]
+
+
+def health_is_quick(stack):
+    """Within two seconds, in the best of three: this machine may be busy with other things."""
+    took = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert requests.get(stack.url + "/healthz", timeout=20).status_code == 503
+        took.append(time.monotonic() - began)
+    assert min(took) < 2, took
+
+
+@pytest.mark.parametrize("broker", [False, True])
+def test_a_post_ends_within_ten_seconds_and_health_within_two(stack, broker):
+    stack.start("web", DEBUG="false")
+    clients = [Client(stack.url) for _ in range(6)]
+    due = in_seconds(86400)
+    with ThreadPoolExecutor(6) as threads:
+        assert {answer.status_code for answer, _ in threads.map(lambda c: c.post(due), clients)} == {201}
+        with hanging(broker=broker):
+            posts = [threads.submit(client.post, due) for client in clients]
+            health_is_quick(stack)
+            for post in posts:
+                answer, seconds = post.result()
+                is_a_503(answer)
+                assert seconds < ALL_OF_A_POST
+        until(lambda: clients[0].post(due)[0].status_code == 201, 15, "all is well again")
+    assert statuses() == {"Pending": 7}
+    output = stack.outputs["web"].read_text()
+    assert "Traceback" not in output and output.count("Service Unavailable: /api/schedule-api/: ") >= 6
+
+
+@pytest.mark.parametrize("broker", [False, True])
+def test_frozen_in_the_middle_of_a_statement(stack, broker):
+    """SQLite waits for the lock the whole time; PostgreSQL has begun on the statement, and then freezes."""
+    stack.start("web", DEBUG="false")
+    client = Client(stack.url)
+    client.post(in_seconds(86400))
+    if KIND == "sqlite":
+        with hanging(), ThreadPoolExecutor(1) as thread:
+            answer, seconds = thread.submit(client.post, in_seconds(86400)).result()
+    else:
+        with psycopg.connect(postgres.url) as other, ThreadPoolExecutor(1) as thread:
+            other.execute("LOCK TABLE scheduler_scheduledcall")
+            post = thread.submit(client.post, in_seconds(86400))
+            until(lambda: psycopg.connect(postgres.url).execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0], what="the POST waits")
+            with hanging(broker=broker):
+                answer, seconds = post.result()
+    is_a_503(answer)
+    assert seconds < ALL_OF_A_POST
+    until(lambda: client.post(in_seconds(86400))[0].status_code == 201, 15, "all is well again")
+
+
+def test_redis_frozen_alone_delays_a_post_and_no_more(stack):
+    stack.start("web", DEBUG="false")
+    client = Client(stack.url)
+    with hanging(database=False, broker=True):
+        answer, seconds = client.post(in_seconds(5))
+        assert answer.status_code == 201 and seconds < ALL_OF_A_POST
+        health_is_quick(stack)
+
+
+def test_every_other_answer_below_api_is_a_503_in_json_too(stack):
+    """Gone altogether, so that the tests need not wait: who asks cannot be known, whatever is asked."""
+    stack.start("web", DEBUG="false")
+    client = Client(stack.url)
+    with gone():
+        for method, path in (("GET", CALLS), ("POST", CALLS), ("GET", CALLS + "1/"), ("DELETE", CALLS + "1/"),
+                             ("GET", "/api/schema/"), ("GET", "/api/docs/"), ("GET", "/api/nowhere"),
+                             ("GET", "/metrics")):
+            answer, _ = client.ask(method, path, **({"json": {"timestamps": ""}} if method == "POST" else {}))
+            is_a_503(answer)
+    until(lambda: client.ask("GET", CALLS)[0].status_code == 200, 15, "all is well again")
+
+
+def test_a_pool_of_dead_connections_costs_nobody_a_request():
+    """The server was restarted while eight connections lay idle: the first who needs one gets a new one."""
+    together = threading.Barrier(8)
+
+    def use(_):
+        Tally.objects.exists()
+        together.wait(20)
+        connections.close_all()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(use, range(8)))
+    with gone():
+        pass
+    assert not Tally.objects.exists()
+
+
+@contextmanager
+def gone():
+    """PostgreSQL stopped; SQLite's file put away, with what is no database in its place."""
+    connections.close_all()
+    if KIND == "postgresql":
+        postgres.stop()
+    else:
+        path = Path(settings.DATABASES["default"]["NAME"])
+        away = [file.rename(file.with_name("away-" + file.name)) for file in path.parent.glob(path.name + "*")]
+        path.write_text("this is no database " * 50)
+    try:
+        yield
+    finally:
+        if KIND == "postgresql":
+            postgres.run()
+        else:
+            for file in away:
+                file.rename(file.with_name(file.name.removeprefix("away-")))
