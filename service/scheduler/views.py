@@ -22,8 +22,8 @@ from rest_framework.views import APIView
 from . import transitions
 from .access import MayUse
 from .call_log import printable
-from .caller import utcnow
-from .models import Heartbeat, IdempotentAnswer, ScheduledCall
+from .clock import utcnow
+from .models import IdempotentAnswer, ScheduledCall
 from .serializers import (
     ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
     ScheduledCallSerializer, ScheduleSerializer, instant)
@@ -194,7 +194,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def destroy(self, request, pk):
         """Cancels a call that has not begun. It stays in the database, as Cancelled."""
         call = self.get_object()
-        cancelled = transitions.cancel(call.pk, utcnow())
+        cancelled = transitions.cancel(call.pk)
         call.refresh_from_db()
         if not cancelled:
             return Response(
@@ -231,9 +231,9 @@ class Health(APIView):
         responses={200: HealthSerializer, 503: HealthSerializer})
     def get(self, request):
         """The parts are named only to those who may use the API."""
-        ticked, database = None, "ok"
+        age, database = None, "ok"
         try:
-            ticked = Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
+            age = transitions.since_beat()
         except DatabaseError as error:
             connection.close()
             database = f"cannot be read ({type(error).__name__})"
@@ -244,9 +244,10 @@ class Health(APIView):
                 client.ping()
         except redis.RedisError as error:
             broker = f"does not answer ({type(error).__name__})"
-        age = None if ticked is None else max(0.0, round((utcnow() - ticked).total_seconds(), 3))
         if age is None:
             dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
+        elif age < -1:
+            dispatcher = f"says that it ran {-age:.0f} s from now: was the database's clock set back?"
         elif age > DISPATCHER_SILENT:
             dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
         else:

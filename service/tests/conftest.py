@@ -122,9 +122,9 @@ postgres = Postgres()
 class Api(ApiServer):
     """The API's stand-in, in a thread of the test process."""
 
-    def start(self, tls=None):
+    def start(self, tls=None, port=0):
         loop = asyncio.new_event_loop()
-        self.port = loop.run_until_complete(self.serve(tls=tls)).sockets[0].getsockname()[1]
+        self.port = loop.run_until_complete(self.serve(port, tls)).sockets[0].getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         threading.Thread(target=loop.run_forever, daemon=True).start()
         return self

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import connections
 
 from scheduler import tasks, transitions
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 from scheduler.models import ScheduledCall
 
 

@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
 from scheduler import tasks, transitions
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 
 
 @pytest.fixture

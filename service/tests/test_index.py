@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from scheduler import transitions
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 
 
 def plans(work):
