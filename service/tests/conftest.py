@@ -26,6 +26,9 @@ SERVICE = Path(__file__).resolve().parent.parent
 KIND = os.environ.get("SCHEDULER_TEST_DATABASE", "sqlite")
 WORK = Path(tempfile.mkdtemp(prefix="scheduler-tests-"))
 PASSWORD = "a password made for tests"
+# Of tests/long: seconds for the run of random faults, and the seed that repeats its choices.
+LONG = float(os.environ.get("SCHEDULER_TEST_LONG", 0))
+SEED = int(os.environ.get("SCHEDULER_TEST_SEED", time.time()))
 
 sys.path[:0] = [str(SERVICE), str(Path(__file__).parent)]
 from api_server import ApiServer  # noqa: E402
@@ -177,7 +180,7 @@ def clean():
     from django.contrib.auth.models import User
     from django.core.cache import cache
 
-    from scheduler import call_log
+    from scheduler import call_log, tasks
     from scheduler.models import Heartbeat, IdempotentAnswer, ScheduledCall
     redis_server.command("flushall")
     cache.clear()
@@ -186,6 +189,7 @@ def clean():
     stand_in.switched = None
     stand_in.seen.clear()
     call_log._torn = False
+    tasks._last_tick = None
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
@@ -218,26 +222,31 @@ class Stack:
         self.processes = {}
         self.outputs = {}
         self.environment = {"DEBUG": "true"}
+        self.celery = ["-m", "celery"]
 
     def start(self, *names, **environment):
+        self.launch(*names, **environment)
+        for name in names:
+            self.ready(name)
+        return self
+
+    def launch(self, *names, **environment):
+        """As `start`, without waiting until they are ready."""
         self.environment |= {k: str(v) for k, v in environment.items()}
         commands = {
-            "web": ["gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
+            "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
                     "gthread", "--workers", "1", "--threads", "8", "--forwarded-allow-ips", "",
                     "--no-control-socket"],
-            "worker": ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
+            "worker": [*self.celery, "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
                        "--loglevel", "INFO", "--hostname", f"{len(self.outputs)}@test"],
-            "beat": ["celery", "-A", "scheduler", "beat", "--pidfile="],
+            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--pidfile="],
         }
         for name in names:
             output = self.outputs[name] = WORK / f"{name}-{len(self.outputs)}.log"
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *commands[name.rstrip("0123456789")]], cwd=SERVICE,
+                [sys.executable, *commands[name.rstrip("0123456789")]], cwd=SERVICE,
                 env=os.environ | self.environment, stdin=subprocess.DEVNULL,
                 stdout=output.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
-        for name in names:
-            self.ready(name)
-        return self
 
     def ready(self, name):
         says = {"web": "Booting worker", "worker": " ready.", "beat": "is starting"}.get(
@@ -245,6 +254,10 @@ class Stack:
         until(lambda: says in self.outputs[name].read_text() or self.processes[name].poll() is not None,
               30, f"{name} has started")
         assert self.processes[name].poll() is None, self.outputs[name].read_text()
+
+    def says(self, name):
+        """What it has written so far."""
+        return self.outputs[name].read_text()
 
     def kill(self, name):
         """kill -9, of the process and those it started."""
