@@ -84,21 +84,15 @@ def test_a_clock_that_is_wrong_is_told_of_once_and_when_it_is_right_again(monkey
     assert "5.0 s ahead" in caplog.records[0].message and "5.0 s behind" in caplog.records[2].message
 
 
-@pytest.mark.parametrize("part", ["worker", "beat", "web"] if KIND == "postgresql" else ["machine"])
 @pytest.mark.parametrize("seconds", [20, -20, 120, -120])
-def test_a_process_whose_clock_is_wrong_harms_nobody(stack, api, part, seconds):
-    """Beside the others, whose clocks are right; a worker beside one whose clock is right."""
-    environment = wrong_by(seconds)
-    if KIND == "sqlite":
-        # One machine, one clock: all of them have it, the test itself excepted. Its calls it posts to
-        # the web server by that clock.
-        stack.start("web", "worker1", "beat", **environment)
-        zero = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-    else:
-        for name in ("web", "worker1", "beat"):
-            stack.start(name, **(environment if name.startswith(part) else RIGHT))
+def test_processes_whose_clock_is_wrong_harm_nobody(stack, api, seconds):
+    """Web server, dispatcher and a worker, beside a worker whose clock is right."""
+    stack.start("web", "worker1", "beat", **wrong_by(seconds))
+    zero = datetime.now(timezone.utc)
+    if KIND == "postgresql":
         stack.start("worker2", **RIGHT)
-        zero = datetime.now(timezone.utc)
+    else:       # one machine, one clock: all of them have it, the test itself excepted
+        zero += timedelta(seconds=seconds)
     due = zero.replace(microsecond=0) + timedelta(seconds=5)
     stack.post(*[due] * 10)                                     # handed over by the web server
     ids = [call["id"] for call in stack.post(*[due + timedelta(seconds=60)] * 10)]
@@ -108,9 +102,9 @@ def test_a_process_whose_clock_is_wrong_harms_nobody(stack, api, part, seconds):
     assert 0 <= late[0] and late[-1] < 4, late
     if KIND == "postgresql":
         assert min(api.arrivals(due)) >= 0
-        name = "worker1" if part == "worker" else part
         said = f"this machine's clock is {abs(seconds)}.0 s {'ahead of' if seconds > 0 else 'behind'}"
-        until(lambda: said in stack.says(name), 20, said)
+        for name in ("web", "worker1", "beat"):
+            until(lambda: said in stack.says(name), 20, f"{name}: {said}")
         assert "this machine's clock" not in stack.says("worker2")
     assert requests.get(stack.url + "/healthz", timeout=5).status_code == 200
 
