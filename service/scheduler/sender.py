@@ -23,7 +23,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from . import outage, transitions
-from .caller import Call, prepare
+from .caller import Call
 from .clock import steady, utcnow
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Sender:
         self._ended = []            # claimed, and to be written
         self._unsent = 0            # claimed and not sent yet
         self._connecting = 0
+        self._told = False          # that no more threads can be started, since there was last nothing to do
         self._measured = steady(), time.process_time()
         self._save_by = self._looked = 0.0
         self._number = count()
@@ -104,18 +105,21 @@ class Sender:
         self.news.put((REPORT, held))
 
     def run(self):
+        failed = False
         while True:
             try:
                 self._listen(self._patience())
+                self._look()
                 self._start()
                 self._save()
                 self._claim()
-                self._look()
-                outage.database.over()
+                failed = False
             except (OperationalError, InterfaceError) as error:
-                outage.database.began(error, "What is due is called, and outcomes are written, once it is back")
                 connection.close()
-                time.sleep(RETRY)
+                if failed:      # the first time it may be a connection that broke while it lay idle
+                    outage.database.began(error, "What is due is called, and outcomes are written, once it is back")
+                    time.sleep(RETRY)
+                failed = True
             except Exception:
                 logger.exception("the sender goes on after")
                 connection.close()
@@ -124,6 +128,7 @@ class Sender:
     def _patience(self):
         """Seconds until there is something to do, if nobody tells of anything before."""
         if not self._held:
+            self._told = False
             return None
         now = steady()
         times = [self._looked + LOOK_EVERY]
@@ -224,7 +229,8 @@ class Sender:
                 self._threads.submit(self._run, held)
             except RuntimeError as error:       # it is queued all the same, for a thread that is there
                 no_thread = error
-        if no_thread:
+        if no_thread and not self._told:
+            self._told = True
             logger.error("%s: calls wait for those that are there. Lower CALLS_AT_ONCE, or raise the limit "
                          "on threads.", no_thread)
 
@@ -243,6 +249,7 @@ class Sender:
         token, some = self._claiming
         asked = steady()
         won, pending = transitions.claim([held.call.id for held in some], token)
+        outage.database.over()
         self._claiming = None
         for held in some:
             call = held.call
@@ -267,6 +274,7 @@ class Sender:
             transitions.finish(outcomes)
         if unsent := [held.call for held in some if not held.call.outcome]:
             transitions.release([call.id for call in unsent], {call.token for call in unsent})
+        outage.database.over()
         self._ended = []
         for held in some:
             self._settle(held)

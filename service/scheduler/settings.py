@@ -164,7 +164,10 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "handlers": {"stderr": {"class": "logging.StreamHandler"}},
-    "loggers": {"scheduler": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+    "loggers": {
+        "scheduler": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "psycopg.pool": {"level": "ERROR"},     # else a line for each try while the database is away
+    },
 }
 
 # --- Database --------------------------------------------------------------------------------

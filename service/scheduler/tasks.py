@@ -32,6 +32,7 @@ def send(ids, first):
     what there is to prepare, and once for the sender to connect.
     """
     make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=2 * settings.LEAD))
+    outage.broker.over()
 
 
 def hand_over_soon(ids):
@@ -40,8 +41,10 @@ def hand_over_soon(ids):
     def hand_over():
         try:
             transitions.hand_over(send, ids)
+        except kombu.exceptions.OperationalError as error:
+            outage.broker.began(error, "The dispatcher hands over what is due once it is back")
         except Exception as error:
-            logger.warning("the broker cannot be reached, the dispatcher will hand over later: %s", error)
+            logger.error("not handed over, the dispatcher comes for it: %s: %s", type(error).__name__, error)
 
     if ids:
         transaction.on_commit(hand_over)
