@@ -1,10 +1,11 @@
 """Measures the service against its figures, side by side with the obvious design, in one run.
 
-    python3 benchmarks/service.py               # a table, in about 5 minutes
+    python3 benchmarks/service.py               # a table, in about 25 minutes
+    python3 benchmarks/service.py --part kill   # only that part: see PARTS below
     python3 benchmarks/service.py --json FILE   # the same, and what was measured as JSON
     python3 benchmarks/service.py --smallest    # whether it still works, in a minute or two
 
-Needs redis-server and postgresql, as service/tests/run installs them; what it needs of Python it
+Needs redis-server, postgresql and openssl, as service/tests/run installs them; what it needs of Python it
 installs into service/.venv. Starts its own Redis, PostgreSQL and a local API that answers in 100 ms,
 on free ports of the loopback, and runs everything on SQLite and on PostgreSQL.
 
@@ -31,9 +32,12 @@ OBVIOUS = HERE / "obvious_service"
 
 # The bars, in seconds.
 POST_1000 = 0.4
-LAST_OF_1000 = 3.0
 ONE_CALL = 0.050
 TICK = 0.050
+LAST_HTTP, LAST_HTTPS = 0.6, 1.2
+UNKNOWN = 50                # calls of which nobody knows how they ended, after kill -9 of a worker
+
+PARTS = ["burst", "https", "sustained", "kill", "obvious", "growth", "ticks"]
 OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after the due second
 
 
@@ -42,8 +46,11 @@ def parse():
     parser.add_argument("--json", metavar="FILE", type=Path, help="write what was measured to FILE")
     parser.add_argument("--smallest", action="store_true", help="the least that shows that it still works")
     parser.add_argument("--database", choices=["sqlite", "postgresql"], help="only this one (default: both)")
+    parser.add_argument("--part", choices=PARTS, action="append", help="only this one (default: all)")
     parser.add_argument("--prepared", action="store_true", help=argparse.SUPPRESS)     # see `main`
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.part = options.part or PARTS
+    return options
 
 
 def use_venv():
@@ -138,31 +145,117 @@ def faults(burst):
     return lost, max(0, burst["requests"] - rows.exclude(started_at=None).count())
 
 
-def ours(environment, api, port, size, repeats):
-    """The service's figures: dict."""
-    server = Server(SERVICE, "scheduler", environment, port, [
-        ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip", "--loglevel", "ERROR"],
-        ["celery", "-A", "scheduler", "beat", "--pidfile=", "--loglevel", "ERROR"]])
+class Service(Server):
+    """Our processes, with that many workers, that call `api`; ready when the dispatcher runs."""
+
+    WORKER = ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip", "--loglevel", "ERROR"]
+
+    def __init__(self, environment, api, port, workers=1):
+        from scheduler.models import Heartbeat
+        self.environment = environment | {"API_URL": api.url + "/delay/0.1"} | api.trust
+        super().__init__(SERVICE, "scheduler", self.environment, port, [
+            *[[*self.WORKER, "--hostname", f"{number}@benchmark"] for number in range(workers)],
+            ["celery", "-A", "scheduler", "beat", "--pidfile=", "--loglevel", "ERROR"]])
+        self.workers = self.processes[1:1 + workers]
+        Heartbeat.objects.all().delete()
+        if not wait_for(Heartbeat.objects.exists, 60):
+            self.stop()
+            sys.exit("the dispatcher did not run")
+
+    def another_worker(self):
+        self.processes.append(subprocess.Popen(
+            [sys.executable, "-m", *self.WORKER, "--hostname", "another@benchmark"], cwd=SERVICE,
+            env=os.environ | self.environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+
+def bursts(environment, api, port, size, repeats, full):
+    """The service's figures for calls of the same second: dict.
+
+    full: also what is handed over by the dispatcher, and single calls
+    """
+    from scheduler.models import ScheduledCall
+    server = Service(environment, api, port)
     try:
-        from scheduler.models import Heartbeat, ScheduledCall
-        assert wait_for(Heartbeat.objects.exists, 30), "the dispatcher did not run"
         burst(server, api, 1, 5, 2)                             # everything is warm
-        bursts = [burst(server, api, size, 30, 5) for _ in range(repeats)]
-        kept = ScheduledCall.objects.filter(status="Succeeded").count() - 1
-        # Due later than WINDOW: not handed over by the request.
-        from_dispatcher = burst(server, api, size, 30, float(environment["WINDOW"]) + 3)
-        singles = [burst(server, api, 1, 10, 2) for _ in range(2 * repeats)]
-        every = [*bursts, from_dispatcher, *singles]
+        some = [burst(server, api, size, 30, 5) for _ in range(repeats)]
+        kept = ScheduledCall.objects.filter(
+            id__in=[i for b in some for i in b["ids"]], status="Succeeded").count()
+        result = {
+            "post": max(b["post"] for b in some), "arrived": some[-1]["arrived"], "kept": kept // repeats,
+            "last": max((b["last"] for b in some if b["arrived"]), default=None)}
+        every = list(some)
+        if full:
+            # Due later than WINDOW: not handed over by the request.
+            from_dispatcher = burst(server, api, size, 30, float(environment["WINDOW"]) + 3)
+            singles = [burst(server, api, 1, 10, 2) for _ in range(2 * repeats)]
+            every += [from_dispatcher, *singles]
+            single = [b["last"] for b in singles if b["arrived"]]       # the others are among the lost
+            result |= {"last by the dispatcher": from_dispatcher["last"], "one call": max(single, default=None)}
         lost, doubled = (sum(numbers) for numbers in zip(*map(faults, every)))
-        single = [b["last"] for b in singles if b["arrived"]]       # the others are among the lost
-        return {
-            "post": max(b["post"] for b in bursts), "arrived": bursts[-1]["arrived"], "kept": kept // repeats,
-            "last": max((b["last"] for b in bursts if b["arrived"]), default=None),
-            "last by the dispatcher": from_dispatcher["last"],
-            "one call": max(single, default=None), "lost": lost, "doubled": doubled,
-            "early": sum(b["early"] for b in every)}
+        return result | {"lost": lost, "doubled": doubled, "early": sum(b["early"] for b in every)}
     finally:
         server.stop()
+
+
+def sustained(environment, api, port, workers, rate, duration):
+    """`rate` calls in every second for `duration` seconds: how late the requests arrived, in seconds."""
+    from scheduler.models import ScheduledCall
+    server = Service(environment, api, port, workers)
+    try:
+        burst(server, api, workers, 5, 2)
+        begin = seconds(15)
+        due = [begin + timedelta(seconds=second) for second in range(duration) for _ in range(rate)]
+        ids = [i for start in range(0, len(due), 5000) for i in server.post(due[start:start + 5000])[1]]
+        rows = ScheduledCall.objects.filter(id__in=(min(ids), max(ids)))
+        wait_for(lambda: time.time() > due[-1].timestamp(), duration + 30)
+        rows = ScheduledCall.objects.filter(id__gte=min(ids), id__lte=max(ids))
+        wait_for(lambda: not rows.exclude(status__in=ScheduledCall.FINISHED).exists(), 90)
+        # They are all alike: the first to come is taken for the first that was due.
+        arrivals = sorted(api.arrivals(begin))
+        late = sorted(at - (when - begin).total_seconds() for at, when in zip(arrivals, due))
+        api.seen.clear()
+        return {"p50": late[len(late) // 2], "p99": late[len(late) * 99 // 100], "max": late[-1],
+                "lost": len(due) - rows.filter(status="Succeeded").count(),
+                "doubled": max(0, len(arrivals) - len(due)), "early": sum(at < 0 for at in late)}
+    finally:
+        server.stop()
+
+
+def killed(environment, api, port, size, after, answers):
+    """`size` calls in one second, and kill -9 of the only worker `after` seconds into it; another is
+    started. What is known of them when all have ended: dict.
+
+    answers: the path of the API, which says how fast it answers
+    """
+    from scheduler.models import ScheduledCall
+    server = Service(environment, api, port)
+    try:
+        api.switch(answers)
+        burst(server, api, 1, 5, 2)
+        due = seconds(5)
+        _, ids = server.post([due] * size)
+        wait_for(lambda: time.time() > due.timestamp() - 0.2, 10)
+        while time.time() < due.timestamp() + after:
+            time.sleep(0.001)
+        server.workers[0].kill()
+        server.workers[0].wait()
+        server.another_worker()
+        rows = ScheduledCall.objects.filter(id__in=ids)
+        wait_for(lambda: not rows.exclude(status__in=ScheduledCall.FINISHED).exists(), 120)
+        time.sleep(1)
+        made = dict(rows.order_by().values_list("status").annotate(number=models_count()))
+        succeeded, arrived = made.get("Succeeded", 0), len(api.arrivals(due))
+        api.seen.clear()
+        return {"after": after, "unknown": made.get("Failed", 0), "missed": made.get("Missed", 0),
+                "unknown, at the API": arrived - succeeded, "not ended": size - sum(made.values())}
+    finally:
+        server.stop()
+
+
+def models_count():
+    from django.db.models import Count
+    return Count("id")
 
 
 def obvious(environment, api, port, size):
@@ -225,10 +318,10 @@ def ticks(finished, pending, due):
     fill(finished, pending)
     filled = time.perf_counter() - began
     idle = [tick_once() for _ in range(20)]
-    now, plan = datetime.now(timezone.utc), []
+    plan = []
     explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN (ANALYZE, COSTS OFF) "
-    for name, work in (("hand_over", lambda: transitions.hand_over(lambda ids, first: None, now)),
-                       ("miss", lambda: transitions.miss(now)), ("reap", lambda: transitions.reap(now))):
+    for name, work in (("hand_over", lambda: transitions.hand_over(lambda ids, first: None)),
+                       ("miss", transitions.miss), ("reap", transitions.reap)):
         with CaptureQueriesContext(connection) as queries:
             work()
         query = next(q["sql"] for q in queries if "SELECT" in q["sql"] and "scheduledcall" in q["sql"])
@@ -251,6 +344,7 @@ def tick_once():
     """Seconds that one dispatcher tick took. Ends the run if it failed: that can be fast."""
     from scheduler import tasks
     from scheduler.models import Heartbeat
+    tasks._last_tick = None         # it runs nothing twice within half a TICK
     before = Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
     began = time.perf_counter()
     tasks.tick()
@@ -262,18 +356,20 @@ def tick_once():
 
 def growth(size):
     """What limits one database: calls a second through claim and finish, and rows posted a second."""
-    from scheduler import transitions
-    from scheduler.caller import Outcome, utcnow
+    import uuid
+
+    from scheduler import sender, transitions
+    from scheduler.caller import Outcome
     from scheduler.models import ScheduledCall
-    now = utcnow()
+    now = datetime.now(timezone.utc) - timedelta(seconds=1)
     began = time.perf_counter()
     calls = transitions.schedule([now] * size)
     scheduled = time.perf_counter() - began
     began = time.perf_counter()
-    for i in range(0, size, 100):
-        ids = [call.id for call in calls[i:i + 100]]
-        token, won = transitions.claim(ids, utcnow(), utcnow() + timedelta(seconds=1))
-        transitions.finish([Outcome(c, t, "Succeeded", now, now, 200, "") for c, t in won], token)
+    for i in range(0, size, sender.PORTION):
+        token = uuid.uuid4().hex
+        won, _ = transitions.claim([call.id for call in calls[i:i + sender.PORTION]], token)
+        transitions.finish([(Outcome(c, now, "Succeeded", now, now, 200, ""), token) for c in won])
     through = time.perf_counter() - began
     ScheduledCall.objects.filter(id__in=[call.id for call in calls])._raw_delete("default")
     return {"rows scheduled per second": size / scheduled, "calls claimed and finished per second": size / through}
@@ -288,7 +384,7 @@ def main():
         for database in databases:
             child = subprocess.run(
                 [sys.executable, __file__, "--prepared", "--database", database]
-                + (["--smallest"] if options.smallest else []), stdout=subprocess.PIPE, text=True)
+                + (["--smallest"] if options.smallest else []) + [f"--part={part}" for part in options.part], stdout=subprocess.PIPE, text=True)
             if child.returncode:
                 sys.exit(f"The benchmark on {database} did not finish; see above.")
             results[database] = json.loads(child.stdout.splitlines()[-1])
@@ -301,39 +397,72 @@ def main():
     conftest.pytest_configure(None)
     stand_in = Api()
     try:
-        common = {"REDIS_URL": conftest.redis_server.url, "API_URL": f"{stand_in.url}/delay/0.1"}
+        common = {"REDIS_URL": conftest.redis_server.url}
         service = common | {"DEBUG": "true", "TICK": "2", "LEASE": "45", "TIMEOUT": "30",
                             "WINDOW": "5" if options.smallest else "30"}
         size, repeats = (100, 1) if options.smallest else (1000, 3)
         rows = (20_000, 2_000) if options.smallest else (1_000_000, 100_000)
-        result = {"ours": ours(service, stand_in, conftest.free_port(), size, repeats)}
+        result = {"size": size, "rows": rows}
+        if "burst" in options.part:
+            result["burst"] = bursts(service, stand_in, conftest.free_port(), size, repeats, True)
+        if "https" in options.part:
+            with Api(certificate(conftest.WORK)) as secure:
+                result["https"] = bursts(service, secure, conftest.free_port(), size, repeats, False)
+        if "sustained" in options.part:
+            rate, duration = (30, 5) if options.smallest else (300, 120)
+            result["rate"] = rate, duration
+            result["sustained"] = {workers: sustained(service, stand_in, conftest.free_port(), workers, rate, duration)
+                                   for workers in (1, 2)}
+        if "kill" in options.part:
+            service_kill = service | {"LEASE": "5"}
+            result["kill"] = {answers: [
+                killed(service_kill, stand_in, conftest.free_port(), size, after, answers)
+                for after in ((0.1,) if options.smallest else (0.05, 0.1, 0.25, 0.4))]
+                for answers in ("/ok", "/delay/0.1")}
+            stand_in.switch("")
         conftest.redis_server.command("flushall")
         obvious_environment = common | {
-            "REDIS_URL": common["REDIS_URL"][:-1] + "1",
+            "API_URL": f"{stand_in.url}/delay/0.1", "REDIS_URL": common["REDIS_URL"][:-1] + "1",
             "DATABASE_URL": os.environ["DATABASE_URL"].replace("db.sqlite3", "obvious.sqlite3")}
-        subprocess.run([sys.executable, "-m", "django", "migrate", "--verbosity", "0"], cwd=OBVIOUS, check=True,
-                       env=os.environ | obvious_environment | {
-                           "DJANGO_SETTINGS_MODULE": "obvious.settings", "PYTHONPATH": str(OBVIOUS)})
-        obvious_environment["DJANGO_SETTINGS_MODULE"] = "obvious.settings"
-        result["obvious"] = obvious(obvious_environment, stand_in, conftest.free_port(), size)
-        result["growth"] = growth(200 if options.smallest else 5000)
-        result["dispatcher"] = ticks(*rows, 100 if options.smallest else 1000)
-        result["size"], result["rows"] = size, rows
+        if "obvious" in options.part:
+            subprocess.run([sys.executable, "-m", "django", "migrate", "--verbosity", "0"], cwd=OBVIOUS, check=True,
+                           env=os.environ | obvious_environment | {
+                               "DJANGO_SETTINGS_MODULE": "obvious.settings", "PYTHONPATH": str(OBVIOUS)})
+            obvious_environment["DJANGO_SETTINGS_MODULE"] = "obvious.settings"
+            result["obvious"] = obvious(obvious_environment, stand_in, conftest.free_port(), size)
+        if "growth" in options.part:
+            result["growth"] = growth(200 if options.smallest else 5000)
+        if "ticks" in options.part:
+            result["dispatcher"] = ticks(*rows, 100 if options.smallest else 1000)
         print(json.dumps(result))
     finally:
         stand_in.stop()
         conftest.pytest_unconfigure(None)
 
 
+def certificate(folder):
+    """(file of a certificate for 127.0.0.1, file of its key), made in `folder`."""
+    files = folder / "benchmark.pem", folder / "benchmark-key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
 class Api:
     """The local API in a process of its own; what it saw is fetched from it."""
 
-    def __init__(self):
+    def __init__(self, tls=()):
+        """tls: what `certificate` returned, for HTTPS"""
         import requests
         self.process = subprocess.Popen(
-            [sys.executable, str(SERVICE / "tests" / "api_server.py")], stdout=subprocess.PIPE, text=True)
-        self.url = f"http://127.0.0.1:{self.process.stdout.readline().strip()}"
+            [sys.executable, str(SERVICE / "tests" / "api_server.py"), "0", *map(str, tls)],
+            stdout=subprocess.PIPE, text=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.process.stdout.readline().strip()}"
+        self.trust = {"REQUESTS_CA_BUNDLE": str(tls[0])} if tls else {}
         self.session = requests.Session()
+        self.session.trust_env = False
+        self.session.verify = str(tls[0]) if tls else True
 
     @property
     def seen(self):
@@ -342,9 +471,19 @@ class Api:
     def arrivals(self, due):
         return [request["at"] - due.timestamp() for request in self.session.get(self.url + "/seen").json()]
 
+    def switch(self, path):
+        """From now on it treats every request as one for `path`, or for its own if that is ""."""
+        self.session.get(f"{self.url}/switch{path or '/delay/0.1'}")
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
 
 
 class Seen:
@@ -371,27 +510,47 @@ def report(results, options):
 
     for database, result in results.items():
         size, (finished, pending) = result["size"], result["rows"]
-        mine, other, tick = result["ours"], result["obvious"], result["dispatcher"]
         full = not options.smallest
-        row(database, f"POST of {size} timestamps", mine["post"], other["post"], POST_1000 if full else None)
-        row(database, f"{size} calls in one second: last request", mine["last"], other["last"],
-            LAST_OF_1000 if full else None)
-        row(database, f"{size} calls in one second: arrived", mine["arrived"],
-            other["arrived"], None, f"within {OBVIOUS_PATIENCE} s")
-        row(database, f"{size} calls in one second: outcomes in the database", mine["kept"], other["kept"], None, "")
-        row(database, "the same, handed over by the dispatcher: last", mine["last by the dispatcher"], None,
-            LAST_OF_1000 if full else None)
-        row(database, "calls lost, made twice or early",
-            mine["lost"] + mine["doubled"] + mine["early"], None, 0, "")
-        row(database, "1 call: worst lateness", mine["one call"], other.get("one call"), ONE_CALL if full else None)
-        row(database, f"tick, {pending} pending, {finished} finished rows: worst of 20", tick["tick"], None,
-            TICK if full else None)
-        row(database, "tick, empty table: median", tick["tick, empty table"], None, None)
-        row(database, "tick, all those rows: median", tick["tick, median"], None, None)
-        for name in tick:
-            if name.startswith("tick that"):
-                row(database, name + ": median", tick[name], None, None)
-        for name, value in result["growth"].items():
+        other = result.get("obvious", {})
+        if mine := result.get("burst"):
+            row(database, f"POST of {size} timestamps", mine["post"], other.get("post"), POST_1000 if full else None)
+            row(database, f"{size} calls in one second: last request", mine["last"], other.get("last"),
+                LAST_HTTP if full else None)
+            row(database, f"{size} calls in one second: arrived", mine["arrived"],
+                other.get("arrived"), None, f"within {OBVIOUS_PATIENCE} s")
+            row(database, f"{size} calls in one second: outcomes in the database", mine["kept"],
+                other.get("kept"), None, "")
+            row(database, "the same, handed over by the dispatcher: last", mine["last by the dispatcher"], None,
+                LAST_HTTP if full else None)
+            row(database, "1 call: worst lateness", mine["one call"], other.get("one call"), ONE_CALL if full else None)
+        if secure := result.get("https"):
+            row(database, f"{size} calls in one second, HTTPS: last request", secure["last"], None,
+                LAST_HTTPS if full else None)
+        for workers, figures in result.get("sustained", {}).items():
+            rate, duration = result["rate"]
+            for name in ("p50", "p99", "max"):
+                row(database, f"{rate} calls in every second for {duration} s, {workers} workers: {name}",
+                    figures[name], None, None)
+        for answers, kills in result.get("kill", {}).items():
+            for kill in kills:
+                what = f"{size} calls, kill -9 {kill['after'] * 1000:.0f} ms after, API {answers}"
+                row(database, f"{what}: unknown", kill["unknown"], None,
+                    UNKNOWN if full and answers == "/ok" else None, "")
+                row(database, f"{what}: of these, at the API", kill["unknown, at the API"], None, None, "")
+                row(database, f"{what}: missed or not ended", kill["missed"] + kill["not ended"], None, 0, "")
+        parts = [*([mine] if mine else []), *([secure] if secure else []), *result.get("sustained", {}).values()]
+        if parts:
+            row(database, "calls lost, made twice or early",
+                sum(part["lost"] + part["doubled"] + part["early"] for part in parts), None, 0, "")
+        if tick := result.get("dispatcher"):
+            row(database, f"tick, {pending} pending, {finished} finished rows: worst of 20", tick["tick"], None,
+                TICK if full else None)
+            row(database, "tick, empty table: median", tick["tick, empty table"], None, None)
+            row(database, "tick, all those rows: median", tick["tick, median"], None, None)
+            for name in tick:
+                if name.startswith("tick that"):
+                    row(database, name + ": median", tick[name], None, None)
+        for name, value in result.get("growth", {}).items():
             row(database, name, value, None, None, "/s")
     machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if options.json:
@@ -408,6 +567,8 @@ def report(results, options):
               f"{show(r['obvious design'], r['unit'])} | {show(r['bar'], r['unit'])} | "
               f"{ {None: '', True: 'yes', False: 'NO'}[r['reached']]} |")
     for database, result in results.items():
+        if "dispatcher" not in result:
+            continue
         print(f"\nThe dispatcher's queries on {database}, by EXPLAIN:")
         print("\n".join("    " + line for line in result["dispatcher"]["plan"]))
     return 0 if good else 1

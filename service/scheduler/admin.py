@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from . import picture, transitions
-from .caller import utcnow
+from .clock import utcnow
 from .models import ScheduledCall
 from .serializers import due_time
 from .tasks import hand_over_soon
@@ -110,7 +110,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     @admin.action(description="Cancel the selected calls", permissions=["change"])
     def cancel(self, request, queryset):
         ids = self._ids(request, queryset)
-        cancelled = sum(transitions.cancel(call_id, utcnow()) for call_id in ids)
+        cancelled = sum(transitions.cancel(call_id) for call_id in ids)
         if cancelled:
             self.message_user(request, f"{cancelled} cancelled.", messages.SUCCESS)
         if len(ids) > cancelled:

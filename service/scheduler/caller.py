@@ -2,6 +2,10 @@
 
 requests alone bounds the wait for each read, so that a server that sends a byte now and then can
 hold a call for ever. Here the connection that a call is using is known, and `Call.check` cuts it.
+
+A call connects before it is anybody's: its thread then stands at a gate, one step from sending, until
+the worker has won the row (sender.py). So a claim is followed by the request at once, and a burst's
+connections, with their TLS, are made before it is due.
 """
 import http.cookiejar
 import os
@@ -9,7 +13,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from functools import cache, cached_property
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
@@ -23,6 +27,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import create_urllib3_context
 
 from .call_log import printable, redacted
+from .clock import steady, utcnow
 from .models import ScheduledCall
 
 Status = ScheduledCall.Status
@@ -35,7 +40,7 @@ READ_SIZE = 65536           # bytes
 
 
 class Outcome(NamedTuple):
-    """How a call ended. `started_at` is None if it never began."""
+    """How a call ended. `started_at` is when its request was about to be sent, None if none was."""
 
     id: int
     timestamp: datetime
@@ -46,23 +51,12 @@ class Outcome(NamedTuple):
     error: str
 
 
-def utcnow():
-    """Aware datetime, by the wall clock."""
-    return datetime.now(timezone.utc)
-
-
-def wait_until(when, clock=utcnow, sleep=time.sleep):
-    """Returns once `clock` says `when` or later, and never before; a stepped clock is noticed
-    within half a second.
-
-    when: aware datetime
-    """
-    while (left := (when - clock()).total_seconds()) > 0:
-        sleep(min(left, 0.5))
-
-
 class TooLate(Exception):
-    """The call has ended; nothing more may be sent for it."""
+    """Nothing may be sent for this call, or nothing more."""
+
+
+class Stale(Exception):
+    """The connection has waited at the gate for too long to be trusted. Nothing was sent."""
 
 
 class Refused(requests.RequestException):
@@ -70,28 +64,63 @@ class Refused(requests.RequestException):
 
 
 class Call:
-    """One claimed call on its way: `make` runs in a thread of its own, while another calls `check`
-    now and then. The first of them to say how the call ended is believed; `outcome` is None until
-    then."""
+    """One call on its way: `make` runs in a thread of its own, while the worker calls `check` now and
+    then, and `grant` or `refuse` once it knows whose the call is. Whoever is first to say how the call
+    ended is believed; `outcome` is None until then.
 
-    def __init__(self, call_id, timestamp):
-        """call_id: int; timestamp: aware datetime, when it is due"""
+    Attributes to read: `outcome`; `sent_at`, the aware datetime at which its request was about to be
+    sent, or None; `unsent`, that it was granted, and will certainly never be sent.
+    """
+
+    def __init__(self, call_id, timestamp, tell=lambda call: None):
+        """call_id: int; timestamp: aware datetime, when it is due
+        tell(call): called from the call's thread when it may be claimed, as it stands at the gate or
+            has ended; when its request is about to be sent; and when it has ended."""
         self.id = call_id
         self.timestamp = timestamp
-        self.outcome = None
-        self._started_at = None
-        self._deadline = None           # by time.monotonic()
+        self.outcome = self.sent_at = self.token = self.lease_end = None
+        self.unsent = False
+        self._tell = tell
+        self._gate = threading.Event()
+        self._refused = False
+        self._at_gate = False
+        self._deadline = None           # by steady(), and once it has begun
         self._connection = self._socket = None
         self._lock = threading.Lock()
 
+    def grant(self, token, lease_end):
+        """It is this worker's, and may be sent.
+
+        token: str, what it was claimed with
+        lease_end: until when, by steady(); nothing is sent after it. May be set anew later.
+        """
+        self.token, self.lease_end = token, lease_end
+        self._gate.set()
+
+    def refuse(self):
+        """It is somebody else's, or nobody's any more."""
+        self._refused = True
+        self._gate.set()
+
     def make(self):
-        """Makes the call, unless its grace time is over. Never raises."""
-        with self._lock:
-            if self.outcome or self._miss():
-                return
-            self._started_at = utcnow()
-            self._deadline = time.monotonic() + settings.TIMEOUT
+        """Makes the call, unless it is refused or its grace time is over. Never raises."""
+        self._deadline = steady() + settings.TIMEOUT + max(0.0, self._early())
         _current.call = self
+        try:
+            while not self._try():
+                pass
+        except TooLate:
+            self.unsent = self.sent_at is None and self.outcome is None
+            if not self.unsent:
+                self._end(Status.FAILED, error="given up: its worker was suspended for longer than its lease")
+        except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
+            self._end(Status.FAILED, error=reason(error))
+        finally:
+            _current.call = None
+            self._tell(self)
+
+    def _try(self):
+        """Returns whether it has ended. Raises what went wrong, if there is no time for another try."""
         try:
             session, prepared, options = _session()
             with session.send(prepared.copy(), **options) as response:
@@ -101,23 +130,26 @@ class Call:
                 self._end(Status.SUCCEEDED, code)
             else:
                 self._end(Status.FAILED, code, f"HTTP status {code}")
-        except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
-            self._end(Status.FAILED, error=reason(error))
-        finally:
-            _current.call = None
+        except Stale:
+            return False
+        except TooLate:
+            raise
+        except Exception:
+            early = self._early()
+            if early <= 0 or self.sent_at or self.outcome:
+                raise
+            self._gate.wait(early)      # no connection before it was due: what counts is whether there is one then
+            return self._refused
+        return True
 
     def check(self):
-        """Ends the call if it has taken more than TIMEOUT, or could not start within GRACE."""
+        """Ends the call if it has taken more than TIMEOUT."""
         with self._lock:
-            if self.outcome:
-                return
-            if self._deadline is None:
-                self._miss()
-                return
-            if time.monotonic() < self._deadline:
+            if self.outcome or self._deadline is None or self._at_gate or steady() < self._deadline:
                 return
             self._end_locked(
                 Status.FAILED, error=f"no complete answer within {settings.TIMEOUT:g} s")
+        self._tell(self)
         # Its thread comes free when its connection is cut.
         for sock in (self._socket, getattr(self._connection, "sock", None)):
             if sock is not None:
@@ -127,14 +159,45 @@ class Call:
                     pass                # closed already
 
     def uses(self, connection):
-        """Called by the connection before anything is sent on it. Raises TooLate when the call has
-        ended in the meantime."""
+        """Called by the connection that is made for this call. Raises TooLate when the call has ended
+        in the meantime."""
         self._connection, self._socket = connection, connection.sock
-        if self.outcome:
+        if self.outcome or self._refused:
             raise TooLate
 
+    def pass_gate(self, connection):
+        """Called by the connection at the last moment before the request goes out: returns once it
+        may, and raises TooLate if it must not, and Stale if not over this connection."""
+        self.uses(connection)
+        if not self._gate.is_set():
+            stood = steady()
+            self._at_gate = True
+            self._tell(self)
+            self._gate.wait()
+            self._deadline += steady() - stood      # it did nothing in that time
+            self._at_gate = False
+        with self._lock:
+            now = steady()
+            if self.outcome or self._refused or now >= self.lease_end or self._miss():
+                raise TooLate
+            if now - connection.idle_since > IDLE_MAX:
+                raise Stale
+            first = self.sent_at is None
+            if first:
+                self.sent_at = utcnow()
+        if first:
+            self._tell(self)
+
+    def idle_until_due(self):
+        """Seconds that a connection must still be good for before anything is sent on it."""
+        return max(0.0, self._early())
+
+    def _early(self):
+        return (self.timestamp - utcnow()).total_seconds()
+
     def _miss(self):
-        late = utcnow() > self.timestamp + timedelta(seconds=settings.GRACE)
+        """Ends it, and says so, if it could not start within GRACE."""
+        late = self.sent_at is None and -self._early() > settings.GRACE
         if late:
             self._end_locked(Status.MISSED, error=f"not started within {settings.GRACE:g} s of its time")
         return late
@@ -145,7 +208,7 @@ class Call:
                 self._end_locked(*args, **kwargs)
 
     def _end_locked(self, status, http_status=None, error=""):
-        self.outcome = Outcome(self.id, self.timestamp, status, self._started_at, utcnow(),
+        self.outcome = Outcome(self.id, self.timestamp, status, self.sent_at, utcnow(),
                                http_status, printable(error))
 
 
@@ -154,27 +217,34 @@ _current = threading.local()            # .call: the Call that this thread is ma
 
 
 class _Watched:
-    """Tells the call which connection it uses, and asks whether it may still send."""
+    """Tells the call which connection it uses, and asks whether it may send."""
 
-    _idle_since = None
+    idle_since = 0.0                    # by steady()
+    _connecting = False
 
     def connect(self):
         _current.call.uses(self)
+        self._connecting = True         # what is sent to a proxy to get through it is no request yet
         super().connect()
+        self._connecting = False
+        self.idle_since = steady()
         _current.call.uses(self)        # looking up a name can take longer than the whole call may
 
-    def request(self, *args, **kwargs):
-        _current.call.uses(self)        # a connection that lay ready
-        super().request(*args, **kwargs)
+    def send(self, data):
+        if not self._connecting:
+            if self.sock is None:
+                self.connect()
+            _current.call.pass_gate(self)
+        super().send(data)
 
     def getresponse(self, *args, **kwargs):
-        self._idle_since = time.monotonic()     # the burst's calls follow in far less than IDLE_MAX
+        self.idle_since = steady()      # the burst's calls follow in far less than IDLE_MAX
         return super().getresponse(*args, **kwargs)
 
     @property
     def is_connected(self):
-        fresh = self._idle_since is None or time.monotonic() - self._idle_since < IDLE_MAX
-        return fresh and super().is_connected
+        idle = steady() - self.idle_since + _current.call.idle_until_due()
+        return idle < IDLE_MAX and super().is_connected
 
 
 class _WatchedHTTP(_Watched, HTTPConnection):
@@ -308,7 +378,5 @@ def reason(error):
         return f"could not resolve {host}: {cause.strerror}"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    if isinstance(cause, TooLate):
-        return "given up"
     text = str(cause) or type(cause).__name__
     return text.replace(settings.API_URL, redacted(settings.API_URL))

@@ -4,7 +4,8 @@ from datetime import datetime
 from datetime import timezone as zones
 
 from django.db import models
-from django.utils import timezone
+
+from .clock import utcnow
 
 
 class ScheduledCall(models.Model):
@@ -28,7 +29,7 @@ class ScheduledCall(models.Model):
         "due", help_text="When the API is to be called; never earlier, not by a millisecond.")
     status = models.CharField(
         max_length=9, choices=Status, default=Status.PENDING, editable=False)
-    created_at = models.DateTimeField("created", default=timezone.now, editable=False)
+    created_at = models.DateTimeField("created", default=utcnow, editable=False)
     handed_over_at = models.DateTimeField(
         "handed over", null=True, editable=False, help_text="When it was last given to the broker.")
     claim_token = models.CharField(
@@ -36,7 +37,8 @@ class ScheduledCall(models.Model):
     lease_until = models.DateTimeField(
         null=True, editable=False,
         help_text="Until when, by the database's clock, its worker counts as alive.")
-    started_at = models.DateTimeField("started", null=True, editable=False)
+    started_at = models.DateTimeField(
+        "started", null=True, editable=False, help_text="When its request was about to be sent.")
     ended_at = models.DateTimeField("ended", null=True, editable=False)
     http_status = models.PositiveSmallIntegerField("HTTP status", null=True, editable=False)
     error = models.CharField(max_length=500, blank=True, editable=False)
@@ -59,7 +61,8 @@ class ScheduledCall(models.Model):
 
     @property
     def lateness(self):
-        """Seconds from the due time to the start of the call, or None if it was never started."""
+        """Seconds from the due time to the start of the call, or None if no request was sent, or none
+        that is known of."""
         if self.started_at is None:
             return None
         return (self.started_at - self.timestamp).total_seconds()
@@ -72,7 +75,7 @@ class IdempotentAnswer(models.Model):
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of what was asked for.")
     answer = models.TextField(help_text="The JSON as it was sent; jsonb would reorder its keys.")
-    created_at = models.DateTimeField(default=timezone.now)
+    created_at = models.DateTimeField(default=utcnow)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["scope", "key"], name="one_answer_per_key")]

@@ -17,6 +17,8 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Exchange, Queue
 
+from .celery import Every
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
@@ -58,7 +60,7 @@ if not re.fullmatch("[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", WRIT
 
 TICK = number("TICK", 2.0, 0.2)             # seconds between two runs of the dispatcher
 WINDOW = number("WINDOW", 30.0, 5)          # seconds ahead of its time that a call is handed over
-LEAD = number("LEAD", 0.5, 0)               # seconds ahead of its time that a worker wakes for a chunk
+LEAD = number("LEAD", 0.5, 0)               # seconds ahead of its time that a call begins to connect
 CHUNK = number("CHUNK", 100, 1)             # calls of the same second in one message
 LEASE = number("LEASE", 45.0, 5)            # seconds without a sign of life, then a worker is dead
 CALLS_AT_ONCE = number("CALLS_AT_ONCE", 1000, 1)        # in one worker process
@@ -265,13 +267,12 @@ CELERY_WORKER_POOL = "threads"              # a chunk mostly waits; see tasks.py
 CELERY_WORKER_CONCURRENCY = CHUNKS_AT_ONCE + 4  # the rest is kept free for the dispatcher
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"     # an interval needs no file to remember it by
+CELERY_BEAT_SCHEDULER = "scheduler.celery:Beat"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
 CELERY_BEAT_SCHEDULE = {
     "dispatcher": {
         "task": "scheduler.tasks.tick",
-        "schedule": TICK,
-        "options": {"expires": 30},         # seconds: ticks do not pile up while no worker runs
+        "schedule": Every(TICK),
     },
 }
 

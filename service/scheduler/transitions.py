@@ -2,8 +2,8 @@
 
         schedule        hand_over        claim            finish
     (nothing) --> Pending  (Pending)  --> Running --> Succeeded | Failed | Missed
-                     |                       |
-        miss, cancel |                       | reap: its worker gave no sign of life
+                     |          <-----       |
+        miss, cancel |          release      | reap: its worker gave no sign of life
                      v                       v
           Missed | Cancelled               Failed
 
@@ -12,9 +12,10 @@ normal case and needs no lock that outlives a statement. That makes duplicate me
 dispatchers and late workers harmless. Each writes the log lines of the calls it ended, after its
 transaction is safe.
 
-Two clocks: due times are compared with the clock of the machine (all need NTP), leases with the
-clock of the database alone, so that a machine with a wrong clock cannot take another's work for
-dead.
+One clock: due times and leases are compared with the clock of the database, by the database, so
+that a machine with a wrong clock takes no call too early, misses none that is yet to come, and takes
+nobody's work for dead. Where a function has a parameter `now`, that clock is its default; a test may
+give an aware datetime.
 """
 import logging
 import uuid
@@ -23,7 +24,7 @@ from itertools import groupby
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import DateTimeField, ExpressionWrapper, Q, Value
+from django.db.models import DateTimeField, Q, Value
 from django.db.models.functions import Now
 
 from . import call_log, metrics
@@ -36,14 +37,28 @@ BATCH = 1000                        # rows in one transaction, so that none is a
 LOST_AFTER = timedelta(seconds=2)   # past due and still Pending: its message may be lost,
 AGAIN_AFTER = timedelta(seconds=5)  # so it is handed over again, but not more often than this
 
+RENEW_EVERY = 2         # seconds between two signs of life of a worker
+
 WORKER_LOST = "worker lost, outcome unknown"
+NOW = Now()             # the database's clock, at the beginning of a statement
+
+
+def lease():
+    """Seconds for which a claim or a renewal makes a call its worker's. Longer than LEASE, so that a
+    database that goes away just before a renewal, for LEASE, leaves that worker time to come back."""
+    return settings.LEASE + 2 * RENEW_EVERY
 
 
 def _log(ended):
-    """Writes the log lines of `ended`, a list of arguments for call_log.line, once committed."""
+    """Writes the log lines of `ended`, a list of arguments for call_log.line, once committed, and
+    makes them only then: SQLite's one write lock is held for as short as can be."""
     if ended:
-        lines = [call_log.line(*arguments) for arguments in ended]
-        transaction.on_commit(lambda: call_log.write(lines))
+        transaction.on_commit(lambda: call_log.write([call_log.line(*arguments) for arguments in ended]))
+
+
+def _value(now):
+    """`now` as a column of a SELECT."""
+    return now if now is NOW else Value(now, DateTimeField())
 
 
 def _locked(rows):
@@ -66,13 +81,12 @@ def schedule(timestamps):
         [ScheduledCall(timestamp=timestamp) for timestamp in timestamps], batch_size=BATCH)
 
 
-def hand_over(send, now, ids=None):
+def hand_over(send, ids=None, now=NOW):
     """Gives the broker every call that is due within WINDOW and not given to it yet, or whose
     message seems lost. Safe to run any number of times at once.
 
     send(ids, first): called for each chunk with the ids of at most CHUNK calls of one same second
         and the aware datetime of the first of them; raises what it likes when the broker is down.
-    now: aware datetime
     ids: only these calls, or None for all
     Returns the number of calls handed over. Raises what `send` raised; the calls that it did not
     take are free to be handed over the next time.
@@ -103,10 +117,11 @@ def hand_over(send, now, ids=None):
             try:
                 send([call_id for call_id, _ in chunk], chunk[0][1])
             except Exception:
+                # Should another dispatcher have come for some of them meanwhile, they go out twice,
+                # which is harmless.
                 unsent = [call_id for late in chunks[position:] for call_id, _ in late]
                 ScheduledCall.objects.filter(
-                    id__in=unsent, status=Status.PENDING, handed_over_at=now,
-                ).update(handed_over_at=None)
+                    id__in=unsent, status=Status.PENDING).update(handed_over_at=None)
                 raise
             handed_over += len(chunk)
         if some is None and len(calls) < BATCH:
@@ -123,88 +138,111 @@ def _chunks(calls):
             yield same_second[i:i + settings.CHUNK]
 
 
-def _lease_end():
-    return ExpressionWrapper(
-        Now() + Value(timedelta(seconds=settings.LEASE)), output_field=DateTimeField())
+def due_times(ids):
+    """{id: aware datetime} of those of the calls `ids` that are Pending."""
+    return dict(ScheduledCall.objects.filter(
+        id__in=ids, status=Status.PENDING).order_by().values_list("id", "timestamp"))
 
 
-def claim(ids, now, until):
-    """Makes the calls this worker's own: who gets a row here is the only one who may call for it.
+def claim(ids, token, now=NOW):
+    """Makes calls that are due this worker's own: who gets a row here is the only one who may call
+    for it, until `lease()` seconds after it asked.
 
     ids: the calls to claim
-    now: aware datetime; calls that fell due more than GRACE before it are left to `miss`
-    until: aware datetime; calls due at it or later are left alone (somebody moved them)
-    Returns (token, [(id, timestamp), ...]), the calls that were won, ordered by timestamp.
+    token: str of 32 characters, new for each claim. If nothing came back, because the connection
+        broke, the same claim may be made again: what it won the first time is still its own.
+    Returns (ids won, {id: seconds until it is due} of those that are Pending still). Among the latter
+    are some that are past their GRACE, with less than -GRACE; they are left to `miss`.
     """
-    token = uuid.uuid4().hex
-    won = ScheduledCall.objects.filter(
-        id__in=ids, status=Status.PENDING, timestamp__lt=until,
-        timestamp__gte=now - timedelta(seconds=settings.GRACE),
-    ).update(status=Status.RUNNING, claim_token=token, lease_until=_lease_end(), started_at=now)
-    if not won:
-        return token, []
-    return token, list(
-        ScheduledCall.objects.filter(id__in=ids, claim_token=token)
-        .order_by("timestamp", "id").values_list("id", "timestamp"))
-
-
-def renew(ids, token):
-    """Says that the worker that holds `token` is alive and busy with these calls."""
+    mine = Q(status=Status.RUNNING, claim_token=token)
     ScheduledCall.objects.filter(
-        id__in=ids, status=Status.RUNNING, claim_token=token).update(lease_until=_lease_end())
+        mine | Q(status=Status.PENDING, timestamp__lte=now,
+                 timestamp__gte=now - timedelta(seconds=settings.GRACE)),
+        id__in=ids,
+    ).update(status=Status.RUNNING, claim_token=token, started_at=None,
+             lease_until=now + timedelta(seconds=lease()))
+    rows = (ScheduledCall.objects.filter(mine | Q(status=Status.PENDING), id__in=ids).order_by()
+            .annotate(now=_value(now)).values_list("id", "status", "timestamp", "now"))
+    won, pending = set(), {}
+    for call_id, status, timestamp, at in rows:
+        if status == Status.RUNNING:
+            won.add(call_id)
+        else:
+            pending[call_id] = (timestamp - at).total_seconds()
+    return won, pending
 
 
-def finish(outcomes, token):
+def renew(ids, tokens, started=(), now=NOW):
+    """Says that the worker that holds these calls is alive and busy with them.
+
+    ids, tokens: the calls, and what they were claimed with
+    started: [(id, aware datetime), ...] of those whose row is to say since when
+    Returns the set of those ids that are still the worker's; `reap` may have ended the others.
+    """
+    rows = ScheduledCall.objects.filter(id__in=ids, status=Status.RUNNING, claim_token__in=tokens)
+    if rows.update(lease_until=now + timedelta(seconds=lease())) == len(ids):
+        ours = set(ids)
+    else:
+        ours = set(rows.values_list("id", flat=True))
+    for call_id, started_at in started:
+        rows.filter(id=call_id).update(started_at=started_at)
+    return ours
+
+
+def release(ids, tokens):
+    """Makes calls Pending again for which this worker has certainly sent nothing, and never will:
+    they are handed over anew.
+
+    ids, tokens: the calls, and what they were claimed with
+    """
+    ScheduledCall.objects.filter(id__in=ids, status=Status.RUNNING, claim_token__in=tokens).update(
+        status=Status.PENDING, claim_token="", lease_until=None, started_at=None, handed_over_at=None)
+
+
+def finish(outcomes):
     """Writes how calls ended, together.
 
-    outcomes: collection of caller.Outcome
-    token: what `claim` returned for them
+    outcomes: list of (caller.Outcome, the token that its call was claimed with)
     Returns the set of the ids that were still this worker's to write; another may have been given
     up by `reap` already, and that stands.
     """
-    by_id = {outcome.id: outcome for outcome in outcomes}
     as_stored = connection.ops.adapt_datetimefield_value
+    values = {(o.id, token): (str(o.status), as_stored(o.started_at), as_stored(o.ended_at), o.http_status,
+                              o.error, o.id, token) for o, token in outcomes}
     with transaction.atomic():
-        rows = ScheduledCall.objects.filter(
-            id__in=list(by_id), status=Status.RUNNING, claim_token=token)
+        rows = ScheduledCall.objects.filter(id__in=[o.id for o, _ in outcomes], status=Status.RUNNING).order_by()
         if connection.features.has_select_for_update:
             rows = rows.select_for_update()
-        ours = set(rows.values_list("id", flat=True))
+        ours = values.keys() & set(rows.values_list("id", "claim_token"))
         # A thousand different rows in one go: 15 ms, where bulk_update builds a CASE of a thousand
         # branches for each column and takes 25 times as long.
         with connection.cursor() as cursor:
             cursor.executemany(
-                f"UPDATE {ScheduledCall._meta.db_table} SET status = %s, started_at = %s,"
-                " ended_at = %s, http_status = %s, error = %s, lease_until = NULL WHERE id = %s",
-                [(str(o.status), as_stored(o.started_at), as_stored(o.ended_at), o.http_status,
-                  o.error, o.id) for o in outcomes if o.id in ours])
+                f"UPDATE {ScheduledCall._meta.db_table} SET status = %s, started_at = %s, ended_at = %s,"
+                " http_status = %s, error = %s, lease_until = NULL"
+                " WHERE id = %s AND status = 'Running' AND claim_token = %s",
+                [values[key] for key in ours])
         _log([(o.status, o.timestamp, o.started_at or o.ended_at, o.error)
-              for o in outcomes if o.id in ours])
-    return ours
+              for o, token in outcomes if (o.id, token) in ours])
+    return {call_id for call_id, _ in ours}
 
 
-def miss(now):
-    """Ends every Pending call whose grace time is over. Returns how many.
-
-    now: aware datetime
-    """
+def miss(now=NOW):
+    """Ends every Pending call whose grace time is over. Returns how many."""
     return _end_all(
         Q(status=Status.PENDING, timestamp__lt=now - timedelta(seconds=settings.GRACE)), "timestamp",
-        Status.MISSED, now, f"not started within {settings.GRACE:g} s of its time")
+        Status.MISSED, f"not started within {settings.GRACE:g} s of its time", now)
 
 
-def reap(now):
-    """Ends every Running call whose worker has given no sign of life for LEASE: nobody knows
-    whether the API got it, so it is not repeated. Returns how many.
-
-    now: aware datetime, written as the time of the end; the lease is judged by the database
-    """
-    return _end_all(
-        Q(status=Status.RUNNING, lease_until__lt=Now()), "lease_until", Status.FAILED, now, WORKER_LOST)
+def reap(now=NOW):
+    """Ends every Running call whose worker has given no sign of life for as long as it said: nobody
+    knows whether the API got it, so it is not repeated. Returns how many."""
+    return _end_all(Q(status=Status.RUNNING, lease_until__lt=now), "lease_until", Status.FAILED, WORKER_LOST, now)
 
 
-def _end_all(condition, order, status, now, error):
-    """Ends all calls for which `condition` holds, in batches, each with its log line.
+def _end_all(condition, order, status, error, now):
+    """Ends all calls for which `condition` holds, in batches, each with its log line, and each stamped
+    with the time at which it is ended.
 
     order: the field that the partial index for `condition` is of. Without it PostgreSQL guesses that
         among a million rows the first of a batch will soon be met, and reads them all: a tick of
@@ -213,28 +251,25 @@ def _end_all(condition, order, status, now, error):
     ended = 0
     while True:
         with transaction.atomic():
-            rows = list(_locked(ScheduledCall.objects.filter(condition).order_by(order))
-                        .values_list("id", "timestamp", "started_at")[:BATCH])
+            rows = list(_locked(ScheduledCall.objects.filter(condition).order_by(order)).annotate(now=_value(now))
+                        .values_list("id", "timestamp", "started_at", "now")[:BATCH])
             if rows:
                 ScheduledCall.objects.filter(condition, id__in=[row[0] for row in rows]).update(
-                    status=status, ended_at=now, error=error, lease_until=None)
-            _log([(status, timestamp, started_at or now, error) for _, timestamp, started_at in rows])
+                    status=status, ended_at=rows[0][3], error=error, lease_until=None)
+            _log([(status, timestamp, started_at or at, error) for _, timestamp, started_at, at in rows])
         ended += len(rows)
         if len(rows) < BATCH:
             return ended
 
 
-def cancel(call_id, now):
-    """Cancels a Pending call. Returns whether it was Pending.
-
-    now: aware datetime
-    """
+def cancel(call_id, now=NOW):
+    """Cancels a Pending call. Returns whether it was Pending."""
     with transaction.atomic():
         cancelled = ScheduledCall.objects.filter(id=call_id, status=Status.PENDING).update(
             status=Status.CANCELLED, ended_at=now)
         if cancelled:
-            timestamp = ScheduledCall.objects.values_list("timestamp", flat=True).get(id=call_id)
-            _log([(Status.CANCELLED, timestamp, now)])
+            timestamp, ended_at = ScheduledCall.objects.values_list("timestamp", "ended_at").get(id=call_id)
+            _log([(Status.CANCELLED, timestamp, ended_at)])
     return bool(cancelled)
 
 
@@ -248,12 +283,16 @@ def move(call_id, timestamp):
         timestamp=timestamp, handed_over_at=None))
 
 
-def beat(now):
-    """Notes that the dispatcher ran and did all its work, for /healthz.
-
-    now: aware datetime
-    """
+def beat(now=NOW):
+    """Notes that the dispatcher ran and did all its work, for `since_beat`."""
     Heartbeat.objects.update_or_create(name="dispatcher", defaults={"at": now})
+
+
+def since_beat(now=NOW):
+    """Seconds since the dispatcher last did all its work, or None if it never did. Negative when the
+    database's clock was set back since."""
+    beats = Heartbeat.objects.filter(name="dispatcher").annotate(now=_value(now))
+    return next((round((at - then).total_seconds(), 3) for at, then in beats.values_list("now", "at")), None)
 
 
 def prune(before, keys_before):

@@ -25,9 +25,9 @@ from rest_framework.views import APIView
 from . import metrics, transitions
 from .access import MayUse
 from .call_log import printable
-from .caller import utcnow
+from .clock import utcnow
 from .limits import within
-from .models import Heartbeat, IdempotentAnswer, ScheduledCall
+from .models import IdempotentAnswer, ScheduledCall
 from .serializers import (
     ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
     ScheduledCallSerializer, ScheduleSerializer, instant)
@@ -227,7 +227,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         """Cancels a call that has not begun. It stays in the database, as Cancelled. Needs the permission
         `change_scheduledcall`."""
         call = self.get_object()
-        cancelled = transitions.cancel(call.pk, utcnow())
+        cancelled = transitions.cancel(call.pk)
         call.refresh_from_db()
         if not cancelled:
             return Response(
@@ -249,11 +249,11 @@ class Nowhere(APIView):
 _asking = ThreadPoolExecutor(8, thread_name_prefix="health")
 
 
-def _last_tick():
-    """When the dispatcher last ran well: aware datetime, or None. Raises DatabaseError."""
+def _since_beat():
+    """Seconds since the dispatcher last ran well, or None if it never did. Raises DatabaseError."""
     try:
         with within(HEALTH_WITHIN):
-            return Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
+            return transitions.since_beat()
     finally:
         connection.close()
 
@@ -281,7 +281,7 @@ def health(request=None):
     Returns ({part: "ok" or what is wrong}, HTTP status); without a request for which `_may_read`, only
     `status` is told.
     """
-    asked = [_asking.submit(_last_tick), _asking.submit(_ping_broker)]
+    asked = [_asking.submit(_since_beat), _asking.submit(_ping_broker)]
     if request:
         asked.append(_asking.submit(_may_read, request))
     wait(asked, HEALTH_WITHIN)
@@ -291,16 +291,17 @@ def health(request=None):
             future.cancel()
             return "TimeoutError"
         return type(future.exception()).__name__ if future.exception() else None
-    ticked, database, broker = None, "ok", "ok"
+    age, database, broker = None, "ok", "ok"
     if error := problem(asked[0]):
         database = f"cannot be read ({error})"
     else:
-        ticked = asked[0].result()
+        age = asked[0].result()
     if error := problem(asked[1]):
         broker = f"does not answer ({error})"
-    age = None if ticked is None else max(0.0, round((utcnow() - ticked).total_seconds(), 3))
     if age is None:
         dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
+    elif age < -1:
+        dispatcher = f"says that it ran {-age:.0f} s from now: was the database's clock set back?"
     elif age > DISPATCHER_SILENT:
         dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
     else:

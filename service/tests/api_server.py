@@ -1,6 +1,7 @@
 """The local HTTP server that stands in the place of the API, and notes when each request arrived.
 
-`python api_server.py PORT` runs it by itself. What it does is in the path:
+`python api_server.py PORT` runs it by itself, `python api_server.py PORT CERTIFICATE KEY` (two files)
+with TLS. What it does is in the path:
 
     /ok               200 at once                /delay/0.1     200 after 0.1 s
     /status/503       that status                /hang          never answers
@@ -15,6 +16,7 @@
 """
 import asyncio
 import json
+import ssl
 import sys
 import time
 
@@ -100,11 +102,15 @@ class ApiServer:
         return True
 
 
-async def main(port):
-    server = await ApiServer().serve(port)
+async def main(port, *certificate_and_key):
+    tls = None
+    if certificate_and_key:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(*certificate_and_key)
+    server = await ApiServer().serve(port, tls)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0, *sys.argv[2:]))

@@ -26,6 +26,9 @@ SERVICE = Path(__file__).resolve().parent.parent
 KIND = os.environ.get("SCHEDULER_TEST_DATABASE", "sqlite")
 WORK = Path(tempfile.mkdtemp(prefix="scheduler-tests-"))
 PASSWORD = "a password made for tests"
+# Of tests/long: seconds for the run of random faults, and the seed that repeats its choices.
+LONG = float(os.environ.get("SCHEDULER_TEST_LONG", 0))
+SEED = int(os.environ.get("SCHEDULER_TEST_SEED", time.time()))
 
 sys.path[:0] = [str(SERVICE), str(Path(__file__).parent)]
 from api_server import ApiServer  # noqa: E402
@@ -130,9 +133,9 @@ postgres = Postgres()
 class Api(ApiServer):
     """The API's stand-in, in a thread of the test process."""
 
-    def start(self, tls=None):
+    def start(self, tls=None, port=0):
         loop = asyncio.new_event_loop()
-        self.port = loop.run_until_complete(self.serve(tls=tls)).sockets[0].getsockname()[1]
+        self.port = loop.run_until_complete(self.serve(port, tls)).sockets[0].getsockname()[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         threading.Thread(target=loop.run_forever, daemon=True).start()
         return self
@@ -186,7 +189,7 @@ def clean():
     from django.contrib.auth.models import User
     from django.core.cache import cache
 
-    from scheduler import call_log
+    from scheduler import call_log, tasks
     from scheduler.models import Heartbeat, IdempotentAnswer, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()
@@ -195,6 +198,7 @@ def clean():
     stand_in.switched = None
     stand_in.seen.clear()
     call_log._torn = False
+    tasks._last_tick = None
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
@@ -227,26 +231,31 @@ class Stack:
         self.processes = {}
         self.outputs = {}
         self.environment = {"DEBUG": "true"}
+        self.celery = ["-m", "celery"]
 
     def start(self, *names, **environment):
+        self.launch(*names, **environment)
+        for name in names:
+            self.ready(name)
+        return self
+
+    def launch(self, *names, **environment):
+        """As `start`, without waiting until they are ready."""
         self.environment |= {k: str(v) for k, v in environment.items()}
         commands = {
-            "web": ["gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
+            "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
                     "gthread", "--workers", "1", "--threads", "32", "--forwarded-allow-ips", "",
                     "--no-control-socket"],
-            "worker": ["celery", "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
+            "worker": [*self.celery, "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
                        "--loglevel", "INFO", "--hostname", f"{len(self.outputs)}@test"],
-            "beat": ["celery", "-A", "scheduler", "beat", "--pidfile="],
+            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--pidfile="],
         }
         for name in names:
             output = self.outputs[name] = WORK / f"{name}-{len(self.outputs)}.log"
             self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", *commands[name.rstrip("0123456789")]], cwd=SERVICE,
+                [sys.executable, *commands[name.rstrip("0123456789")]], cwd=SERVICE,
                 env=os.environ | self.environment, stdin=subprocess.DEVNULL,
                 stdout=output.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
-        for name in names:
-            self.ready(name)
-        return self
 
     def ready(self, name):
         says = {"web": "Booting worker", "worker": " ready.", "beat": "is starting"}.get(
@@ -254,6 +263,10 @@ class Stack:
         until(lambda: says in self.outputs[name].read_text() or self.processes[name].poll() is not None,
               30, f"{name} has started")
         assert self.processes[name].poll() is None, self.outputs[name].read_text()
+
+    def says(self, name):
+        """What it has written so far."""
+        return self.outputs[name].read_text()
 
     def kill(self, name):
         """kill -9, of the process and those it started."""

@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
 from scheduler import picture
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 from scheduler.models import ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"

@@ -12,7 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 from scheduler.models import ScheduledCall
 
 

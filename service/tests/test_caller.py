@@ -1,17 +1,20 @@
 """One call: on time, once, bounded in time and in size, and never elsewhere."""
-import subprocess
+import queue
 import ssl
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
 from datetime import timedelta
+from unittest import mock
 
 import pytest
-from conftest import WORK, Api, free_port
+from conftest import WORK, Api, free_port, until
 from django.test import override_settings
 
 from scheduler import caller
-from scheduler.caller import Call, utcnow, wait_until
+from scheduler.caller import Call
+from scheduler.clock import steady, utcnow
 
 
 @contextmanager
@@ -25,12 +28,13 @@ def calling(url, **settings):
             caller._session.cache_clear()
 
 
-def make_call(due=None):
-    """Makes a call as a worker does, checked on from another thread; returns its outcome."""
+def make_call(due=None, lease=60):
+    """Makes a call as a worker does that has claimed it, checked on from another thread; returns its outcome."""
     call = Call(1, due or utcnow())
+    call.grant("token", steady() + lease)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
-    while call.outcome is None:
+    while call.outcome is None and thread.is_alive():
         call.check()
         thread.join(0.05)
     thread.join(5)
@@ -62,6 +66,105 @@ def test_how_it_ends(api, path, status, http_status, error):
     assert error in outcome.error and bool(error) == bool(outcome.error)
     assert time.monotonic() - began < 2.5
     assert outcome.started_at <= outcome.ended_at
+
+
+def begin(due):
+    """A call that nobody has claimed yet, under way in a thread: (call, thread, queue of what it tells)."""
+    told = queue.SimpleQueue()
+    call = Call(1, due, told.put)
+    thread = threading.Thread(target=call.make, daemon=True)
+    thread.start()
+    return call, thread, told
+
+
+def test_it_connects_before_it_is_due_and_sends_only_once_it_is_claimed(api):
+    with calling(api.url + "/ok"):
+        connections = api.connections
+        call, thread, told = begin(utcnow() + timedelta(seconds=0.4))
+        assert told.get(timeout=5) is call and call.outcome is None     # it stands at the gate
+        until(lambda: api.connections == connections + 1)
+        assert api.seen == [] and call.sent_at is None
+        call.grant("token", steady() + 60)
+        thread.join(5)
+        assert call.outcome.status == "Succeeded" and len(api.seen) == 1
+        assert call.outcome.started_at.timestamp() <= api.seen[0]["at"]
+
+
+def test_nothing_is_sent_for_a_call_that_is_refused(api):
+    with calling(api.url + "/ok"):
+        call, thread, told = begin(utcnow())
+        told.get(timeout=5)
+        call.refuse()
+        thread.join(5)
+    assert not thread.is_alive() and api.seen == []
+
+
+def test_nothing_is_sent_once_the_lease_is_over(api):
+    """As after a suspension between the claim and the request."""
+    with calling(api.url + "/ok"):
+        call, thread, told = begin(utcnow())
+        told.get(timeout=5)
+        call.grant("token", steady())
+        thread.join(5)
+        assert call.unsent and call.outcome is None and api.seen == []
+
+
+def test_no_redirect_is_followed_once_the_lease_is_over(api):
+    with calling(api.url + "/redirect/200"):
+        call, thread, told = begin(utcnow())
+        told.get(timeout=5)
+        # Suspended just before it follows.
+        caller._session()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
+        call.grant("token", steady() + 60)
+        thread.join(5)
+    assert len(api.seen) == 1 and "suspended" in call.outcome.error
+
+
+def test_what_waited_at_the_gate_for_long_goes_out_over_a_new_connection(api, monkeypatch):
+    with calling(api.url + "/ok"):
+        connections = api.connections
+        call, thread, told = begin(utcnow())
+        told.get(timeout=5)
+        until(lambda: api.connections == connections + 1)
+        later = steady() + 2 * caller.IDLE_MAX      # the clock moves on, nobody has to wait
+        offset = 2 * caller.IDLE_MAX
+        monkeypatch.setattr(caller, "steady", lambda: steady() + offset)
+        call.grant("token", later + 60)
+        thread.join(5)
+        assert call.outcome.status == "Succeeded"
+        assert len(api.seen) == 1 and api.connections == connections + 2
+
+
+def test_a_failure_to_connect_counts_only_once_it_is_due():
+    """The API's server is being restarted; when the call is due it is there."""
+    port = free_port()
+    with calling(f"http://127.0.0.1:{port}/ok"):
+        due = utcnow() + timedelta(seconds=1.5)
+        refused = threading.Event()
+        connect = caller._Watched.connect
+
+        def noticed(self):
+            try:
+                connect(self)
+            finally:
+                refused.set()
+        with mock.patch.object(caller._Watched, "connect", noticed):
+            call, thread, told = begin(due)
+            assert refused.wait(5) and call.outcome is None
+            api = Api().start(port=port)
+            assert told.get(timeout=5) is call and call.outcome is None
+            call.grant("token", steady() + 60)
+            thread.join(5)
+    assert call.outcome.status == "Succeeded" and len(api.seen) == 1
+
+
+def test_a_failure_to_connect_sent_nothing_and_has_no_start():
+    due = utcnow() + timedelta(seconds=0.3)
+    with calling(f"http://127.0.0.1:{free_port()}/"):
+        call, thread, told = begin(due)
+        assert told.get(timeout=5) is call
+    assert call.outcome.error == "Connection refused" and call.outcome.started_at is None
+    assert call.outcome.ended_at >= due
 
 
 def test_nobody_listens():
@@ -146,26 +249,9 @@ def test_certificates_that_cannot_be_read_are_named_and_do_not_matter_to_http(ap
         assert make_call().status == "Succeeded"
 
 
-def test_never_early_by_a_clock_that_jumps():
-    times = iter([0.0, 3.0, 1.0, 4.999, 5.0])
-    epoch = utcnow()
-    last, slept = [], []
-
-    def clock():
-        last.append(next(times))
-        return epoch + timedelta(seconds=last[-1])
-    wait_until(epoch + timedelta(seconds=5), clock, slept.append)
-    assert last[-1] == 5.0 and max(slept) <= 0.5
-    assert slept[-1] == pytest.approx(0.001)
-
-
 def test_past_its_grace_it_is_missed_and_nothing_is_sent(api):
     with calling(api.url + "/ok", GRACE=60):
         assert make_call(utcnow() - timedelta(seconds=61)).status == "Missed"
-        waiting = Call(1, utcnow() - timedelta(seconds=61))     # its thread never came
-        waiting.check()
-        assert waiting.outcome.status == "Missed" and waiting.outcome.started_at is None
-        waiting.make()
     assert api.seen == []
 
 
@@ -174,7 +260,7 @@ def test_connections_are_kept_for_the_burst_but_not_trusted_for_long(api, monkey
         for _ in range(3):
             make_call()
         assert len({request["connection"] for request in api.seen}) == 1
-        monkeypatch.setattr(caller, "IDLE_MAX", 0)
+        monkeypatch.setattr(caller, "steady", lambda: steady() + caller.IDLE_MAX)
         make_call()
         assert len({request["connection"] for request in api.seen}) == 2
 

@@ -10,9 +10,10 @@ import requests
 from conftest import KIND, all_ended, end, in_seconds, make, postgres, redis_server, statuses, until
 from django.conf import settings
 from django.db import connections
+from django.db.models import F
 
-from scheduler import tasks, transitions
-from scheduler.caller import utcnow
+from scheduler import sender, tasks, transitions
+from scheduler.clock import utcnow
 from scheduler.models import ScheduledCall
 
 
@@ -67,6 +68,60 @@ def test_worker_killed_before_the_time(stack, api, log):
     assert len(api.seen) == 1
 
 
+def test_worker_killed_in_a_burst(stack, api, log):
+    """Of a thousand calls of one second: few may have been claimed and not sent, or have ended and not
+    been written. All others are made by another worker."""
+    stack.start("web", "worker", "beat")
+    stack.post(in_seconds(1))
+    all_ended(1)                                # it is warm
+    due = in_seconds(3)
+    stack.post(*[due] * 1000)
+    until(lambda: len(api.seen) > 100)
+    stack.kill("worker")
+    at_the_kill = len(api.seen)
+    stack.start("worker")
+    ended = all_ended(1001, 60)
+    assert ended.keys() <= {"Succeeded", "Failed"}
+    never_sent = ended.get("Failed", 0) - (len(api.seen) - ended["Succeeded"])
+    assert 0 <= never_sent <= sender.UNKNOWN, f"{ended}, {at_the_kill} and then {len(api.seen)} requests"
+    assert len(api.seen) > at_the_kill
+    assert not ScheduledCall.objects.filter(started_at__lt=F("timestamp")).exists()
+    one_line_each(log, 1001)
+
+
+def test_worker_killed_between_two_calls_of_a_second(stack, api, log):
+    """The second of them waited only; it is made by another worker."""
+    stack.start("worker", "beat")
+    due = in_seconds(4)
+    ScheduledCall.objects.create(timestamp=due)
+    ScheduledCall.objects.create(timestamp=due + timedelta(seconds=0.9))
+    until(lambda: statuses() == {"Succeeded": 1, "Pending": 1}, what="the first is made, the second waits")
+    stack.kill("worker")
+    stack.start("worker")
+    assert all_ended(2) == {"Succeeded": 2}
+    assert len(api.seen) == 2 and len(one_line_each(log, 2)) == 2
+
+
+def test_worker_frozen_for_longer_than_its_lease(stack, api, log):
+    """What it had not claimed is made by another; when it comes back it sends nothing any more."""
+    stack.start("worker1", "beat", LEASE=5)
+    due = in_seconds(4)
+    for after in (0, 0.5, 0.7, 0.9):
+        ScheduledCall.objects.create(timestamp=due + timedelta(seconds=after))
+    until(lambda: statuses() == {"Succeeded": 1, "Pending": 3})     # with SQLite not in the middle of a write
+    stack.processes["worker1"].send_signal(signal.SIGSTOP)
+    stack.start("worker2")
+    ended = all_ended(4, 40)
+    assert len(api.seen) == 4 and ended == {"Succeeded": 4}
+    rows = list(ScheduledCall.objects.order_by("id").values())
+    until(lambda: transitions.reap() == 0 and utcnow() > due + timedelta(seconds=transitions.lease()), 30)
+    stack.processes["worker1"].send_signal(signal.SIGCONT)
+    end(stack.processes["worker1"])             # it ends once its calls are settled
+    assert len(api.seen) == 4
+    assert list(ScheduledCall.objects.order_by("id").values()) == rows, "nothing final changes"
+    one_line_each(log, 4)
+
+
 def test_worker_stopped_kindly_in_mid_call(stack, api, log):
     """SIGTERM: calls in flight may end, and their outcomes are written."""
     stack.start("web", "worker", "beat")
@@ -103,7 +158,7 @@ def test_dispatcher_killed_between_its_commit_and_its_message(api, log, stack):
     due = in_seconds(2)
     ScheduledCall.objects.create(timestamp=due)
     with pytest.raises(SystemExit):
-        transitions.hand_over(killed, utcnow() - transitions.AGAIN_AFTER)
+        transitions.hand_over(killed, now=utcnow() - transitions.AGAIN_AFTER)
     assert ScheduledCall.objects.get().handed_over_at
     stack.start("worker", "beat")
     assert all_ended(1) == {"Succeeded": 1}
@@ -167,6 +222,10 @@ def test_redis_down_for_20_seconds_around_the_due_time(stack, api, log, broker):
     never_early(api, min(before, meanwhile))
     one_line_each(log, 20)
     assert len(api.seen) == 20
+    for name in ("worker", "beat"):
+        says = until(lambda: "the broker is back" in stack.says(name) and stack.says(name), 20, f"{name} is back")
+        assert says.count("the broker cannot be reached") == says.count("the broker is back") == 1, says
+        assert "Traceback" not in says and "CRITICAL" not in says, says
 
 
 def test_redis_hangs(stack, api, log, broker):
@@ -289,7 +348,7 @@ def test_a_suspended_worker_that_comes_back(stack, api, log):
     stack.post(*[in_seconds(1)] * 4)
     until(lambda: len(api.seen) == 4)
     stack.processes["worker"].send_signal(signal.SIGSTOP)
-    assert until(lambda: transitions.reap(utcnow()), what="the lease is over") == 4
+    assert until(transitions.reap, what="the lease is over") == 4
     stack.processes["worker"].send_signal(signal.SIGCONT)
     end(stack.processes["worker"])
     assert statuses() == {"Failed": 4}
@@ -303,16 +362,21 @@ def test_the_database_goes_away_in_mid_call(stack, api, log):
     api.switched = "/delay/2"
     stack.post(*[in_seconds(1)] * 20)
     until(lambda: len(api.seen) == 20)
+    stack.post(*[in_seconds(2)] * 20)           # held by the worker, and due while the database is away
     connections.close_all()
+    gone = lambda: "the database cannot be reached" in stack.says("worker")
     if KIND == "postgresql":
         postgres.stop()
-        until(lambda: "cannot be written, trying again" in stack.outputs["worker"].read_text())
+        until(gone)
         postgres.run()
     else:
         with sqlite3.connect(settings.DATABASES["default"]["NAME"]) as other:
             other.execute("BEGIN EXCLUSIVE")
-            until(lambda: "cannot be written, trying again" in stack.outputs["worker"].read_text(), 40)
+            until(gone, 40)
             other.rollback()
-    assert all_ended(20, 40) == {"Succeeded": 20}
-    one_line_each(log, 20)
-    assert len(api.seen) == 20
+    assert all_ended(40, 40) == {"Succeeded": 40}
+    one_line_each(log, 40)
+    assert len(api.seen) == 40
+    until(lambda: "the database is back" in stack.says("worker"))
+    assert stack.says("worker").count("the database cannot be reached") == 1, stack.says("worker")
+    assert "Traceback" not in stack.says("worker"), stack.says("worker")

@@ -6,7 +6,7 @@ from conftest import person, redis_server
 from django.test import Client, override_settings
 
 from scheduler import tasks, transitions
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 
 
 @pytest.fixture
@@ -32,8 +32,14 @@ def test_the_dispatcher_has_never_run_or_stopped(health):
     assert 99 < health().json()["dispatcher_last_tick_seconds"] < 105
 
 
+def test_a_sign_of_life_that_lies_in_the_future_is_none(health):
+    """Of a machine of the version before, which went by its own clock, or the database's was set back."""
+    transitions.beat(utcnow() + timedelta(seconds=100))
+    assert health().status_code == 503 and "100 s from now" in health().json()["dispatcher"]
+
+
 def test_the_broker_is_down(health):
-    transitions.beat(utcnow())
+    transitions.beat()
     redis_server.stop()
     try:
         answer = health()
@@ -46,11 +52,9 @@ def test_the_broker_is_down(health):
 def test_the_database_is_gone(health, monkeypatch):
     from django.db import OperationalError
 
-    from scheduler.views import Heartbeat
-
-    def gone(**_):
+    def gone():
         raise OperationalError("gone")
-    monkeypatch.setattr(Heartbeat.objects, "filter", gone)
+    monkeypatch.setattr(transitions, "since_beat", gone)
     assert health().status_code == 503 and health().json()["database"] != "ok"
 
 
@@ -67,7 +71,7 @@ def test_the_database_is_gone_and_credentials_come_with_the_question(monkeypatch
 
 
 def test_without_credentials_only_the_sum_is_told():
-    transitions.beat(utcnow())
+    transitions.beat()
     answer = Client().get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     with override_settings(SECURE_SSL_REDIRECT=True):

@@ -7,7 +7,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from scheduler import transitions
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 
 
 def plans(work):
@@ -34,9 +34,9 @@ def many_rows():
 
 
 @pytest.mark.parametrize("work, index", [
-    (lambda: transitions.hand_over(lambda ids, first: None, utcnow()), "call_pending"),
-    (lambda: transitions.miss(utcnow()), "call_pending"),
-    (lambda: transitions.reap(utcnow()), "call_running"),
+    (lambda: transitions.hand_over(lambda ids, first: None), "call_pending"),
+    (transitions.miss, "call_pending"),
+    (transitions.reap, "call_running"),
 ])
 def test_the_index_is_used(work, index):
     first = plans(work)[0]

@@ -5,7 +5,7 @@ import pytest
 from conftest import make, statuses
 from django.core.management import CommandError, call_command
 
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 from scheduler.models import ScheduledCall
 
 

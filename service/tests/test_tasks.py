@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from conftest import make, statuses
 
-from scheduler import caller, tasks, transitions
-from scheduler.caller import utcnow
+from scheduler import caller, sender, tasks, transitions
+from scheduler.clock import utcnow
 from scheduler.models import Heartbeat, ScheduledCall
 
 
@@ -41,11 +41,11 @@ def test_no_more_threads_can_be_started(api, log, monkeypatch, caplog):
             started.append(thread)
         start(thread)
     monkeypatch.setattr(threading.Thread, "start", limited)
-    tasks._call_threads.cache_clear()
+    sender._the_sender.cache_clear()
     api.switched = "/delay/0.1"
     with caplog.at_level("ERROR", "scheduler"):
         make_calls(20)
-    tasks._call_threads.cache_clear()       # the next test may have more of them
+    sender._the_sender.cache_clear()        # the next test may have more of them
     assert statuses() == {"Succeeded": 20}
     assert len(api.seen) == len(log()) == 20
     assert [record.message.split(":")[0] for record in caplog.records] == ["can't start new thread"]
@@ -58,10 +58,12 @@ def test_a_tick_of_which_a_part_failed_is_no_sign_of_life(monkeypatch, part):
     running, late = make(-5, status="Running", lease_until=utcnow() - timedelta(1)), make(-3600)
     with monkeypatch.context() as patched:
         patched.setattr(transitions, part, broken)
+        patched.setattr(tasks, "_last_tick", None)
         tasks.tick()
     assert not Heartbeat.objects.exists()
     ended = {call.status for call in ScheduledCall.objects.filter(id__in=[running.id, late.id])}
     assert ended == {"hand_over": {"Failed", "Missed"}, "miss": {"Failed", "Pending"},
                      "reap": {"Running", "Missed"}}[part], "the other parts did their work"
+    monkeypatch.setattr(tasks, "_last_tick", None)
     tasks.tick()
     assert Heartbeat.objects.exists()

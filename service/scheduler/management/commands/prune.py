@@ -4,7 +4,7 @@ from datetime import timedelta
 from django.core.management.base import BaseCommand, CommandError
 
 from scheduler import transitions
-from scheduler.caller import utcnow
+from scheduler.clock import utcnow
 from scheduler.limits import unlimited
 
 KEYS_KEPT = timedelta(days=1)   # after it an Idempotency-Key may be used anew

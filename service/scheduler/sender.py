@@ -1,0 +1,301 @@
+"""The calls that this worker holds, from their message to the writing of how they ended.
+
+A call gets a thread LEAD seconds before it is due, connects, and stands at the gate (caller.py). Once
+it is due its row is claimed, together with others, but no more than a PORTION at once, and while the
+first portion is being sent the next is claimed: so a burst costs a statement for each PORTION and not
+for each call, and a worker that is killed leaves few rows of which nobody knows whether they were
+sent. What has not been claimed is Pending, and made by another worker.
+
+One thread does all of it that needs the database, over one connection: SQLite lets only one write at a
+time anyway, and what only one thread touches needs no lock. The others tell it what happened in a queue.
+"""
+import heapq
+import logging
+import queue
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import count
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection
+
+from . import outage, transitions
+from .caller import Call
+from .clock import steady, utcnow
+
+logger = logging.getLogger(__name__)
+
+PORTION = 25            # calls in one claim
+UNKNOWN = 50            # calls at most that are claimed and not sent, or have ended and are not written yet
+CONNECTING = 8          # calls that connect at once, and more by a PORTION each PACE while they leave
+PACE = 0.01             # seconds
+SPARE = 0.75            # of one processor unused
+SAVE_WITHIN = 0.05      # seconds from the end of a call to its writing, so that it is written with others
+LOOK_EVERY = 0.1        # seconds between two looks for calls that have taken too long
+RETRY = 0.5             # seconds between two tries while the database is away
+
+MINE, REPORT, FREE = range(3)       # what is told: calls to make; news of a call; a thread came free
+
+
+@cache
+def _the_sender():
+    sender = Sender()
+    threading.Thread(target=sender.run, name="sender", daemon=True).start()
+    return sender
+
+
+_first = threading.Lock()
+
+
+def make(due):
+    """Makes calls, and returns once it is known of each that it has ended, or is somebody else's.
+
+    due: {id: aware datetime, when it is due}
+    """
+    with _first:
+        sender = _the_sender()
+    if due:
+        chunk = Chunk(len(due))
+        sender.news.put((MINE, [Held(*one, chunk, sender.tell) for one in due.items()]))
+        chunk.settled.wait()
+
+
+class Chunk:
+    """How many of the calls of one message are not settled yet."""
+
+    def __init__(self, left):
+        self.left = left
+        self.settled = threading.Event()
+
+
+class Held:
+    """A call, and how far this worker is with it."""
+
+    def __init__(self, call_id, timestamp, chunk, tell):
+        self.call = Call(call_id, timestamp, lambda call: tell(self))
+        self.chunk = chunk
+        self.connecting = False     # has a thread, and is not ready yet
+        self.queued = False         # waits to be claimed
+        self.unsent = False         # counts as claimed and not sent
+        self.noted = False          # its row says when it was sent
+
+
+class Sender:
+    def __init__(self):
+        self.news = queue.SimpleQueue()
+        self._threads = ThreadPoolExecutor(settings.CALLS_AT_ONCE, thread_name_prefix="call")
+        self._free = settings.CALLS_AT_ONCE
+        self._held = {}             # id: Held, all that are not settled
+        self._coming = []           # heap of (when, n, Held): wait for a thread; `when` by steady()
+        self._ready = []            # heap of (when, n, Held): connected, or ended already; wait to be due
+        self._claiming = None       # (token, [Held, ...]) of a claim that has not been answered
+        self._flying = {}           # id: Held, claimed and not ended
+        self._ended = []            # claimed, and to be written
+        self._unsent = 0            # claimed and not sent yet
+        self._connecting = 0
+        self._told = False          # that no more threads can be started, since there was last nothing to do
+        self._measured = steady(), time.process_time()
+        self._save_by = self._looked = 0.0
+        self._number = count()
+
+    def tell(self, held):
+        self.news.put((REPORT, held))
+
+    def run(self):
+        failed = False
+        while True:
+            try:
+                self._listen(self._patience())
+                self._look()
+                self._start()
+                self._save()
+                self._claim()
+                failed = False
+            except (OperationalError, InterfaceError) as error:
+                connection.close()
+                if failed:      # the first time it may be a connection that broke while it lay idle
+                    outage.database.began(error, "What is due is called, and outcomes are written, once it is back")
+                    time.sleep(RETRY)
+                failed = True
+            except Exception:
+                logger.exception("the sender goes on after")
+                connection.close()
+                time.sleep(RETRY)
+
+    def _patience(self):
+        """Seconds until there is something to do, if nobody tells of anything before."""
+        if not self._held:
+            self._told = False
+            return None
+        now = steady()
+        times = [self._looked + LOOK_EVERY]
+        if self._coming and self._free:
+            times.append(max(self._coming[0][0], self._measured[0] + PACE))
+        if self._claiming:
+            times.append(now)
+        elif self._ready and self._room():
+            times.append(self._ready[0][0])
+        if self._ended:
+            times.append(self._save_by if len(self._ended) < PORTION else now)
+        return max(0.0, min(times) - now)
+
+    def _room(self):
+        return min(PORTION, UNKNOWN - self._unsent - len(self._ended))
+
+    def _listen(self, patience):
+        if patience is None:
+            connection.close()      # who waits for nothing holds no connection
+        try:
+            kind, what = self.news.get(timeout=patience)
+            while True:
+                if kind == MINE:
+                    for held in what:
+                        self._take(held)
+                elif kind == FREE:
+                    self._free += 1
+                else:
+                    self._report(what)
+                kind, what = self.news.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _take(self, held):
+        if held.call.id in self._held:      # a message that came twice
+            self._done(held)
+            return
+        self._held[held.call.id] = held
+        self._push(self._coming, held, -settings.LEAD)
+
+    def _push(self, heap, held, shift=0.0, left=None):
+        if left is None:
+            left = (held.call.timestamp - utcnow()).total_seconds()
+        heapq.heappush(heap, (steady() + left + shift, next(self._number), held))
+
+    def _report(self, held):
+        call = held.call
+        if self._held.get(call.id) is not held:
+            return                          # settled already
+        if held.connecting:
+            held.connecting = False
+            self._connecting -= 1
+        if held.unsent and (call.sent_at or call.outcome or call.unsent):
+            held.unsent = False
+            self._unsent -= 1
+        if call.token is None:
+            if not held.queued:             # at the gate, or ended before it came there
+                held.queued = True
+                self._push(self._ready, held)
+        elif (call.outcome or call.unsent) and self._flying.pop(call.id, None):
+            if not self._ended:
+                self._save_by = steady() + SAVE_WITHIN
+            self._ended.append(held)
+
+    def _settle(self, held):
+        del self._held[held.call.id]
+        self._done(held)
+
+    def _done(self, held):
+        held.chunk.left -= 1
+        if not held.chunk.left:
+            held.chunk.settled.set()
+
+    def _start(self):
+        """Gives a thread to each whose time has nearly come, but not to all of a burst at once: a thousand
+        threads that set up TLS would take turns at Python's one lock with the thread that claims."""
+        now, no_thread = steady(), None
+        if not self._coming or self._coming[0][0] > now:
+            return
+        connection.ensure_connection()          # ready before the time comes
+        more = CONNECTING - self._connecting
+        if now - self._measured[0] >= PACE:
+            (before, used), self._measured = self._measured, (now, time.process_time())
+            if self._measured[1] - used < (now - before) * SPARE:
+                more = max(more, PORTION)       # they wait for the network and not for this processor
+        if len(self._ready) >= PORTION and self._ready[0][0] <= now:
+            more = 0                            # first what is due
+        while more > 0 and self._coming and self._free and self._coming[0][0] <= now:
+            held = heapq.heappop(self._coming)[2]
+            if (utcnow() - held.call.timestamp).total_seconds() > settings.GRACE:
+                self._settle(held)              # the dispatcher ends it
+                continue
+            more -= 1
+            self._free -= 1
+            self._connecting += 1
+            held.connecting = True
+            try:
+                self._threads.submit(self._run, held)
+            except RuntimeError as error:       # it is queued all the same, for a thread that is there
+                no_thread = error
+        if no_thread and not self._told:
+            self._told = True
+            logger.error("%s: calls wait for those that are there. Lower CALLS_AT_ONCE, or raise the limit "
+                         "on threads.", no_thread)
+
+    def _run(self, held):
+        held.call.make()
+        self.news.put((FREE, None))
+
+    def _claim(self):
+        if not self._claiming:
+            now, some = steady(), []
+            while self._ready and self._ready[0][0] <= now and len(some) < self._room():
+                some.append(heapq.heappop(self._ready)[2])
+            if not some:
+                return
+            self._claiming = uuid.uuid4().hex, some
+        token, some = self._claiming
+        asked = steady()
+        won, pending = transitions.claim([held.call.id for held in some], token)
+        outage.database.over()
+        self._claiming = None
+        for held in some:
+            call = held.call
+            if call.id in won:
+                self._flying[call.id] = held
+                held.unsent = True
+                self._unsent += 1
+                call.grant(token, asked + transitions.lease())
+                if call.outcome:
+                    self._report(held)
+            elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < settings.LEAD + 1:
+                self._push(self._ready, held, left=pending[call.id])    # not yet, by the database's clock
+            else:
+                call.refuse()
+                self._settle(held)
+
+    def _save(self):
+        if not self._ended or (len(self._ended) < PORTION and steady() < self._save_by):
+            return
+        some = self._ended
+        if outcomes := [(held.call.outcome, held.call.token) for held in some if held.call.outcome]:
+            transitions.finish(outcomes)
+        if unsent := [held.call for held in some if not held.call.outcome]:
+            transitions.release([call.id for call in unsent], {call.token for call in unsent})
+        outage.database.over()
+        self._ended = []
+        for held in some:
+            self._settle(held)
+
+    def _look(self):
+        """Ends what takes too long, and renews the leases."""
+        now = steady()
+        if now - self._looked < LOOK_EVERY:
+            return
+        self._looked = now
+        for held in list(self._held.values()):
+            held.call.check()
+        flying = [held.call for held in self._flying.values()]
+        fresh = now + transitions.lease() - transitions.RENEW_EVERY
+        if all(call.lease_end > fresh for call in flying):
+            return
+        sent = [held for held in self._flying.values() if held.call.sent_at and not held.noted]
+        ours = transitions.renew(
+            [call.id for call in flying], {call.token for call in flying},
+            [(held.call.id, held.call.sent_at) for held in sent])
+        for held in sent:
+            held.noted = True
+        for call in flying:
+            call.lease_end = now + transitions.lease() if call.id in ours else now

@@ -1,0 +1,22 @@
+"""`python marked_worker.py -A scheduler worker ...`: a worker whose requests say of which row they are, in
+a header, so that a test can tell for each row how often the API saw it, and when."""
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.argv[0] = "celery"
+
+from celery import signals  # noqa: E402
+from celery.__main__ import main  # noqa: E402
+
+
+@signals.celeryd_init.connect
+def mark(**_):
+    from scheduler import caller
+
+    send = caller._Watched.send
+    caller._Watched.send = lambda self, data: send(
+        self, data[:-2] + b"X-Call: %d\r\n\r\n" % caller._current.call.id)
+
+
+main()

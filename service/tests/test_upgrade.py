@@ -1,0 +1,145 @@
+"""A database of the version before, taken over: rows in every state, and its workers still up for a while.
+
+The tables are made by that version's own migration. What its workers did to rows is here as the SQL that
+they sent, from its claim, renew, finish and reap.
+"""
+import threading
+from datetime import timedelta
+
+import pytest
+from conftest import all_ended, make, statuses, until
+from django.core.management import call_command
+from django.db import connection, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from scheduler import tasks, transitions
+from scheduler.clock import utcnow
+from scheduler.models import ScheduledCall
+
+BEFORE = [("scheduler", "0001_initial")]
+TABLE = "scheduler_scheduledcall"
+
+
+@pytest.fixture
+def before():
+    """The models as the version before has them, on its tables; migrated again when the test is over."""
+    executor = MigrationExecutor(connection)
+    executor.migrate(BEFORE)
+    yield executor.loader.project_state(BEFORE).apps.get_model("scheduler", "ScheduledCall")
+    call_command("migrate", verbosity=0)
+
+
+def old(sql, *parameters):
+    """Sends SQL as a worker of the version before; returns the number of rows it changed."""
+    as_stored = connection.ops.adapt_datetimefield_value
+    with connection.cursor() as cursor:
+        cursor.execute(sql, [as_stored(p) if hasattr(p, "tzinfo") else p for p in parameters])
+        return cursor.rowcount
+
+
+def old_claim(ids, token, now, until, lease=45, grace=60):
+    marks = ", ".join(["%s"] * len(ids))
+    return old(f"UPDATE {TABLE} SET status = 'Running', claim_token = %s, lease_until = %s, started_at = %s"
+               f" WHERE id IN ({marks}) AND status = 'Pending' AND timestamp < %s AND timestamp >= %s",
+               token, now + timedelta(seconds=lease), now, *ids, until, now - timedelta(seconds=grace))
+
+
+def old_finish(call_id, token, now, status="Succeeded"):
+    """It read the ids that were still its own, locked, and wrote by id alone."""
+    if ScheduledCall.objects.filter(id=call_id, status="Running", claim_token=token).exists():
+        return old(f"UPDATE {TABLE} SET status = %s, started_at = %s, ended_at = %s, http_status = 200,"
+                   " error = '', lease_until = NULL WHERE id = %s", status, now, now, call_id)
+    return 0
+
+
+def test_rows_in_every_state_are_taken_over(before, stack, api, log):
+    now = utcnow()
+    second = timedelta(seconds=1)
+    ended = {"ended_at": now - 60 * second, "created_at": now - 90 * second}
+    rows = {name: before.objects.create(**fields) for name, fields in {
+        "far": {"timestamp": now + 3600 * second},
+        "soon": {"timestamp": now + 15 * second},
+        "handed over, its message lost": {"timestamp": now + 8 * second, "handed_over_at": now - 20 * second},
+        "just past, nobody came": {"timestamp": now - 5 * second, "handed_over_at": now - 30 * second},
+        "past its grace": {"timestamp": now - 500 * second},
+        "its worker is dead": {"timestamp": now - 50 * second, "status": "Running", "claim_token": "d" * 32,
+                               "started_at": now - 50 * second, "lease_until": now - second},
+        "its worker is alive": {"timestamp": now - second, "status": "Running", "claim_token": "a" * 32,
+                                "started_at": now - second, "lease_until": now + 45 * second},
+        "good": {"timestamp": now - 70 * second, "status": "Succeeded", "started_at": now - 69 * second,
+                 "http_status": 200, **ended},
+        "bad": {"timestamp": now - 70 * second, "status": "Failed", "started_at": now - 69 * second,
+                "http_status": 500, "error": "HTTP status 500", **ended},
+        "started before it was due": {
+            "timestamp": now - 70 * second, "status": "Failed", "started_at": now - 71 * second,
+            "error": transitions.WORKER_LOST, **ended},
+        "missed": {"timestamp": now - 200 * second, "status": "Missed", "error": "not started", **ended},
+        "cancelled": {"timestamp": now + 200 * second, "status": "Cancelled", **ended},
+    }.items()}
+    kept = [rows[name].id for name in ("good", "bad", "missed", "cancelled")]
+    were = list(ScheduledCall.objects.filter(id__in=kept).order_by("id").values())
+    old("INSERT INTO scheduler_heartbeat (name, at) VALUES ('dispatcher', %s)", now + 120 * second)
+
+    call_command("migrate", verbosity=0)
+    stack.start("web", "worker", "beat")
+    until(lambda: old_finish(rows["its worker is alive"].id, "a" * 32, utcnow()) or True)
+    all_ended(len(rows) - 1)
+    assert {name: ScheduledCall.objects.get(id=row.id).status for name, row in rows.items()} == {
+        "far": "Pending", "soon": "Succeeded", "handed over, its message lost": "Succeeded",
+        "just past, nobody came": "Succeeded", "past its grace": "Missed", "its worker is dead": "Failed",
+        "its worker is alive": "Succeeded", "good": "Succeeded", "bad": "Failed",
+        "started before it was due": "Failed", "missed": "Missed", "cancelled": "Cancelled"}
+    assert list(ScheduledCall.objects.filter(id__in=kept).order_by("id").values()) == were
+    assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
+    assert len(api.seen) == 3 and len(log()) == 5       # three made, one missed, one lost
+    assert transitions.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
+
+
+def test_workers_of_both_versions_at_once(before):
+    """Each call is one worker's, whichever version it is of, and nothing final is written over."""
+    call_command("migrate", verbosity=0)
+    ids = [call.id for call in make(-1, 200)]
+    won, barrier = {}, threading.Barrier(4)
+
+    def work(number):
+        mine = won[number] = []
+        barrier.wait()
+        for start in range(0, 200, 10):
+            some, token = ids[start:start + 10], f"{number}-{start}".ljust(32, "-")
+            if number % 2:
+                mine += transitions.claim(some, token)[0]
+            else:
+                old_claim(some, token, utcnow(), utcnow() + timedelta(seconds=1))
+                mine += ScheduledCall.objects.filter(id__in=some, claim_token=token).values_list("id", flat=True)
+        connections.close_all()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sum(won.values(), [])) == ids
+    assert statuses() == {"Running": 200}
+
+
+def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_over(before, log):
+    call_command("migrate", verbosity=0)
+    alive, dead = make(-1), make(-1)
+    assert old_claim([alive.id], "a" * 32, utcnow(), utcnow()) == old_claim([dead.id], "d" * 32, utcnow(), utcnow()) == 1
+    ScheduledCall.objects.filter(id=dead.id).update(lease_until=utcnow() - timedelta(seconds=1))
+    assert transitions.reap() == 1
+    assert old_finish(dead.id, "d" * 32, utcnow()) == 0 and old_finish(alive.id, "a" * 32, utcnow()) == 1
+    assert statuses() == {"Failed": 1, "Succeeded": 1} and len(log()) == 1
+
+
+def test_messages_of_the_version_before_are_understood(before, stack, api):
+    """Its dispatcher sent them with a time at which they expire."""
+    call_command("migrate", verbosity=0)
+    stack.start("worker")
+    call = make(3)
+    ScheduledCall.objects.update(handed_over_at=utcnow())
+    tasks.make_calls.apply_async(
+        ([call.id], call.timestamp.isoformat()), eta=call.timestamp - timedelta(seconds=0.5),
+        expires=call.timestamp + timedelta(seconds=90))
+    tasks.tick.apply_async(expires=30)
+    assert all_ended(1) == {"Succeeded": 1}
+    assert len(api.seen) == 1
