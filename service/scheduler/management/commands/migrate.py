@@ -11,10 +11,12 @@ class Command(migrate.Command):
     def execute(self, *args, **options):
         """Before Django's checks, which open the database."""
         if connection.vendor == "sqlite":
-            # SQLite would let everybody read what it creates. Its -wal and -shm get the same rights.
+            # SQLite would let everybody read what it creates. Its -wal and -shm get the same rights. A
+            # file that is there is not opened: closing it would give up the locks that this process
+            # has on it (sqlite.org/howtocorrupt.html, section 2.2).
             try:
-                os.close(os.open(connection.settings_dict["NAME"], os.O_CREAT | os.O_RDWR, 0o600))
+                os.close(os.open(connection.settings_dict["NAME"], os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
             except OSError:
-                pass            # the database says it better
+                pass            # it is there, or the database says it better
         with unlimited():
             return super().execute(*args, **options)
