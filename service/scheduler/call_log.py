@@ -47,13 +47,12 @@ def line(status, due, at, error=""):
     error: why it failed
     """
     api = f"API at {printable(redacted(settings.API_URL))}"
-    due = f"{timezone.localtime(due):%Y-%m-%d %H:%M:%S}"
-    text = {
-        ScheduledCall.Status.SUCCEEDED: f"Successfully called {api}",
-        ScheduledCall.Status.FAILED: f"Failed to call {api} ({printable(error)})",
-        ScheduledCall.Status.MISSED: f"Missed call to {api} (due {due})",
-        ScheduledCall.Status.CANCELLED: f"Cancelled call to {api} (due {due})",
-    }[status]
+    if status == ScheduledCall.Status.SUCCEEDED:
+        text = f"Successfully called {api}"
+    elif status == ScheduledCall.Status.FAILED:
+        text = f"Failed to call {api} ({printable(error)})"
+    else:
+        text = f"{status} call to {api} (due {timezone.localtime(due):%Y-%m-%d %H:%M:%S})"
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: {text}\n"
 
 

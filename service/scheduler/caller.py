@@ -36,6 +36,7 @@ Status = ScheduledCall.Status
 # just as it closes is lost, and must not be repeated. So a connection serves the calls of one burst
 # or of neighbouring seconds, and is not trusted for longer.
 IDLE_MAX = 1.5
+FIRST_MAX = 5.0             # of a connection that has carried no request yet: servers wait for the first
 READ_SIZE = 65536           # bytes
 
 
@@ -180,7 +181,7 @@ class Call:
             now = steady()
             if self.outcome or self._refused or now >= self.lease_end or self._miss():
                 raise TooLate
-            if now - connection.idle_since > IDLE_MAX:
+            if now - connection.idle_since > connection.idle_max:
                 raise Stale
             first = self.sent_at is None
             if first:
@@ -220,6 +221,7 @@ class _Watched:
     """Tells the call which connection it uses, and asks whether it may send."""
 
     idle_since = 0.0                    # by steady()
+    idle_max = FIRST_MAX
     _connecting = False
 
     def connect(self):
@@ -227,7 +229,7 @@ class _Watched:
         self._connecting = True         # what is sent to a proxy to get through it is no request yet
         super().connect()
         self._connecting = False
-        self.idle_since = steady()
+        self.idle_since, self.idle_max = steady(), FIRST_MAX
         _current.call.uses(self)        # looking up a name can take longer than the whole call may
 
     def send(self, data):
@@ -238,13 +240,13 @@ class _Watched:
         super().send(data)
 
     def getresponse(self, *args, **kwargs):
-        self.idle_since = steady()      # the burst's calls follow in far less than IDLE_MAX
+        self.idle_since, self.idle_max = steady(), IDLE_MAX     # a burst's calls follow in far less
         return super().getresponse(*args, **kwargs)
 
     @property
     def is_connected(self):
         idle = steady() - self.idle_since + _current.call.idle_until_due()
-        return idle < IDLE_MAX and super().is_connected
+        return idle < self.idle_max and super().is_connected
 
 
 class _WatchedHTTP(_Watched, HTTPConnection):

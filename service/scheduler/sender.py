@@ -143,7 +143,10 @@ class Sender:
         return max(0.0, min(times) - now)
 
     def _room(self):
-        return min(PORTION, UNKNOWN - self._unsent - len(self._ended))
+        """How many calls may be claimed: a whole PORTION, or all that stand ready, rather than a few now
+        and a few a moment later."""
+        room = min(PORTION, UNKNOWN - self._unsent - len(self._ended))
+        return room if room == PORTION or len(self._ready) <= room else 0
 
     def _listen(self, patience):
         if patience is None:

@@ -126,8 +126,8 @@ def test_what_waited_at_the_gate_for_long_goes_out_over_a_new_connection(api, mo
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         until(lambda: api.connections == connections + 1)
-        later = steady() + 2 * caller.IDLE_MAX      # the clock moves on, nobody has to wait
-        offset = 2 * caller.IDLE_MAX
+        later = steady() + 2 * caller.FIRST_MAX      # the clock moves on, nobody has to wait
+        offset = 2 * caller.FIRST_MAX
         monkeypatch.setattr(caller, "steady", lambda: steady() + offset)
         call.grant("token", later + 60)
         thread.join(5)
