@@ -97,9 +97,9 @@ def test_processes_whose_clock_is_wrong_harm_nobody(stack, api, seconds):
     stack.post(*[due] * 10)                                     # handed over by the web server
     ids = [call["id"] for call in stack.post(*[due + timedelta(seconds=60)] * 10)]
     ScheduledCall.objects.filter(id__in=ids).update(timestamp=due + timedelta(seconds=1))   # by the dispatcher
-    assert all_ended(20, 20) == {"Succeeded": 20}
+    assert all_ended(20, 60) == {"Succeeded": 20}
     late = sorted(call.lateness for call in ScheduledCall.objects.all())
-    assert 0 <= late[0] and late[-1] < 4, late
+    assert 0 <= late[0] and late[-1] < 15, late     # by the wrong clock it would be 20 or more
     if KIND == "postgresql":
         assert min(api.arrivals(due)) >= 0
         said = f"this machine's clock is {abs(seconds)}.0 s {'ahead of' if seconds > 0 else 'behind'}"

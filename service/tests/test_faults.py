@@ -193,9 +193,9 @@ def test_redis_restarted_and_empty_while_calls_wait(stack, api, log, broker):
 
 def test_redis_flushed_while_messages_wait(stack, api, log, broker):
     stack.start("web")
-    due = in_seconds(3)
-    stack.post(*[due] * 20)
-    assert broker.command("llen", "scheduler.calls") == "1"
+    due = in_seconds(5)
+    assert len(stack.post(*[due] * 20)) == 20
+    until(lambda: broker.command("llen", "scheduler.calls") == "1")
     broker.command("flushall")
     stack.start("worker", "beat")
     assert all_ended(20) == {"Succeeded": 20}
