@@ -11,9 +11,8 @@ import http.cookiejar
 import os
 import socket
 import threading
-import time
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cache, cached_property
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit

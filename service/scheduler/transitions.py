@@ -18,7 +18,6 @@ nobody's work for dead. Where a function has a parameter `now`, that clock is it
 give an aware datetime.
 """
 import logging
-import uuid
 from datetime import timedelta
 from itertools import groupby
 
