@@ -1336,7 +1336,9 @@ def expand(argv, inside=()):
             continue
         name = argument[1:]
         if name in inside or len(inside) == MOST_NESTED:
-            raise SetupError("the file %s names itself with @, or others name others" % name)
+            raise SetupError(
+                "the file %s names itself with @, or is the last of too many that name others" % name
+            )
         try:
             with open(name, encoding="utf-8-sig") as file:
                 lines = [line.strip() for line in file]
@@ -1414,7 +1416,7 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
         with contextlib.suppress(UnicodeError):  # `check_url` will refuse it
             # In the C locale Python 3.6 does not take the command line for UTF-8.
             url = os.fsencode(url).decode("utf-8", "surrogateescape")
-    all_options = []
+    joined = []
     for name, options in (
         ("CURL_OPTIONS in config.py", values.get("CURL_OPTIONS", [])),
         ("curl_options", curl_options),
@@ -1423,7 +1425,7 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
             isinstance(option, str) and "\0" not in option for option in options
         ):
             raise SetupError('%s must be a list of texts, as ["-X", "POST"]' % name)
-        all_options += options
+        joined += options
     given = timeout is not None
     timeout = timeout if given else values.get("TIMEOUT", DEFAULT_TIMEOUT)
     grace = values.get("GRACE", DEFAULT_GRACE)
@@ -1432,7 +1434,7 @@ def load_settings(url=None, log_file=None, timeout=None, curl_options=()):
         if not number or not 0.001 <= value <= 1e9:
             raise SetupError("%s must be seconds, from 0.001 to 1e9, not %r" % (name, value))
     url = values.get("API_URL", "") if url is None else url
-    return Settings(url, log_file, timeout, grace, all_options)
+    return Settings(url, log_file, timeout, grace, joined)
 
 
 def path_in(name, value, folder=""):
@@ -1445,7 +1447,9 @@ def path_in(name, value, folder=""):
     if not path:
         raise SetupError("the log file is missing: set LOG_FILE in config.py or give --log-file")
     if any(char < " " for char in path):
-        raise SetupError("the log file in %s cannot be opened: it holds a control character; %s" % (name, SLASHES))
+        raise SetupError(
+            "the log file in %s cannot be opened: it holds a control character; %s" % (name, SLASHES)
+        )
     try:
         return os.path.abspath(os.path.join(folder, os.path.expanduser(path)))
     except OSError:
