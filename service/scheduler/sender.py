@@ -1,10 +1,10 @@
 """The calls that this worker holds, from their message to the writing of how they ended.
 
-A call gets a thread LEAD seconds before it is due, connects, and stands at the gate (caller.py). Once
-it is due its row is claimed, together with others, but no more than a PORTION at once, and while the
-first portion is being sent the next is claimed: so a burst costs a statement for each PORTION and not
-for each call, and a worker that is killed leaves few rows of which nobody knows whether they were
-sent. What has not been claimed is Pending, and made by another worker.
+A call gets a thread LEAD seconds before it is due, in a burst up to EARLIER before that, connects, and
+stands at the gate (caller.py). Once it is due its row is claimed, together with others, but no more than
+a PORTION at once, and while the first portion is being sent the next is claimed: so a burst costs a
+statement for each PORTION and not for each call, and a worker that is killed leaves few rows of which
+nobody knows whether they were sent. What has not been claimed is Pending, and made by another worker.
 
 One thread does all of it that needs the database, over one connection: SQLite lets only one write at a
 time anyway, and what only one thread touches needs no lock. The others tell it what happened in a queue.
@@ -32,6 +32,8 @@ PORTION = 25            # calls in one claim
 UNKNOWN = 50            # calls at most that are claimed and not sent, or have ended and are not written yet
 CONNECTING = 8          # calls that connect at once, and more by a PORTION each PACE while they leave
 PACE = 0.01             # seconds
+SETUP = 0.0015          # seconds by which a call begins earlier for each other that waits for its thread,
+EARLIER = 1.5           # and at most so many in all: a thousand connections cannot be made in LEAD
 SPARE = 0.75            # of one processor unused
 SAVE_WITHIN = 0.05      # seconds from the end of a call to its writing, so that it is written with others
 LOOK_EVERY = 0.1        # seconds between two looks for calls that have taken too long
@@ -61,6 +63,11 @@ def make(due):
         chunk = Chunk(len(due))
         sender.news.put((MINE, [Held(*one, chunk, sender.tell) for one in due.items()]))
         chunk.settled.wait()
+
+
+def _lead(others):
+    """Seconds before it is due that a call gets its thread, when so many others wait for theirs."""
+    return settings.LEAD and settings.LEAD + min(others * SETUP, EARLIER)
 
 
 class Chunk:
@@ -170,7 +177,7 @@ class Sender:
             self._done(held)
             return
         self._held[held.call.id] = held
-        self._push(self._coming, held, -settings.LEAD)
+        self._push(self._coming, held, -_lead(len(self._coming)))
 
     def _push(self, heap, held, shift=0.0, left=None):
         if left is None:

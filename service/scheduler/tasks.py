@@ -28,10 +28,11 @@ def send(ids, first):
     """Gives one chunk to the broker.
 
     ids: list of int; first: aware datetime, when the first of its calls is due
-    The message comes to the worker twice LEAD early, by the database's clock (celery.py): once for
-    what there is to prepare, and once for the sender to connect.
+    The message comes to the worker early, by the database's clock (celery.py): by what the sender takes at
+    most to connect, and once more by LEAD for what there is to prepare.
     """
-    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=2 * settings.LEAD))
+    early = settings.LEAD and 2 * settings.LEAD + sender.EARLIER
+    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=early))
     outage.broker.over()
 
 
