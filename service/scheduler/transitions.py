@@ -167,6 +167,8 @@ def claim(ids, token, now=NOW):
     Returns (ids won, {id: seconds until it is due} of those that are Pending still). Among the latter
     are some that are past their GRACE, with less than -GRACE; they are left to `miss`.
     """
+    if not ids:
+        return set(), {}
     with connection.cursor() as cursor:
         cursor.execute(
             f"UPDATE {CALLS} SET status = 'Running', claim_token = %(token)s, started_at = NULL,"
