@@ -6,6 +6,7 @@ from datetime import timezone as zones
 from django.db import models
 from django.utils import formats, timezone
 
+from .by_status import Calls
 from .clock import utcnow
 
 NOTE_MAX = 200              # characters
@@ -61,6 +62,8 @@ class ScheduledCall(models.Model):
         null=True, editable=False, help_text="The id of the call that it repeats.")
     cancelled_by = models.CharField(
         max_length=150, blank=True, editable=False, help_text="The user's name at that time.")
+
+    objects = Calls.as_manager()
 
     class Meta:
         verbose_name, verbose_name_plural = "call", "calls"

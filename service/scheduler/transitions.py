@@ -78,14 +78,19 @@ def schedule(timestamps, *, by="", via="", note="", again_of=None):
     timestamps: list of aware datetimes
     by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin"
     note: what they are for, a str of at most NOTE_MAX characters
-    again_of: for calls that repeat others, the list of the others' ids, one for each timestamp
+    again_of: for calls that repeat others, the list of the others' ids, one for each timestamp; without a
+        note of their own they have those others' notes
     Returns the list of the new ScheduledCall objects, in the same order.
     """
     created_at = utcnow()
+    olds = again_of or [None] * len(timestamps)
+    notes = {}
+    for i in range(0, len(again_of or []), BATCH):
+        notes |= ScheduledCall.objects.filter(id__in=again_of[i:i + BATCH]).values_list("id", "note")
     return ScheduledCall.objects.bulk_create(
-        [ScheduledCall(timestamp=timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via, note=note,
-                       again_of=old)
-         for timestamp, old in zip(timestamps, again_of or [None] * len(timestamps), strict=True)],
+        [ScheduledCall(timestamp=timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via,
+                       note=note or notes.get(old, ""), again_of=old)
+         for timestamp, old in zip(timestamps, olds, strict=True)],
         batch_size=BATCH)
 
 

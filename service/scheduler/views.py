@@ -4,6 +4,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from functools import partial
 
 import django_filters
 import redis
@@ -61,6 +62,9 @@ class StatusField(forms.MultipleChoiceField):
 
 class StatusFilter(django_filters.MultipleChoiceFilter):
     field_class = StatusField
+
+    def filter(self, queryset, statuses):
+        return queryset.of(statuses) if statuses else queryset
 
 
 class CallFilter(django_filters.FilterSet):
@@ -276,16 +280,15 @@ def _may_read(request):
         connection.close()
 
 
-def health(request=None):
+def parts(*more):
     """Asks database and broker, each in a thread of its own, as either may hang in a way that no time
     limit of its own ends (a name that is not resolved, a pool without a free connection).
 
-    Returns ({part: "ok" or what is wrong}, HTTP status); without a request for which `_may_read`, only
-    `status` is told.
+    more: functions without parameters that are asked at the same time
+    Returns ({part: "ok" or what is wrong}, seconds since the dispatcher last ran or None, [what each of
+    `more` returned, or None if it failed]), within HEALTH_WITHIN.
     """
-    asked = [_asking.submit(_since_beat), _asking.submit(_ping_broker)]
-    if request:
-        asked.append(_asking.submit(_may_read, request))
+    asked = [_asking.submit(question) for question in (_since_beat, _ping_broker, *more)]
     wait(asked, HEALTH_WITHIN)
 
     def problem(future):
@@ -308,12 +311,19 @@ def health(request=None):
         dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
     else:
         dispatcher = "ok"
-    well = database == broker == dispatcher == "ok"
-    answer = {"status": "ok" if well else "failing"}
+    return ({"database": database, "broker": broker, "dispatcher": dispatcher}, age,
+            [None if problem(future) else future.result() for future in asked[2:]])
+
+
+def health(request=None):
+    """Returns ({"status": ..., and more}, HTTP status); without a request for which `_may_read`, only
+    `status` is told."""
     # Who asks with credentials that cannot be looked up, or are wrong, gets what everybody gets.
-    if request and problem(asked[2]) is None and asked[2].result():
-        answer |= {"database": database, "broker": broker, "dispatcher": dispatcher,
-                   "dispatcher_last_tick_seconds": age}
+    found, age, may_read = parts(*([partial(_may_read, request)] if request else []))
+    well = set(found.values()) == {"ok"}
+    answer = {"status": "ok" if well else "failing"}
+    if any(may_read):
+        answer |= {**found, "dispatcher_last_tick_seconds": age}
     return answer, 200 if well else 503
 
 
