@@ -27,11 +27,12 @@ from .times import comes_twice, many_from_person
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+NOTHING = "–"           # what stands where there is nothing
 SHOWN = 10              # links to calls that were scheduled again from one
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
-admin.site.empty_value_display = "–"
+admin.site.empty_value_display = NOTHING
 
 
 def checked(when):
@@ -100,7 +101,7 @@ class ScheduledCallForm(forms.ModelForm):
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(admin.ModelAdmin):
     form = ScheduledCallForm
-    list_display = ["id", "how", "timestamp", "late", "http_status", "error", "who", "said"]
+    list_display = ["id", "how", "timestamp", "late", "outcome", "who", "said"]
     list_display_links = ["id", "timestamp"]
     list_filter = [lists.ViewFilter, lists.StatusFilter, lists.DueFilter, lists.TogetherFilter]
     sortable_by = ["id", "timestamp"]   # the others would have a million rows sorted
@@ -127,21 +128,26 @@ class ScheduledCallAdmin(admin.ModelAdmin):
 
     @admin.display(description="lateness")
     def late(self, call):
-        return None if call.lateness is None else f"{call.lateness:.3f} s"
+        return NOTHING if call.lateness is None else f"{call.lateness:.3f} s"
+
+    @admin.display(description="outcome")
+    def outcome(self, call):
+        """In one column: an error says what the HTTP status was."""
+        return call.error or (f"HTTP status {call.http_status}" if call.http_status else NOTHING)
 
     @admin.display(description="scheduled by")
     def who(self, call):
         if call.scheduled_by and call.scheduled_via:
             return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
-        return call.scheduled_by or call.scheduled_via or None
+        return call.scheduled_by or call.scheduled_via or NOTHING
 
     @admin.display(description="note")
     def said(self, call):
-        return format_html('<bdi>{}</bdi>', call.note) if call.note else None
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
 
     @admin.display(description="scheduled again from")
     def again(self, call):
-        return None if call.again_of is None else self._link(call.again_of)
+        return NOTHING if call.again_of is None else self._link(call.again_of)
 
     @admin.display(description="scheduled again as")
     def again_as(self, call):
@@ -149,7 +155,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         shown = format_html_join(", ", "{}", [[self._link(call_id)] for call_id in ids[:SHOWN]])
         if len(ids) > SHOWN:
             return format_html('{}, <a href="{}">and more</a>', shown, self._list(again_of=call.pk))
-        return shown or None
+        return shown or NOTHING
 
     def _link(self, call_id):
         return format_html('<a href="{}">call {}</a>', reverse("admin:scheduler_scheduledcall_change", args=[call_id]), call_id)
@@ -312,9 +318,12 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         calls = ScheduledCall.objects.filter(pk=call_id)
         if not (call := calls.first()):
             raise Http404(f"There is no call {call_id}.")
+        back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
-            return action(request, calls) or HttpResponseRedirect(
-                reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
+            return action(request, calls) or back
+        if action == self.cancel and call.status != Status.PENDING:
+            self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
+            return back
         return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
             **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
 

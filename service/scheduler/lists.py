@@ -248,7 +248,8 @@ class CallList(ChangeList):
         return super().get_ordering(request, queryset)
 
     def _get_default_ordering(self):
-        return self.order
+        """For the arrow in the heading; the ids among calls of the same time deserve none."""
+        return self.order[:1]
 
     def get_results(self, request):
         super().get_results(request)

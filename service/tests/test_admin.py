@@ -61,7 +61,7 @@ def test_a_row(client):
         scheduled_via="API", note="why <script>alert(1)</script>",
         started_at=due + timedelta(milliseconds=12), ended_at=due + timedelta(seconds=1))
     row = page(client, view="recent")
-    for text in ("Failed", f"{due:%Y-%m-%d %H:%M:%S} UTC", "0.012 s", "503", "HTTP status &lt;503&gt;", "By status",
+    for text in ("Failed", f"{due:%Y-%m-%d %H:%M:%S} UTC", "0.012 s", "HTTP status &lt;503&gt;", "By status",
                  "By due time", 'id="calls-picture"', "<bdi>ann&lt;b&gt;</bdi> (API)", "<h1>Calls</h1>",
                  "<bdi>why &lt;script&gt;alert(1)&lt;/script&gt;</bdi>"):
         assert text in row, text
@@ -70,7 +70,9 @@ def test_a_row(client):
         assert shown(client, **query) == []
     empty = make(60)
     row = page(client, q=empty.id).split("<tbody>")[1]
-    assert row.count("–</td>") == 5, "lateness, HTTP status, error, by and note"
+    assert row.count("–</td>") == 4, "lateness, outcome, by and note"
+    change = client.get(f"{LIST}{empty.id}/change/").content.decode()
+    assert change.count('<div class="readonly">–</div>') == 12 and ">None<" not in change
 
 
 def test_the_list_opens_at_now(client):
@@ -367,6 +369,7 @@ def test_cancelling_from_the_calls_own_page_asks_first(client):
     answer = client.post(f"{LIST}{call.id}/cancel/", follow=True).content.decode()
     assert "1 cancelled." in answer and statuses() == {"Cancelled": 1} and history(call.id) == ["Cancelled."]
     assert f"{LIST}{call.id}/cancel/" not in answer, "what is cancelled cannot be cancelled"
+    assert "is no longer pending." in client.get(f"{LIST}{call.id}/cancel/", follow=True).content.decode()
     assert "1 not cancelled: no longer pending" in client.post(f"{LIST}{call.id}/cancel/", follow=True).content.decode()
     assert client.get(f"{LIST}999999/cancel/").status_code == 404
     again = client.post(f"{LIST}{call.id}/again/", follow=True).content.decode()
