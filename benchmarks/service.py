@@ -35,9 +35,11 @@ POST_1000 = 0.4
 ONE_CALL = 0.050
 TICK = 0.050
 LAST_HTTP, LAST_HTTPS = 0.6, 1.2
+PAGE, LIST = 1.0, 0.050     # of the admin, and of the API's list in order of time
+CANCEL = 1.0                # 10,000 calls
 UNKNOWN = 50                # calls of which nobody knows how they ended, after kill -9 of a worker
 
-PARTS = ["burst", "https", "sustained", "kill", "obvious", "growth", "ticks"]
+PARTS = ["burst", "https", "sustained", "kill", "obvious", "growth", "ticks", "pages"]
 OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after the due second
 
 
@@ -375,6 +377,76 @@ def growth(size):
     return {"rows scheduled per second": size / scheduled, "calls claimed and finished per second": size / through}
 
 
+def pages(number, some):
+    """Seconds for the admin's pages and the API's list among `number` calls within 48 hours, and for cancelling
+    `some` at once: {name: (seconds, bar)}. Asked of Django in this process; the median of three, of lists that of
+    the slowest filter."""
+    from itertools import combinations
+    from urllib.parse import urlencode
+
+    from django.contrib.auth.models import User
+    from django.db import connection
+    from django.test import Client
+    from scheduler import transitions
+    from scheduler.limits import unlimited
+    from scheduler.models import ScheduledCall
+    ScheduledCall.objects.all()._raw_delete("default")
+    shift = f"(i - {number / 2}) * {48 * 3600 / number}"
+    when, source = {
+        "sqlite": (f"strftime('%Y-%m-%d %H:%M:%S', 'now', CAST({shift} AS INTEGER) || ' seconds')",
+                   f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) SELECT i FROM n)"),
+        "postgresql": (f"date_trunc('second', now() + {shift} * interval '1 second')", f"generate_series(1, {number}) AS i"),
+    }[connection.vendor]
+    # One in 500 of what is over failed, as many were missed, and as many are cancelled, past and to come.
+    status = (f"CASE WHEN i % 500 = 3 THEN 'Cancelled' WHEN i > {number // 2} THEN 'Pending' WHEN i % 500 = 1 THEN"
+              " 'Failed' WHEN i % 500 = 2 THEN 'Missed' ELSE 'Succeeded' END")
+    with unlimited(), connection.cursor() as cursor:
+        cursor.execute("INSERT INTO scheduler_scheduledcall (timestamp, status, created_at, claim_token, error)"
+                       f" SELECT {when}, {status}, {when}, '', '' FROM {source}")
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
+
+    client = Client(headers={"host": "testserver"})
+    client.force_login(User.objects.get_or_create(username="root", is_staff=True, is_superuser=True)[0])
+
+    def asked(path, **query):
+        def once():
+            began = time.perf_counter()
+            answer = client.get(path, query)
+            took = time.perf_counter() - began
+            assert answer.status_code == 200, f"{path} {query}: {answer.status_code}"
+            return took
+        return statistics.median(once() for _ in range(3))
+
+    def iso(hours):
+        return (datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat()
+    admin, a_call = "/admin/scheduler/scheduledcall/", ScheduledCall.objects.filter(status="Failed").first().id
+    found = {f"admin: {name}": (asked(path, **query), PAGE) for name, path, query in (
+        ("the list, upcoming", admin, {}), ("the list, recent", admin, {"view": "recent"}),
+        ("the list, failed and missed", admin, {"view": "trouble"}), ("the list, all", admin, {"view": "all"}),
+        ("the list, one bar", admin, {"view": "all", "due_from": iso(-3), "due_before": iso(-2.5)}),
+        ("the list, all of one status", admin, {"view": "all", "status": "Succeeded"}),
+        ("the list, one id", admin, {"q": a_call}), ("a call", f"{admin}{a_call}/change/", {}),
+        ("its history", f"{admin}{a_call}/history/", {}), ("start", "/admin/", {}))}
+    statuses = ScheduledCall.Status.values
+    filters = [{"status": list(chosen), **times} for size in (0, 1, 2) for chosen in combinations(statuses, size)
+               for times in ({}, {"due_from": iso(0)}, {"due_before": iso(0)}, {"due_from": iso(30)},
+                             {"due_from": iso(-1), "due_before": iso(1)})]
+    for ordering in ("timestamp", "-timestamp", "id", "-id"):
+        found[f"API's list by {ordering}: slowest of {len(filters)} filters"] = (
+            max(asked("/api/schedule-api/", ordering=ordering, **query) for query in filters),
+            LIST if "timestamp" in ordering else None)
+    pending = list(ScheduledCall.objects.filter(status="Pending").order_by("timestamp")[:some])
+    began = time.perf_counter()
+    assert len(transitions.cancel([call.id for call in pending[some // 2:]])) == some // 2
+    found[f"cancel {some // 2} calls"] = time.perf_counter() - began, CANCEL
+    began = time.perf_counter()
+    client.post(f"{admin}?{urlencode({'view': 'upcoming', 'due_before': pending[some // 2].timestamp.isoformat()})}", {
+        "action": "cancel", "_selected_action": [1], "select_across": "1"})
+    found["admin: cancel as many, with their history"] = time.perf_counter() - began, CANCEL
+    ScheduledCall.objects.all()._raw_delete("default")
+    return found
+
+
 def main():
     options = parse()
     use_venv()
@@ -434,6 +506,8 @@ def main():
             result["growth"] = growth(200 if options.smallest else 5000)
         if "ticks" in options.part:
             result["dispatcher"] = ticks(*rows, 100 if options.smallest else 1000)
+        if "pages" in options.part:
+            result["pages"] = pages(*((20_000, 2_000) if options.smallest else (1_000_000, 20_000)))
         print(json.dumps(result))
     finally:
         stand_in.stop()
@@ -552,6 +626,8 @@ def report(results, options):
                     row(database, name + ": median", tick[name], None, None)
         for name, value in result.get("growth", {}).items():
             row(database, name, value, None, None, "/s")
+        for name, (took, bar) in result.get("pages", {}).items():
+            row(database, name, took, None, bar if full else None)
     machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if options.json:
         options.json.write_text(

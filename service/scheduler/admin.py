@@ -1,83 +1,202 @@
 """The admin: see what is planned and how it went, cancel, schedule again, add."""
 from datetime import timedelta
+from functools import partial
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.http import HttpResponseRedirect
-from django.urls import reverse
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.admin.options import get_content_type_for_model
+from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
-from . import picture, transitions
+from . import lists, picture, summary, table, transitions
+from .call_log import printable
 from .clock import utcnow
-from .models import ScheduledCall
-from .serializers import due_time
+from .models import ScheduledCall, moment
+from .serializers import bad_note, due_time
 from .tasks import hand_over_soon
+from .times import comes_twice, many_from_person
 
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+NOTHING = "–"           # what stands where there is nothing
+SHOWN = 10              # links to calls that were scheduled again from one
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
+admin.site.empty_value_display = NOTHING
+
+
+def checked(when):
+    """The aware datetime, for a call that a person asks for. Raises ValueError saying why not."""
+    if when < utcnow():
+        raise ValueError(f"is in the past (it is now {moment(utcnow())}). Choose one to come")
+    return due_time(when.isoformat())
 
 
 class ScheduledCallForm(forms.ModelForm):
+    """A call's time. For new calls also many, pasted, and a note."""
+
+    times = forms.CharField(
+        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
+        label="Or several, pasted")
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        zone = timezone.get_default_timezone_name()
+        if due := self.fields.get("timestamp"):
+            due.help_text = f"In {zone}. When the API is to be called; never earlier, not by a millisecond."
+            due.required = "times" not in self.fields
+        if times := self.fields.get("times"):
+            times.help_text = (f"One on each line, or with commas between: 2026-08-01 14:30:00 (in {zone}), or with "
+                               "an offset: 2026-08-01T14:30:00Z, 2026-08-01T14:30:00+02:00.")
+
     def clean_timestamp(self):
-        timestamp = self.cleaned_data["timestamp"]
-        if timestamp < utcnow():
+        if timestamp := self.cleaned_data["timestamp"]:
+            try:
+                return checked(timestamp)
+            except ValueError as error:
+                raise forms.ValidationError(f"This time {error}.")
+
+    def clean_times(self):
+        """The aware datetimes. All are looked at, and every bad one is named."""
+        good, bad, self.twice = [], [], []
+        pieces = many_from_person(self.cleaned_data["times"])
+        if len(pieces) > settings.MAX_TIMESTAMPS:
             raise forms.ValidationError(
-                "This time is in the past (it is now %(now)s). Choose one to come.",
-                params={"now": f"{timezone.localtime():%Y-%m-%d %H:%M:%S %Z}"})
-        try:
-            return due_time(timestamp.isoformat())
-        except ValueError as error:
-            raise forms.ValidationError(f"This time {error}.")
+                f"{len(pieces)} times are too many at once: at most {settings.MAX_TIMESTAMPS} are taken.")
+        for piece, when in pieces:
+            try:
+                if isinstance(when, ValueError):
+                    raise when
+                good.append(checked(when))
+                if comes_twice(when) and not piece.endswith("Z") and "+" not in piece and piece.count("-") == 2:
+                    self.twice.append(when)
+            except ValueError as error:
+                bad.append(forms.ValidationError(f"“{printable(piece, 80)}” {error}."))
+        if bad:
+            raise forms.ValidationError(bad)
+        return good
 
+    def clean_note(self):
+        if problem := bad_note(self.cleaned_data["note"]):
+            raise forms.ValidationError(f"This note {problem}.")
+        return self.cleaned_data["note"]
 
-def moment(field, description):
-    """A read-only column with seconds, which the admin's own format leaves out."""
-    @admin.display(description=description, ordering=field, empty_value="–")
-    def column(self, call):
-        value = getattr(call, field)
-        return f"{timezone.localtime(value):%Y-%m-%d %H:%M:%S}" if value else None
-    return column
+    def clean(self):
+        cleaned = super().clean()
+        if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"]):
+            raise forms.ValidationError("When? Choose a time, or paste some.")
+        return cleaned
 
 
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(admin.ModelAdmin):
     form = ScheduledCallForm
-    list_display = ["id", "how", "due", "late", "http_status", "error"]
-    list_display_links = ["id", "due"]
-    list_filter = ["status", ("timestamp", admin.DateFieldListFilter)]
-    date_hierarchy = "timestamp"
+    list_display = ["id", "how", "timestamp", "late", "outcome", "who", "said"]
+    list_display_links = ["id", "timestamp"]
+    list_filter = [lists.ViewFilter, lists.StatusFilter, lists.DueFilter, lists.TogetherFilter]
+    sortable_by = ["id", "timestamp"]   # the others would have a million rows sorted
     search_fields = ["=id"]
     search_help_text = "A call's id"
-    ordering = ["-timestamp", "-id"]
-    show_full_result_count = False      # one count of a large table is enough
+    paginator = lists.CallPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_max_show_all = 1000
     actions = ["cancel", "schedule_again"]
-    results = ["id", "how", "late", "http_status", "error", "created", "handed_over", "started", "ended"]
 
-    due = moment("timestamp", "due")
-    created = moment("created_at", "created")
-    handed_over = moment("handed_over_at", "handed over")
-    started = moment("started_at", "started")
-    ended = moment("ended_at", "ended")
+    new = [(None, {"fields": ["timestamp", "times", "note"]})]
+    known = [
+        (None, {"fields": ["timestamp", "how", "said"]}),
+        ("How it went", {"fields": ["late", "http_status", "error", "handed_over_at", "started_at", "ended_at"]}),
+        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "created_at", "again", "again_as", "cancelled_by"]}),
+    ]
+
+    # What it shows
 
     @admin.display(description="status", ordering="status")
     def how(self, call):
-        return format_html('<span class="call-status call-{}">{}</span>', call.status, call.status)
+        return format_html('<span class="call-status" style="--status: var(--{})">{}</span>', call.status, call.status)
 
-    @admin.display(description="lateness", empty_value="–")
+    @admin.display(description="lateness")
     def late(self, call):
-        return None if call.lateness is None else f"{call.lateness:.3f} s"
+        return NOTHING if call.lateness is None else f"{call.lateness:.3f} s"
 
-    def get_fields(self, request, obj=None):
-        return ["timestamp", *self.results] if obj else ["timestamp"]
+    @admin.display(description="outcome")
+    def outcome(self, call):
+        """In one column: an error says what the HTTP status was."""
+        return call.error or (f"HTTP status {call.http_status}" if call.http_status else NOTHING)
+
+    @admin.display(description="scheduled by")
+    def who(self, call):
+        if call.scheduled_by and call.scheduled_via:
+            return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
+        return call.scheduled_by or call.scheduled_via or NOTHING
+
+    @admin.display(description="note")
+    def said(self, call):
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
+
+    @admin.display(description="scheduled again from")
+    def again(self, call):
+        return NOTHING if call.again_of is None else self._link(call.again_of)
+
+    @admin.display(description="scheduled again as")
+    def again_as(self, call):
+        ids = list(ScheduledCall.objects.filter(again_of=call.pk).order_by("-id").values_list("id", flat=True)[:SHOWN + 1])
+        shown = format_html_join(", ", "{}", [[self._link(call_id)] for call_id in ids[:SHOWN]])
+        if len(ids) > SHOWN:
+            return format_html('{}, <a href="{}">and more</a>', shown, self._list(again_of=call.pk))
+        return shown or NOTHING
+
+    def _link(self, call_id):
+        return format_html('<a href="{}">call {}</a>', reverse("admin:scheduler_scheduledcall_change", args=[call_id]), call_id)
+
+    def _list(self, **parameters):
+        """The address of the list with these parameters."""
+        return reverse("admin:scheduler_scheduledcall_changelist") + lists.link(**parameters)
+
+    def get_ordering(self, request):
+        return lists.VIEWS[lists.chosen_view(request)].ordering
+
+    def get_changelist(self, request, **kwargs):
+        return lists.CallList
+
+    def changelist_view(self, request, extra_context=None):
+        response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
+        if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
+            tabs, status, due = [response.context_data["cl"].spec(kind) for kind in self.list_filter[:3]]
+            now = utcnow()
+            response.context_data |= {
+                "tabs": tabs, "summary": summary.line(now),
+                "picture": picture.draw(now, tabs.name, status.status, (due.start, due.end))}
+        return response
+
+    def get_fieldsets(self, request, obj=None):
+        return self.known if obj else self.new
 
     def get_readonly_fields(self, request, obj=None):
-        return self.results
+        return [field for _, part in self.known for field in part["fields"] if field != "timestamp"] if obj else []
+
+    def get_form(self, request, obj=None, change=False, **kwargs):
+        form = super().get_form(request, obj, change=change, **kwargs)
+        if change:
+            del form.base_fields["times"]
+        return form
+
+    def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        title = {"title": f"Call {unquote(object_id)}"} if object_id else {"title": "Schedule calls"}
+        return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
+
+    # What may be done
 
     def has_change_permission(self, request, obj=None):
         """What has begun is history, and history is only looked at."""
@@ -91,15 +210,37 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     def save_model(self, request, obj, form, change):
         if change:
             request.was_moved = transitions.move(obj.pk, obj.timestamp)
+            soon = [obj]
         else:
-            super().save_model(request, obj, form, change)
-        if obj.timestamp <= utcnow() + timedelta(seconds=settings.WINDOW):
-            hand_over_soon([obj.pk])
+            times = [time for time in [obj.timestamp] if time] + form.cleaned_data["times"]
+            soon = request.calls = transitions.schedule(
+                times, by=request.user.get_username(), via="admin", note=obj.note)
+            request.twice = form.twice
+            obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
+        end = utcnow() + timedelta(seconds=settings.WINDOW)
+        hand_over_soon([call.pk for call in soon if call.timestamp <= end])
+
+    def log_addition(self, request, obj, message):
+        self._write_history(request, [(call.pk, str(call), ADDITION, message) for call in request.calls])
+
+    def response_add(self, request, obj, post_url_continue=None):
+        for when in request.twice:
+            second = timezone.localtime(when).replace(fold=1)
+            self.message_user(request, f"The clocks show {when.astimezone(second.tzinfo):%Y-%m-%d %H:%M:%S} twice; the "
+                                       f"first was taken. The second is {second.isoformat()}.", messages.WARNING)
+        if len(request.calls) == 1:
+            return super().response_add(request, obj, post_url_continue)
+        self.message_user(request, f"{len(request.calls)} calls were added.", messages.SUCCESS)
+        return HttpResponseRedirect(request.path if "_addanother" in request.POST else self._together(request.calls))
+
+    def _together(self, calls):
+        """The address of the list of exactly these new calls."""
+        return self._list(view="all", ids=f"{min(call.pk for call in calls)}-{max(call.pk for call in calls)}")
 
     def log_change(self, request, obj, message):
         """The history tells only of what happened."""
         if getattr(request, "was_moved", True):
-            return super().log_change(request, obj, message)
+            return super().log_change(request, obj, f"Moved to {moment(obj.timestamp)}.")
 
     def response_change(self, request, obj):
         if getattr(request, "was_moved", True):
@@ -107,24 +248,44 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         self.message_user(request, f"Call {obj.pk} is no longer pending; nothing was changed.", messages.ERROR)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[obj.pk]))
 
+    def _write_history(self, request, entries):
+        """entries: [(id, the call in words, flag, message), ...]; for thousands in a few statements."""
+        kind = get_content_type_for_model(ScheduledCall).pk
+        LogEntry.objects.bulk_create([
+            LogEntry(user_id=request.user.pk, content_type_id=kind, object_id=call_id, object_repr=words,
+                     action_flag=flag, change_message=message)
+            for call_id, words, flag, message in entries], batch_size=transitions.BATCH)
+
     @admin.action(description="Cancel the selected calls", permissions=["change"])
     def cancel(self, request, queryset):
         ids = self._ids(request, queryset)
-        cancelled = sum(transitions.cancel(call_id) for call_id in ids)
+        cancelled = transitions.cancel(ids, by=request.user.get_username())
+        self._write_history(request, [(call_id, f"call {call_id}", CHANGE, "Cancelled.") for call_id in cancelled])
         if cancelled:
-            self.message_user(request, f"{cancelled} cancelled.", messages.SUCCESS)
-        if len(ids) > cancelled:
+            self.message_user(request, f"{len(cancelled)} cancelled.", messages.SUCCESS)
+        if len(ids) > len(cancelled):
             self.message_user(
-                request, f"{len(ids) - cancelled} not cancelled: no longer pending.", messages.WARNING)
+                request, f"{len(ids) - len(cancelled)} not cancelled: no longer pending.", messages.WARNING)
 
     @admin.action(description="Schedule again, now", permissions=["add"])
     def schedule_again(self, request, queryset):
-        """New calls; what happened to the old ones stays as it is."""
+        """New calls; what happened to the old ones stays as it is. Leads to the new ones."""
         ids = self._ids(request, queryset)
-        calls = transitions.schedule([utcnow()] * len(ids))
+        if not ids:
+            return None
+        calls = transitions.schedule([utcnow()] * len(ids), by=request.user.get_username(), via="admin", again_of=ids)
         hand_over_soon([call.pk for call in calls])
-        if calls:
-            self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
+        self._write_history(request, [entry for call in calls for entry in (
+            (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
+            (call.again_of, f"call {call.again_of}", CHANGE, f"Scheduled again as call {call.pk}."))])
+        self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
+        return HttpResponseRedirect(self._together(calls))
+
+    def response_action(self, request, queryset):
+        """What was selected one by one may have left the view since; then the action says so."""
+        if request.POST.get("select_across", "0") == "0":
+            queryset = self.get_queryset(request)
+        return super().response_action(request, queryset)
 
     def _ids(self, request, queryset):
         ids = list(queryset.order_by("id").values_list("id", flat=True)[:AT_ONCE + 1])
@@ -133,6 +294,45 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             return []
         return ids
 
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(
-            request, {**(extra_context or {}), "picture": picture.draw(utcnow())})
+    # Pages of its own
+
+    def get_urls(self):
+        def page(view):
+            return self.admin_site.admin_view(view)
+        return [
+            path("csv/", page(self.csv), name="scheduler_scheduledcall_csv"),
+            path("<int:call_id>/cancel/", page(partial(
+                self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
+                yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
+            path("<int:call_id>/again/", page(partial(
+                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
+                question="Schedule this call again, for now?", yes="Yes, call now")),
+                name="scheduler_scheduledcall_again"),
+            *super().get_urls(),
+        ]
+
+    def act_on_one(self, request, call_id, action, may, question, yes):
+        """An action for one call, from its own page: asks first, and does it when the answer is posted."""
+        if not (self.has_view_permission(request) and may(request)):
+            raise PermissionDenied
+        calls = ScheduledCall.objects.filter(pk=call_id)
+        if not (call := calls.first()):
+            raise Http404(f"There is no call {call_id}.")
+        back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
+        if request.method == "POST":
+            return action(request, calls) or back
+        if action == self.cancel and call.status != Status.PENDING:
+            self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
+            return back
+        return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
+            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+
+    def csv(self, request):
+        """The calls that the list shows, with all its pages, as a file."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            found = self.get_changelist_instance(request)
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(self._list())
+        return table.response(found.queryset, found.order)

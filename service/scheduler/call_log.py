@@ -10,6 +10,7 @@ The stamp is the second in which the call was fired (or given up), in the zone T
 import logging
 import os
 import threading
+from functools import cache
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -39,6 +40,11 @@ def redacted(url):
                           query=query if parts.query else "").geturl()
 
 
+@cache
+def _api(url):
+    return f"API at {printable(redacted(url))}"
+
+
 def line(status, due, at, error=""):
     """One line of the log, with its newline.
 
@@ -46,7 +52,7 @@ def line(status, due, at, error=""):
     due, at: aware datetimes, when it should have been made and when it was (or was given up)
     error: why it failed
     """
-    api = f"API at {printable(redacted(settings.API_URL))}"
+    api = _api(settings.API_URL)
     if status == ScheduledCall.Status.SUCCEEDED:
         text = f"Successfully called {api}"
     elif status == ScheduledCall.Status.FAILED:

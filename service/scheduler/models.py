@@ -4,8 +4,17 @@ from datetime import datetime
 from datetime import timezone as zones
 
 from django.db import models
+from django.utils import formats, timezone
 
+from .by_status import Calls
 from .clock import utcnow
+
+NOTE_MAX = 200              # characters
+
+
+def moment(at):
+    """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in TIME_ZONE."""
+    return formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
 
 
 class ScheduledCall(models.Model):
@@ -42,8 +51,22 @@ class ScheduledCall(models.Model):
     ended_at = models.DateTimeField("ended", null=True, editable=False)
     http_status = models.PositiveSmallIntegerField("HTTP status", null=True, editable=False)
     error = models.CharField(max_length=500, blank=True, editable=False)
+    # Who and why. Names and ids, and not foreign keys: they outlive the user or the call that they name,
+    # and nothing has to be looked after when one of these is deleted.
+    scheduled_by = models.CharField(
+        max_length=150, blank=True, editable=False, help_text="The user's name at that time.")
+    scheduled_via = models.CharField(
+        "via", max_length=10, blank=True, editable=False, help_text="By which way it came: API or admin.")
+    note = models.CharField(max_length=NOTE_MAX, blank=True, help_text="What it is for.")
+    again_of = models.BigIntegerField(
+        null=True, editable=False, help_text="The id of the call that it repeats.")
+    cancelled_by = models.CharField(
+        max_length=150, blank=True, editable=False, help_text="The user's name at that time.")
+
+    objects = Calls.as_manager()
 
     class Meta:
+        verbose_name, verbose_name_plural = "call", "calls"
         ordering = ["timestamp", "id"]
         indexes = [
             # For lists, time ranges and the picture.
@@ -54,10 +77,17 @@ class ScheduledCall(models.Model):
                          condition=models.Q(status="Pending")),
             models.Index(fields=["lease_until"], name="call_running",
                          condition=models.Q(status="Running")),
+            # For lists of one status, and to count by it: the others', however many, are not read. A row
+            # is put into one of them when it ends, and nothing is taken out.
+            *(models.Index(fields=["timestamp", "id"], name=f"call_{status.lower()}",
+                           condition=models.Q(status=status))
+              for status in ("Succeeded", "Failed", "Missed", "Cancelled")),
+            # For what was scheduled again from a call.
+            models.Index(fields=["again_of"], name="call_again", condition=models.Q(again_of__isnull=False)),
         ]
 
     def __str__(self):
-        return f"call {self.pk}, due {self.timestamp:%Y-%m-%d %H:%M:%S}"
+        return f"call {self.pk}, due {moment(self.timestamp)}"
 
     @property
     def lateness(self):

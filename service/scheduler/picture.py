@@ -1,14 +1,14 @@
 """The picture above the admin's list: calls per half hour, of the last and the next 24 hours, each
 bar stacked by status. An SVG within the page: no script, no file, readable by a screen reader."""
 from collections import Counter
-from datetime import datetime, timedelta, timezone as zones
+from datetime import timedelta
 from math import ceil
 
-from django.db.models import CharField, Count
-from django.db.models.functions import Cast, Substr
+from django.db import connection
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from .lists import VIEWS, link
 from .models import ScheduledCall
 
 Status = ScheduledCall.Status
@@ -21,21 +21,22 @@ LEFT, RIGHT, TOP, GROUND, HEIGHT, WIDTH = 44, 12, 12, 150, 176, 1000    # of the
 BAR = (WIDTH - LEFT - RIGHT) / (2 * HOURS * 2)
 
 
-def counts(start, end):
-    """{(datetime of the beginning of a half hour, status): number of calls} between two aware datetimes.
+def counts(starts):
+    """{(datetime of the beginning of a half hour, status): number of calls} of the half hours that begin
+    at these aware datetimes.
 
-    The database groups by the first 15 letters of the UTC time, "2026-08-01 14:3": ten minutes,
-    said alike by SQLite and PostgreSQL, and far cheaper on SQLite than Django's date functions,
-    which call back into Python for every row.
+    One statement, which counts in the index of each status: among a million calls a fifth of what GROUP BY
+    takes, which must look at each row's time and status.
     """
-    tens = (ScheduledCall.objects.filter(timestamp__gte=start, timestamp__lt=end).order_by()
-            .annotate(ten=Substr(Cast("timestamp", CharField()), 1, 15))
-            .values_list("ten", "status").annotate(Count("id")))
-    found = Counter()
-    for ten, status, number in tens:
-        at = datetime.strptime(ten + "0", "%Y-%m-%d %H:%M").replace(tzinfo=zones.utc)
-        found[floor(at), status] += number
-    return found
+    as_stored = connection.ops.adapt_datetimefield_value
+    half_hours = ", ".join(["(%s, %s, %s)"] * len(starts))
+    numbers = " UNION ALL ".join(
+        f"SELECT i, '{status}', (SELECT COUNT(*) FROM {ScheduledCall._meta.db_table}"
+        f" WHERE status = '{status}' AND timestamp >= a AND timestamp < b) FROM half_hour" for status in Status)
+    with connection.cursor() as cursor:
+        cursor.execute(f"WITH half_hour(i, a, b) AS (VALUES {half_hours}) {numbers}", [
+            value for i, at in enumerate(starts) for value in (i, as_stored(at), as_stored(at + STEP))])
+        return Counter({(starts[i], status): number for i, status, number in cursor.fetchall() if number})
 
 
 def floor(at):
@@ -53,15 +54,23 @@ def round_up(number):
         power *= 10
 
 
-def draw(now):
+def draw(now, view="all", wanted="", chosen=(None, None)):
     """The picture, as safe HTML.
 
     now: aware datetime, the middle of the picture
+    view, wanted: what the list shows: a view's name, and a status or ""; the bars lead to the same, or to
+        all calls of their half hour if none of them is among it
+    chosen: the aware datetimes between which the list shows calls, each of them or None
     """
     start = floor(now) - timedelta(hours=HOURS)
-    end = start + timedelta(hours=2 * HOURS)
-    found = counts(start, end)
     starts = [start + STEP * i for i in range(2 * HOURS * 2)]
+    found = counts(starts)
+    shown = [one for one in VIEWS[view].statuses if wanted in ("", one)]
+    since, until = chosen[0] or starts[0], chosen[1] or starts[-1] + STEP
+
+    def x(at):
+        return LEFT + min(max((at - start) / STEP, 0), len(starts)) * BAR
+
     top = round_up(max([sum(found[at, status] for status in STACK) for at in starts] + [1]))
     scale = (GROUND - TOP) / top
 
@@ -75,11 +84,14 @@ def draw(now):
                 parts.append({"status": status, "y": f"{y:.1f}", "height": f"{tall:.1f}"})
         if parts:
             local, local_end = timezone.localtime(at), timezone.localtime(at + STEP)
+            times = {"due_from": local.isoformat(), "due_before": local_end.isoformat()}
+            same = any(found[at, one] for one in shown) and not (VIEWS[view].until_now and at > now)
             bars.append({
                 "x": f"{LEFT + i * BAR + 1:.1f}", "parts": parts,
                 "says": f"{local:%a %H:%M}–{local_end:%H:%M}: " + ", ".join(
                     f"{found[at, status]:,} {status}" for status in STACK if found[at, status]),
-                "from": at.isoformat(), "before": (at + STEP).isoformat(),
+                "link": link(view=view, status=wanted, **times) if same else link(view="all", **times),
+                "chosen": any(chosen) and since <= at and at + STEP <= until,
             })
 
     hours = []
@@ -97,7 +109,9 @@ def draw(now):
         "bars": bars, "hours": hours, "legend": legend,
         "lines": [{"y": f"{GROUND - top * part / 4 * scale:.1f}", "says": f"{ceil(top * part / 4):,}"}
                   for part in range(5)],
-        "now_x": f"{LEFT + (now - start) / STEP * BAR:.1f}", "now": f"{timezone.localtime(now):%H:%M %Z}",
+        "band": any(chosen) and x(until) > x(since) and {
+            "x": f"{x(since):.1f}", "width": f"{x(until) - x(since):.1f}", "height": GROUND - TOP},
+        "now_x": f"{x(now):.1f}", "now": f"{timezone.localtime(now):%H:%M %Z}",
         "bar_width": f"{BAR - 2:.1f}", "left": LEFT, "right": WIDTH - RIGHT, "ground": GROUND, "top": TOP,
         "width": WIDTH, "height": HEIGHT,
         "summary": ", ".join(f"{part['number']} {part['status']}" for part in legend

@@ -6,7 +6,7 @@ from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
 from .call_log import printable
-from .models import ScheduledCall
+from .models import NOTE_MAX, ScheduledCall
 
 
 class UtcField(serializers.DateTimeField):
@@ -39,10 +39,13 @@ class ScheduledCallDetailSerializer(ScheduledCallSerializer):
         read_only=True, allow_null=True,
         help_text="Seconds from the due time to the start of the call; null if it was not started.")
     http_status = serializers.IntegerField(read_only=True, allow_null=True)
+    again_of = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="The id of the call that it repeats; null if it repeats none.")
 
     class Meta(ScheduledCallSerializer.Meta):
         fields = ScheduledCallSerializer.Meta.fields + [
-            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error"]
+            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error",
+            "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by"]
         read_only_fields = fields
 
 
@@ -92,16 +95,25 @@ class ScheduleSerializer(serializers.Serializer):
     timestamps = serializers.CharField(
         help_text="ISO 8601 dates and times, each with its offset from UTC, separated by commas. "
                   "Those in the past are ignored; one that stands twice is called twice.")
+    note = serializers.CharField(
+        required=False, allow_blank=True, max_length=NOTE_MAX,
+        help_text="What these calls are for, in one line of printable characters; kept with each of them.")
 
     def to_internal_value(self, data):
-        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, in the given order}.
+        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, in the given order, "note": str}.
         Raises Refusal, which names everything that is wrong."""
         if not isinstance(data, dict):
             raise Refusal('The body must be a JSON object: {"timestamps": "2026-08-01T14:30:00Z"}')
         if "timestamps" not in data:
             raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
-        if unknown := sorted(set(data) - {"timestamps"}):
-            raise Refusal(f"There is no key {printable(unknown[0], 80)}; `timestamps` is the only one.")
+        if unknown := sorted(set(data) - {"timestamps", "note"}):
+            raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are `timestamps` and, if you "
+                          "like, `note`.")
+        note = data.get("note", "")
+        if not isinstance(note, str):
+            raise Refusal("`note` must be a string.")
+        if problem := bad_note(note):
+            raise Refusal(f"`note` {problem}.")
         text = data["timestamps"]
         if not isinstance(text, str):
             raise Refusal("`timestamps` must be one string: ISO 8601 dates and times, separated by commas.")
@@ -123,7 +135,17 @@ class ScheduleSerializer(serializers.Serializer):
             raise Refusal(
                 f"{len(bad)} of {len(pieces)} timestamps cannot be scheduled, so none was: "
                 + "; ".join(f"'{b['timestamp']}' {b['reason']}" for b in bad), bad)
-        return {"timestamps": good}
+        return {"timestamps": good, "note": note}
+
+
+def bad_note(text):
+    """What is wrong with the str `text` as a note, or None: it stands in one line of lists and files."""
+    if len(text) > NOTE_MAX:
+        return f"has {len(text)} characters; at most {NOTE_MAX} are taken"
+    if not text.isprintable():
+        bad = next(c for c in text if not c.isprintable())
+        return f"holds {printable(bad)}: only printable characters are taken, in one line"
+    return None
 
 
 def instant(text):

@@ -181,6 +181,7 @@ except (KeyError, ValueError, OSError):
     raise ImproperlyConfigured(
         f"TIME_ZONE={TIME_ZONE!r} in the environment must be the name of a time zone that this machine "
         "knows, such as Europe/Berlin.") from None
+FORMAT_MODULE_PATH = "scheduler.formats"    # one form of times on all pages: with seconds and the zone
 STATIC_URL = "static/"
 STATIC_ROOT = env.str("STATIC_ROOT", default=str(BASE_DIR / "staticfiles"))
 if not DEBUG:

@@ -27,6 +27,7 @@ from django.db.models import DateTimeField, Q, Value
 from django.db.models.functions import Now
 
 from . import call_log, metrics
+from .clock import utcnow
 from .models import Heartbeat, IdempotentAnswer, ScheduledCall
 
 logger = logging.getLogger(__name__)
@@ -84,14 +85,27 @@ def _locked(rows):
     return rows
 
 
-def schedule(timestamps):
-    """Creates Pending calls.
+def schedule(timestamps, *, by="", via="", note="", again_of=None):
+    """Creates Pending calls, all with the same `created_at`: so those of one request can be told from
+    others of its time.
 
     timestamps: list of aware datetimes
+    by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin"
+    note: what they are for, a str of at most NOTE_MAX characters
+    again_of: for calls that repeat others, the list of the others' ids, one for each timestamp; without a
+        note of their own they have those others' notes
     Returns the list of the new ScheduledCall objects, in the same order.
     """
+    created_at = utcnow()
+    olds = again_of or [None] * len(timestamps)
+    notes = {}
+    for i in range(0, len(again_of or []), BATCH):
+        notes |= ScheduledCall.objects.filter(id__in=again_of[i:i + BATCH]).values_list("id", "note")
     return ScheduledCall.objects.bulk_create(
-        [ScheduledCall(timestamp=timestamp) for timestamp in timestamps], batch_size=BATCH)
+        [ScheduledCall(timestamp=timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via,
+                       note=note or notes.get(old, ""), again_of=old)
+         for timestamp, old in zip(timestamps, olds, strict=True)],
+        batch_size=BATCH)
 
 
 def hand_over(send, ids=None, now=NOW):
@@ -287,15 +301,26 @@ def _end_all(condition, order, status, error, now):
             return ended
 
 
-def cancel(call_id, now=NOW):
-    """Cancels a Pending call. Returns whether it was Pending."""
-    with transaction.atomic():
-        cancelled = ScheduledCall.objects.filter(id=call_id, status=Status.PENDING).update(
-            status=Status.CANCELLED, ended_at=now)
-        if cancelled:
-            timestamp, ended_at = ScheduledCall.objects.values_list("timestamp", "ended_at").get(id=call_id)
-            _log([(Status.CANCELLED, timestamp, ended_at)])
-    return bool(cancelled)
+def cancel(ids, *, by="", now=NOW):
+    """Cancels those of the calls `ids` that are Pending, each batch in one UPDATE.
+
+    by: the name of the user who asked for it, "" for nobody who is known
+    Returns the list of the ids that it cancelled.
+    """
+    cancelled = []
+    for i in range(0, len(ids), BATCH):
+        with transaction.atomic():
+            # In the order of all who lock several rows, so that two do not wait for each other.
+            rows = ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status=Status.PENDING).order_by("id")
+            if connection.features.has_select_for_update:
+                rows = rows.select_for_update()
+            pending = list(rows.annotate(now=_value(now)).values_list("id", "timestamp", "now"))
+            if pending:
+                ScheduledCall.objects.filter(id__in=[row[0] for row in pending], status=Status.PENDING).update(
+                    status=Status.CANCELLED, ended_at=pending[0][2], cancelled_by=by)
+            _log([(Status.CANCELLED, timestamp, at) for _, timestamp, at in pending])
+        cancelled += [call_id for call_id, _, _ in pending]
+    return cancelled
 
 
 def move(call_id, timestamp):

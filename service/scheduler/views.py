@@ -4,6 +4,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
+from functools import partial
 
 import django_filters
 import redis
@@ -61,6 +62,9 @@ class StatusField(forms.MultipleChoiceField):
 
 class StatusFilter(django_filters.MultipleChoiceFilter):
     field_class = StatusField
+
+    def filter(self, queryset, statuses):
+        return queryset.of(statuses) if statuses else queryset
 
 
 class CallFilter(django_filters.FilterSet):
@@ -148,7 +152,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             "Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
             OpenApiParameter.HEADER,
             description=f"Any printable ASCII text of 1 to {KEY_MAX} characters that is new for each new "
-                        "request. Repeated with the same timestamps it returns the first answer and "
+                        "request. Repeated with the same timestamps and note it returns the first answer and "
                         "schedules nothing.")],
         responses={201: CALLS, 400: ProblemSerializer, 422: ProblemSerializer,
                    **USUAL, **THROTTLED},
@@ -159,40 +163,42 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         when anything is wrong with the request, none. Needs the permission `add_scheduledcall`."""
         if "HTTP_TRANSFER_ENCODING" in request.META:
             raise Refusal("The body must come with a Content-Length; chunks are not taken.")
-        timestamps = ScheduleSerializer().to_internal_value(request.data)["timestamps"]
+        asked = ScheduleSerializer().to_internal_value(request.data)
         key = request.headers.get("Idempotency-Key")
         if key is None:
-            return Response(self._schedule(timestamps), status.HTTP_201_CREATED)
+            return Response(self._schedule(**asked), status.HTTP_201_CREATED)
         if not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
             raise Refusal(f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
-        return self._schedule_once(key, timestamps)
+        return self._schedule_once(key, **asked)
 
     @transaction.atomic
-    def _schedule(self, timestamps):
+    def _schedule(self, timestamps, note):
         now = utcnow()
-        calls = transitions.schedule([timestamp for timestamp in timestamps if timestamp >= now])
+        calls = transitions.schedule([timestamp for timestamp in timestamps if timestamp >= now],
+                                     by=self.request.user.get_username(), via="API", note=note)
         soon = now + timedelta(seconds=settings.WINDOW)
         hand_over_soon([call.id for call in calls if call.timestamp <= soon])
         return ScheduledCallSerializer(calls, many=True).data
 
-    def _schedule_once(self, key, timestamps):
+    def _schedule_once(self, key, timestamps, note):
         """The unique constraint decides who is first: the second of two requests at the same time
         waits in its INSERT until the first has committed, and then finds its answer."""
         user = self.request.user
         scope = f"user {user.pk}" if user.is_authenticated else "anonymous"
-        fingerprint = hashlib.sha256(
-            ",".join(timestamp.isoformat() for timestamp in timestamps).encode()).hexdigest()
+        # Without a note as it was before there were any: a retry may come after an update.
+        fingerprint = hashlib.sha256("\n".join(
+            [",".join(timestamp.isoformat() for timestamp in timestamps), *([note] if note else [])]).encode()).hexdigest()
         try:
             with transaction.atomic():
                 record = IdempotentAnswer.objects.create(scope=scope, key=key, fingerprint=fingerprint)
-                record.answer = json.dumps(self._schedule(timestamps))
+                record.answer = json.dumps(self._schedule(timestamps, note))
                 record.save(update_fields=["answer"])
         except IntegrityError:
             record = IdempotentAnswer.objects.get(scope=scope, key=key)
             if record.fingerprint != fingerprint:
                 return Response(
-                    {"detail": "This Idempotency-Key was used for other timestamps. Nothing was "
-                               "scheduled: use a new key for a new request."},
+                    {"detail": "This Idempotency-Key was used for other timestamps, or another note. Nothing "
+                               "was scheduled: use a new key for a new request."},
                     status.HTTP_422_UNPROCESSABLE_ENTITY)
         return Response(json.loads(record.answer), status.HTTP_201_CREATED)
 
@@ -227,7 +233,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         """Cancels a call that has not begun. It stays in the database, as Cancelled. Needs the permission
         `change_scheduledcall`."""
         call = self.get_object()
-        cancelled = transitions.cancel(call.pk)
+        cancelled = transitions.cancel([call.pk], by=request.user.get_username())
         call.refresh_from_db()
         if not cancelled:
             return Response(
@@ -274,16 +280,15 @@ def _may_read(request):
         connection.close()
 
 
-def health(request=None):
+def parts(*more):
     """Asks database and broker, each in a thread of its own, as either may hang in a way that no time
     limit of its own ends (a name that is not resolved, a pool without a free connection).
 
-    Returns ({part: "ok" or what is wrong}, HTTP status); without a request for which `_may_read`, only
-    `status` is told.
+    more: functions without parameters that are asked at the same time
+    Returns ({part: "ok" or what is wrong}, seconds since the dispatcher last ran or None, [what each of
+    `more` returned, or None if it failed]), within HEALTH_WITHIN.
     """
-    asked = [_asking.submit(_since_beat), _asking.submit(_ping_broker)]
-    if request:
-        asked.append(_asking.submit(_may_read, request))
+    asked = [_asking.submit(question) for question in (_since_beat, _ping_broker, *more)]
     wait(asked, HEALTH_WITHIN)
 
     def problem(future):
@@ -306,12 +311,19 @@ def health(request=None):
         dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
     else:
         dispatcher = "ok"
-    well = database == broker == dispatcher == "ok"
-    answer = {"status": "ok" if well else "failing"}
+    return ({"database": database, "broker": broker, "dispatcher": dispatcher}, age,
+            [None if problem(future) else future.result() for future in asked[2:]])
+
+
+def health(request=None):
+    """Returns ({"status": ..., and more}, HTTP status); without a request for which `_may_read`, only
+    `status` is told."""
     # Who asks with credentials that cannot be looked up, or are wrong, gets what everybody gets.
-    if request and problem(asked[2]) is None and asked[2].result():
-        answer |= {"database": database, "broker": broker, "dispatcher": dispatcher,
-                   "dispatcher_last_tick_seconds": age}
+    found, age, may_read = parts(*([partial(_may_read, request)] if request else []))
+    well = set(found.values()) == {"ok"}
+    answer = {"status": "ok" if well else "failing"}
+    if any(may_read):
+        answer |= {**found, "dispatcher_last_tick_seconds": age}
     return answer, 200 if well else 503
 
 

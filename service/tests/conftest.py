@@ -297,6 +297,35 @@ def stack():
     stack.stop()
 
 
+def chrome(profile, width=1300, height=900):
+    """A real browser, without a window, whose pages are that many pixels wide.
+
+    profile: a folder for what it keeps
+    """
+    from selenium import webdriver
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+                     "--disable-background-networking", "--disable-component-update", "--disable-sync",
+                     "--disable-dev-shm-usage", "--hide-scrollbars", f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    # The window has a least width, which a phone's page is below.
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
+    return browser
+
+
+def log_in(browser, url, name="root"):
+    """Logs a user in whose password is PASSWORD."""
+    from selenium.webdriver.common.by import By
+    browser.get(url + "/admin/")
+    browser.find_element(By.NAME, "username").send_keys(name)
+    browser.find_element(By.NAME, "password").send_keys(PASSWORD)
+    browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
+    until(lambda: browser.find_elements(By.ID, "user-tools"))
+
+
 def person(name="ann", may=("view", "add", "change")):
     """A user of the API, made where there is none of that `name`, with these permissions for calls."""
     from django.contrib.auth.models import Permission, User

@@ -1,13 +1,18 @@
 """The admin: what it shows, what may be changed, and what its actions do."""
-from datetime import timedelta
+import csv
+import io
+import re
+from datetime import datetime, timedelta, timezone
+from html import unescape
+from urllib.parse import parse_qsl
 
 import pytest
 from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.test import Client, override_settings
 
-from scheduler import picture
+from scheduler import picture, summary, transitions
 from scheduler.clock import utcnow
 from scheduler.models import ScheduledCall
 
@@ -30,21 +35,204 @@ def form(time):
     return {"timestamp_0": f"{time:%Y-%m-%d}", "timestamp_1": f"{time:%H:%M:%S}"}
 
 
-def test_the_list(client):
+def page(client, **query):
+    answer = client.get(LIST, query, follow=True)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def shown(client, **query):
+    """The ids of the list's first page, in its order."""
+    return [int(call_id) for call_id in re.findall(r'name="_selected_action" value="([0-9]+)"', page(client, **query))]
+
+
+def sample():
+    """A call in every state, {name: id}, due at times from an hour ago to an hour from now."""
+    return {name: make(minutes * 60, status=status).id for name, minutes, status in (
+        ("succeeded", -60, "Succeeded"), ("failed", -50, "Failed"), ("missed", -40, "Missed"),
+        ("cancelled", -30, "Cancelled"), ("overdue", -1, "Pending"), ("running", -0.1, "Running"),
+        ("soon", 10, "Pending"), ("later", 60, "Pending"), ("cancelled, to come", 30, "Cancelled"))}
+
+
+def test_a_row(client):
     due = utcnow().replace(microsecond=0) - timedelta(minutes=5)
     call = ScheduledCall.objects.create(
-        timestamp=due, status="Failed", http_status=503, error="HTTP status <503>",
+        timestamp=due, status="Failed", http_status=503, error="HTTP status <503>", scheduled_by="ann<b>",
+        scheduled_via="API", note="why <script>alert(1)</script>",
         started_at=due + timedelta(milliseconds=12), ended_at=due + timedelta(seconds=1))
-    page = client.get(LIST).content.decode()
-    for text in ("Failed", f"{due:%Y-%m-%d %H:%M:%S}", "0.012 s", "503", "HTTP status &lt;503&gt;",
-                 "By status", "By due", 'id="calls-picture"'):
-        assert text in page
-    assert f"/{call.id}/change/" in client.get(LIST, {"q": call.id}).content.decode()
+    row = page(client, view="recent")
+    for text in ("Failed", f"{due:%Y-%m-%d %H:%M:%S} UTC", "0.012 s", "HTTP status &lt;503&gt;", "By status",
+                 "By due time", 'id="calls-picture"', "<bdi>ann&lt;b&gt;</bdi> (API)", "<h1>Calls</h1>",
+                 "<bdi>why &lt;script&gt;alert(1)&lt;/script&gt;</bdi>"):
+        assert text in row, text
+    assert shown(client, q=call.id) == [call.id]
     for query in ({"q": "abc"}, {"q": "9" * 30}, {"status__exact": "Pending"}, {"q": call.id + 1}):
-        answer = client.get(LIST, query)
-        assert answer.status_code == 200 and f"/{call.id}/change/" not in answer.content.decode()
-    page = client.get(LIST, {"timestamp__year": due.year, "timestamp__month": due.month, "timestamp__day": due.day})
-    assert f"/{call.id}/change/" in page.content.decode()
+        assert shown(client, **query) == []
+    empty = make(60)
+    row = page(client, q=empty.id).split("<tbody>")[1]
+    assert row.count("–</td>") == 4, "lateness, outcome, by and note"
+    change = client.get(f"{LIST}{empty.id}/change/").content.decode()
+    assert change.count('<div class="readonly">–</div>') == 12 and ">None<" not in change
+
+
+def test_the_list_opens_at_now(client):
+    ids = sample()
+    make(7200, 150)
+    assert shown(client)[:3] == [ids["overdue"], ids["soon"], ids["later"]]
+    assert shown(client) == shown(client, view="upcoming")
+    assert shown(client, view="recent") == [ids[name] for name in (
+        "running", "overdue", "cancelled", "missed", "failed", "succeeded")]
+    assert shown(client, view="trouble") == [ids["missed"], ids["failed"]]
+    assert len(shown(client, view="all")) == 100 and len(shown(client, view="all", p=2)) == 59
+    assert shown(client, view="all", p=2)[-1] == ids["succeeded"]
+    assert shown(client, view="trouble", o="3") == [ids["failed"], ids["missed"]]
+    assert shown(client, q=ids["succeeded"]) == [ids["succeeded"]]
+
+
+def test_a_status_is_looked_for_in_a_view_that_has_it(client):
+    ids = sample()
+    assert shown(client, status="Succeeded") == [ids["succeeded"]], "not in `upcoming`, with which the list opens"
+    links = dict((name, query) for query, name in re.findall(r'<a href="(\?[^"]*status=[^"]*)">(\w+)</a>', page(client, view="trouble")))
+    assert links["Failed"] == "?view=trouble&amp;status=Failed" and links["Running"] == "?view=all&amp;status=Running"
+    assert shown(client, view="trouble", status="Failed") == [ids["failed"]]
+    assert shown(client, view="trouble", status="Running") == []
+
+
+@pytest.mark.parametrize("query, says", [
+    ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, recent, trouble, all."),
+    ({"status": "Nix"}, "There is no status “Nix”"),
+    ({"due_from": "soon"}, "From: “soon” is not a date and time such as"),
+    ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
+    ({"due_from": "0001-01-01T00:00:00+14:00"}, "is not a time that a calendar can hold"),
+    ({"due_from": "2096-01-02 00:00:00", "due_before": "2096-01-01 00:00:00"}, "From must be the earlier"),
+    ({"ids": "1"}, "it should hold ids=FIRST-LAST"), ({"again_of": "x"}, "it should hold ids=FIRST-LAST")])
+def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
+    call = make(60)
+    answer = page(client, **query)
+    assert says in answer
+    assert (f"/{call.id}/change/" in answer) == ("view" in query), "and does not list everything"
+
+
+@pytest.mark.parametrize("query", [
+    {"ids": "1-999999999999999999"}, {"p": "9" * 30}, {"p": "x"}, {"o": "99.-99.x"}, {"again_of": "9" * 18}, {"e": "1"},
+    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"}])
+def test_no_address_breaks_the_page(client, query):
+    make(60)
+    page(client, **query)
+
+
+def test_from_and_before(client):
+    ids = sample()
+    now = utcnow()
+    at = lambda minutes: f"{now + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}"       # noqa: E731
+    assert shown(client, due_from=at(-55), due_before=at(-35)) == [ids["missed"], ids["failed"]]
+    assert shown(client, view="upcoming", due_from=at(5)) == [ids["soon"], ids["later"]]
+    answer = page(client, view="upcoming", due_from=at(5))
+    assert f"Only calls due from {at(5).replace('T', ' ')} UTC." in answer and f'value="{at(5)}"' in answer
+    assert '<input type="hidden" name="view" value="upcoming">' in answer and "In UTC." in answer
+    assert f"?view=all&amp;due_from={at(5).replace(':', '%3A')}" in answer, "the tabs keep the times"
+    assert '<a href="?view=recent">Recent</a>' in answer, "but not where nothing can be"
+
+
+@override_settings(TIME_ZONE="America/New_York")
+def test_all_times_are_in_one_zone_and_name_it(client):
+    due = datetime(2095, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
+    call = ScheduledCall.objects.create(timestamp=due)
+    local = "2095-07-01 12:00:05 EDT"
+    assert str(call) == f"call {call.id}, due {local}"
+    answer = page(client)
+    assert local in answer and "all times in <b>America/New_York</b>" in answer
+    change = client.get(f"{LIST}{call.id}/change/").content.decode()
+    assert change.count(local) >= 2 and "In America/New_York." in change, "heading and breadcrumb"
+    added = client.post(LIST + "add/", {"timestamp_0": "2095-07-01", "timestamp_1": "12:00:05"}, follow=True)
+    assert f"call {call.id + 1}, due {local}" in added.content.decode()
+    LogEntry.objects.update(action_time=datetime(2026, 1, 5, 5, 0, 9, tzinfo=timezone.utc))
+    assert "2026-01-05 00:00:09 EST" in client.get(f"{LIST}{call.id + 1}/history/").content.decode()
+    for page_of_it in (answer, change, added.content.decode()):
+        assert "16:00:05" not in page_of_it
+
+
+@override_settings(TIME_ZONE="America/New_York")
+def test_bars_where_the_clocks_change(client):
+    """Sunday 2026-11-01 has two hours from one to two; each half hour is one of its own."""
+    first = datetime(2026, 11, 1, 5, 30, tzinfo=timezone.utc)
+    ids = [ScheduledCall.objects.create(timestamp=first + timedelta(hours=hours, minutes=5)).id for hours in (0, 1)]
+    svg = picture.draw(first)
+    links = re.findall(r'<a href="([^"]+)" aria-label="Sun 01:30–0[12]:00: 1 Pending"', svg)
+    assert len(links) == 2
+    assert [shown(client, **parameters(link)) for link in links] == [[ids[0]], [ids[1]]]
+    assert shown(client, due_from="2026-11-01T01:30:00", due_before="2026-11-01T01:40:00") == ids[::-1], "both"
+    assert "does not exist in America/New_York" in page(client, due_from="2026-03-08T02:30:00")
+
+
+def parameters(link):
+    return dict(parse_qsl(unescape(link).removeprefix("?")))
+
+
+def test_the_bars_keep_the_view_where_it_has_such_calls(client):
+    now = picture.floor(utcnow()) + timedelta(minutes=15)
+    for hours, status in ((-3, "Failed"), (-3, "Succeeded"), (-2, "Succeeded"), (2, "Pending"), (3, "Cancelled")):
+        ScheduledCall.objects.create(timestamp=now + timedelta(hours=hours), status=status)
+
+    def views(**chosen):
+        return [parameters(link).get("view") for link in re.findall(r'<a href="([^"]+)" aria-label', picture.draw(now, **chosen))]
+    assert views(view="upcoming") == ["all", "all", "upcoming", "all"]
+    assert views(view="recent") == ["recent", "recent", "all", "all"]
+    assert views(view="trouble") == ["trouble", "all", "all", "all"]
+    assert views(view="all", wanted="Succeeded") == ["all"] * 4
+    links = re.findall(r'<a href="([^"]+)" aria-label', picture.draw(now, view="all", wanted="Succeeded"))
+    assert [parameters(link).get("status") for link in links] == ["Succeeded", "Succeeded", None, None]
+    assert all(shown(client, **parameters(link)) for link in links), "none leads to an empty list"
+
+
+def test_the_chosen_bar_is_marked(client):
+    make(3600), make(7200)
+    link = re.search(r'<a href="([^"]+)" aria-label', page(client))[1]
+    answer = page(client, **parameters(link))
+    assert answer.count('aria-current="true"') == 1 and 'class="band"' in answer
+    assert "Show the others too" in answer and 'aria-current="true"' not in page(client)
+
+
+def test_more_calls_than_are_counted(client, monkeypatch):
+    make(60, 120)
+    assert "\n120 calls" in page(client)
+    monkeypatch.setattr("scheduler.lists.COUNTED", 110)
+    assert "more than 110 calls; these are the first" in page(client)
+    assert len(shown(client, p=2)) == 10
+
+
+def test_the_line_above_the_picture(client, settings_api):
+    make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed"), make(-90000, status="Failed")
+    make(1800, 4), make(7200)
+    transitions.beat()
+    line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary">')[1].split("</p>")[0])
+    line = re.sub(" +", " ", line)
+    assert "Calls https://***@api.example/hook?key=*** service ok" in line and "secret" not in page(client)
+    assert re.search(r"next call in (29 min 5\d s|30 min) , \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", line), line
+    assert "4 due in the next hour" in line and "3 failed, 2 missed in the last 24 hours" in line.replace(" ,", ",")
+    assert "all times in UTC" in line and "overdue" not in line
+    links = [parameters(link) for link in re.findall(r'href="([^"]+)"', page(client).split('id="calls-summary">')[1].split("</p>")[0])]
+    assert [len(shown(client, **link)) for link in links] == [4, 5]
+
+
+@pytest.fixture
+def settings_api():
+    with override_settings(API_URL="https://ann:secret@api.example/hook?key=secret"):
+        yield
+
+
+def test_the_line_says_what_fails(client):
+    assert "service failing: dispatcher has never run: are worker and beat up?" in page(client)
+    with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
+        assert "broker does not answer (ConnectionError)" in page(client)
+    make(-500, 3)
+    assert "3 overdue" in page(client)
+
+
+@pytest.mark.parametrize("seconds, words", [
+    (0.4, "0 s"), (59, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3659, "1 h"), (90061, "1 d 1 h")])
+def test_a_span_in_words(seconds, words):
+    assert summary.span(seconds) == words
 
 
 def test_cancel(client, log):
@@ -54,14 +242,72 @@ def test_cancel(client, log):
     assert statuses() == {"Cancelled": 1, "Running": 1} and len(log()) == 1
 
 
-def test_schedule_again_makes_a_new_call_and_keeps_the_old(client):
-    old = make(-3600, status="Failed", error="why")
-    assert "1 scheduled for now" in act(client, "schedule_again", [old])
-    assert statuses() == {"Failed": 1, "Pending": 1}
-    new = ScheduledCall.objects.get(status="Pending")
-    assert abs(new.timestamp - utcnow()) < timedelta(seconds=5) and new.handed_over_at
-    old.refresh_from_db()
-    assert old.error == "why"
+def history(call_id):
+    return list(LogEntry.objects.filter(object_id=str(call_id)).order_by("id").values_list("change_message", flat=True))
+
+
+def test_who_cancelled_it_and_its_history(client):
+    calls = make(60, 3)
+    act(client, "cancel", calls)
+    assert {call.cancelled_by for call in ScheduledCall.objects.all()} == {"root"}
+    assert [history(call.id) for call in calls] == [["Cancelled."]] * 3
+    assert "Cancelled." in client.get(f"{LIST}{calls[0].id}/history/").content.decode()
+
+
+def test_what_left_the_view_meanwhile_is_told_of(client):
+    """It was upcoming when the page was made, and runs when it is to be cancelled."""
+    calls = make(1, 2)
+    ScheduledCall.objects.filter(id=calls[0].id).update(status="Running")
+    answer = client.post(LIST + "?view=upcoming", {
+        "action": "cancel", "_selected_action": [call.id for call in calls], "select_across": "0"}, follow=True)
+    assert "1 cancelled." in answer.content.decode() and "1 not cancelled: no longer pending" in answer.content.decode()
+
+
+def test_all_of_the_view_and_no_others_are_cancelled(client):
+    make(60, 150), make(-60, status="Failed")
+    others = make(7200, 5)
+    before = f"{utcnow() + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}"
+    client.post(f"{LIST}?view=upcoming&due_before={before}", {
+        "action": "cancel", "_selected_action": [1], "select_across": "1"})
+    assert statuses() == {"Cancelled": 150, "Failed": 1, "Pending": 5}
+    assert set(ScheduledCall.objects.filter(status="Pending")) == set(others)
+
+
+def test_too_many_at_once_are_refused_and_none_is_changed(client, monkeypatch):
+    monkeypatch.setattr("scheduler.admin.AT_ONCE", 100)
+    make(60, 101)
+    answer = client.post(LIST, {"action": "cancel", "_selected_action": [1], "select_across": "1"}, follow=True)
+    assert "More than 100 are selected; choose fewer." in answer.content.decode()
+    assert statuses() == {"Pending": 101}
+
+
+def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
+    old = make(-3600, 2, status="Failed", error="why", note="nightly")
+    make(60, 3)
+    answer = client.post(LIST + "?view=trouble", {
+        "action": "schedule_again", "_selected_action": [call.id for call in old]}, follow=True)
+    new = list(ScheduledCall.objects.filter(again_of__isnull=False).order_by("id"))
+    assert [call.again_of for call in new] == [call.id for call in old]
+    for call in new:
+        assert abs(call.timestamp - utcnow()) < timedelta(seconds=5) and call.handed_over_at
+        assert (call.scheduled_by, call.scheduled_via, call.note) == ("root", "admin", "nightly")
+    assert "2 scheduled for now" in answer.content.decode()
+    assert answer.redirect_chain[0][0] == f"{LIST}?view=all&ids={new[0].id}-{new[1].id}"
+    assert re.findall(r'name="_selected_action" value="([0-9]+)"', answer.content.decode()) == [
+        str(new[1].id), str(new[0].id)]
+    assert f"scheduled together: call {new[0].id} to {new[1].id}" in answer.content.decode()
+    assert history(new[0].id) == [f"Scheduled again from call {old[0].id}."]
+    assert history(old[0].id) == [f"Scheduled again as call {new[0].id}."]
+    old[0].refresh_from_db()
+    assert (old[0].status, old[0].error) == ("Failed", "why")
+    assert f">call {new[0].id}</a>" in client.get(f"{LIST}{old[0].id}/change/").content.decode()
+    assert f">call {old[0].id}</a>" in client.get(f"{LIST}{new[0].id}/change/").content.decode()
+
+
+def test_others_that_came_between_are_not_shown_with_the_new(client):
+    first, other, last = transitions.schedule([utcnow()])[0], make(), make()
+    ScheduledCall.objects.filter(id=last.id).update(created_at=first.created_at)
+    assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 
 
 def test_adding_schedules_as_the_api_does(client):
@@ -70,6 +316,107 @@ def test_adding_schedules_as_the_api_does(client):
     assert call.status == "Pending" and call.handed_over_at
     page = client.post(LIST + "add/", form(utcnow() - timedelta(seconds=9))).content.decode()
     assert "This time is in the past" in page and ScheduledCall.objects.count() == 1
+
+
+def add(client, **fields):
+    return client.post(LIST + "add/", {"timestamp_0": "", "timestamp_1": "", "times": "", "note": ""} | fields, follow=True)
+
+
+def test_several_are_added_by_pasting_them(client):
+    answer = add(client, times=" 2095-07-01 12:00:05\r\n2095-07-01T13:00,2095-07-01T14:00:00Z\n\n2095-07-01T14:00:00+02:00,",
+                 note="nightly & <b>")
+    assert [call.timestamp.strftime("%d %H:%M:%S") for call in ScheduledCall.objects.order_by("id")] == [
+        "01 12:00:05", "01 13:00:00", "01 14:00:00", "01 12:00:00"]
+    assert set(ScheduledCall.objects.values_list("scheduled_by", "scheduled_via", "note")) == {
+        ("root", "admin", "nightly & <b>")}
+    assert "4 calls were added." in answer.content.decode() and answer.content.decode().count('name="_selected_action"') == 4
+    assert LogEntry.objects.filter(action_flag=1).count() == 4
+    add(client, times="2095-07-02 12:00:00", **form(utcnow() + timedelta(days=1)))
+    assert ScheduledCall.objects.count() == 6, "the field above counts too"
+
+
+def test_one_bad_line_and_none_is_added(client):
+    answer = add(client, times="2095-07-01 12:00:00\nsoon\n2095-02-30 00:00:00\n2020-01-01T00:00:00Z\n9999-12-31T00:00:00Z\n<b>\n"
+                               "2095-07-01").content.decode()
+    for words in ("“soon” is not a date and time such as 2026-08-01 14:30:00 or", "“2095-02-30 00:00:00” is not a date",
+                  "“2020-01-01T00:00:00Z” is in the past (it is now", "“9999-12-31T00:00:00Z” is too far ahead",
+                  "“&lt;b&gt;” is not a date", "“2095-07-01” is not a date"):
+        assert words in answer, words
+    assert "When? Choose a time, or paste some." in add(client, times=" , ").content.decode()
+    assert "at most 200 characters (it has 201)" in add(client, times="2095-07-01 12:00:00", note="x" * 201).content.decode()
+    assert r"This note holds \u202e" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
+    with override_settings(MAX_TIMESTAMPS=2):
+        assert "3 times are too many at once" in add(client, times="2095-07-01 12:00:00," * 3).content.decode()
+    assert not ScheduledCall.objects.exists() and not LogEntry.objects.exists()
+
+
+@override_settings(TIME_ZONE="America/New_York")
+def test_pasted_times_where_the_clocks_change(client):
+    answer = add(client, times="2095-03-13 02:30:00").content.decode()
+    assert "“2095-03-13 02:30:00” does not exist in America/New_York: the clocks are set forward over it." in answer
+    answer = add(client, times="2095-11-06 01:30:00").content.decode()
+    assert "The clocks show 2095-11-06 01:30:00 twice; the first was taken. The second is 2095-11-06T01:30:00-05:00." in answer
+    assert ScheduledCall.objects.get().timestamp == datetime(2095, 11, 6, 5, 30, tzinfo=timezone.utc)
+    assert "twice" not in add(client, times="2095-11-06T01:30:00-05:00\n2095-11-06T01:30:00-04:00").content.decode()
+
+
+def test_cancelling_from_the_calls_own_page_asks_first(client):
+    call = make(600, note="nightly")
+    change = client.get(f"{LIST}{call.id}/change/").content.decode()
+    assert f'href="{LIST}{call.id}/cancel/"' in change and f"<h1>Call {call.id}</h1>" in change
+    question = client.get(f"{LIST}{call.id}/cancel/").content.decode()
+    assert "Cancel this call?" in question and "nightly" in question and statuses() == {"Pending": 1}
+    answer = client.post(f"{LIST}{call.id}/cancel/", follow=True).content.decode()
+    assert "1 cancelled." in answer and statuses() == {"Cancelled": 1} and history(call.id) == ["Cancelled."]
+    assert f"{LIST}{call.id}/cancel/" not in answer, "what is cancelled cannot be cancelled"
+    assert "is no longer pending." in client.get(f"{LIST}{call.id}/cancel/", follow=True).content.decode()
+    assert "1 not cancelled: no longer pending" in client.post(f"{LIST}{call.id}/cancel/", follow=True).content.decode()
+    assert client.get(f"{LIST}999999/cancel/").status_code == 404
+    again = client.post(f"{LIST}{call.id}/again/", follow=True).content.decode()
+    assert "1 scheduled for now." in again and ScheduledCall.objects.get(status="Pending").again_of == call.id
+
+
+def test_another_page_cannot_have_a_call_cancelled(client):
+    call = make(600)
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(User.objects.get(username="root"))
+    for way in ("cancel", "again"):
+        assert strict.post(f"{LIST}{call.id}/{way}/").status_code == 403
+    assert statuses() == {"Pending": 1}
+
+
+def rows(answer):
+    return list(csv.reader(io.StringIO(b"".join(answer.streaming_content).decode())))
+
+
+@override_settings(TIME_ZONE="America/New_York")
+def test_csv_of_what_is_filtered(client):
+    due = datetime(2026, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
+    ScheduledCall.objects.create(
+        timestamp=due, status="Failed", started_at=due + timedelta(milliseconds=20), http_status=503,
+        error="=HYPERLINK(1)", note='+a "b", c', scheduled_by="@ann", scheduled_via="API", cancelled_by="-x")
+    ScheduledCall.objects.create(timestamp=due + timedelta(hours=1), status="Missed")
+    make(60)
+    answer = client.get(LIST + "csv/?view=trouble")
+    assert answer["Content-Type"] == "text/csv; charset=utf-8" and 'filename="calls-' in answer["Content-Disposition"]
+    head, second, first = rows(answer)
+    first = dict(zip(head, first))
+    assert (first["timestamp"], first["lateness"]) == ("2026-07-01T12:00:05-04:00", "0.02")
+    assert (first["error"], first["note"], first["scheduled_by"], first["cancelled_by"]) == (
+        "'=HYPERLINK(1)", "'+a \"b\", c", "'@ann", "'-x")
+    assert dict(zip(head, second))["status"] == "Missed" and first["again_of"] == first["ended_at"] == ""
+    assert f'href="{LIST}csv/?view=trouble"' in page(client, view="trouble")
+    assert len(rows(client.get(LIST + "csv/"))) == 2 and len(rows(client.get(LIST + "csv/?view=all"))) == 4
+    assert len(rows(client.get(LIST + "csv/?due_from=soon"))) == 1
+    assert client.get(LIST + "csv/?nonsense=1").status_code == 302
+
+
+@pytest.mark.parametrize("view", ["upcoming", "all"])
+def test_csv_of_many_holds_each_once_and_reads_few_at_a_time(client, view, monkeypatch):
+    monkeypatch.setattr("scheduler.table.BATCH", 7)
+    calls = make(60, 30) + make(90, 20)
+    found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view={view}"))[1:]]
+    assert found == sorted((call.id for call in calls), reverse=view == "all")
 
 
 @override_settings(TIME_ZONE="Pacific/Kiritimati")
@@ -129,14 +476,22 @@ def test_nothing_is_deleted_there(client):
 def test_people_without_the_right_can_look_only():
     client = Client()
     user = User.objects.create_user("ann", is_staff=True)
-    from django.contrib.auth.models import Permission
     user.user_permissions.add(Permission.objects.get(codename="view_scheduledcall"))
     client.force_login(user)
     call = make()
-    assert client.get(LIST).status_code == 200
-    assert "cancel" not in client.get(LIST).content.decode()
+    for address in (LIST, f"{LIST}{call.id}/change/"):
+        answer = client.get(address).content.decode()
+        for word in ("Cancel this", "Cancel the", "Schedule again", "Schedule calls", 'name="_save"', "/add/"):
+            assert word not in answer, (address, word)
     act(client, "cancel", [call])
-    assert statuses() == {"Pending": 1}
+    for address in (f"{LIST}{call.id}/cancel/", f"{LIST}{call.id}/again/", LIST + "add/", f"{LIST}{call.id}/change/"):
+        assert client.post(address, form(utcnow() + timedelta(hours=1))).status_code == 403, address
+    assert len(rows(client.get(LIST + "csv/"))) == 2
+    assert statuses() == {"Pending": 1} and not ScheduledCall.objects.exclude(cancelled_by="").exists()
+    user.user_permissions.clear()
+    for address in (LIST, LIST + "csv/", f"{LIST}{call.id}/change/", f"{LIST}{call.id}/cancel/"):
+        assert Client().get(address).status_code == 302, "logs in first"
+        assert client.get(address).status_code == 403, address
 
 
 def test_the_picture_counts_by_half_hour_and_status():
@@ -146,7 +501,7 @@ def test_the_picture_counts_by_half_hour_and_status():
         at = start + timedelta(minutes=minutes, seconds=59)
         ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=at, status=status) for _ in range(number)])
     make(-3 * 86400), make(3 * 86400)
-    found = picture.counts(start - timedelta(hours=24), start + timedelta(hours=24))
+    found = picture.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])
     assert found == {(start, "Succeeded"): 5, (start, "Failed"): 1,
                      (start + timedelta(minutes=30), "Pending"): 4}
     svg = picture.draw(now)

@@ -60,7 +60,7 @@ class Model(RuleBasedStateMachine):
         if step == "schedule":
             return self.schedule_at(ahead)
         elif step == "cancel":
-            transitions.cancel(call, now=self.now)
+            transitions.cancel([call], now=self.now)
         else:
             transitions.move(call, self.now + timedelta(seconds=ahead))
         return multiple()

@@ -174,7 +174,7 @@ def test_a_cancelled_call_is_not_claimed_and_a_claimed_one_not_cancelled():
     def either(i):
         if i % 2:
             return claim(calls)[1]
-        return [call.id for call in calls if transitions.cancel(call.id)]
+        return [call.id for call in calls if transitions.cancel([call.id])]
     results = at_once(4, either)
     cancelled = [c for some in results[::2] for c in some]
     claimed = sum(results[1::2], [])

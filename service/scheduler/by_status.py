@@ -1,0 +1,42 @@
+"""Lists of calls by their status, as quick among a million calls as among none.
+
+There is an index in order of time for each status that a call ends in and for Pending (models.py). Neither
+database reads several of them side by side by itself: asked for `status IN (...)` in order of time, both
+read the calls of all statuses in that order and drop the others, which takes long where few fit. So a slice
+is a UNION ALL of one query for each status, which both databases merge without reading on.
+"""
+from django.db.models import QuerySet
+
+
+class Calls(QuerySet):
+    """Calls, with `of` for those of some statuses."""
+
+    _statuses = ()
+
+    def of(self, statuses):
+        """Those of the list `statuses`. Ordered and sliced it is quick; what else is asked of it works
+        as after `filter`."""
+        calls = self.filter(status__in=statuses)
+        calls._statuses = tuple(dict.fromkeys(statuses))
+        return calls
+
+    def _clone(self):
+        clone = super()._clone()
+        clone._statuses = self._statuses
+        return clone
+
+    def __getitem__(self, key):
+        if self._statuses and isinstance(key, slice) and self._result_cache is None:
+            parts = [self._part(status) for status in self._statuses]
+            return parts[0].union(*parts[1:], all=True).order_by(*self.query.order_by)[key]
+        return super().__getitem__(key)
+
+    def _part(self, status):
+        part = self.order_by().filter(status=status)
+        if status == "Running":
+            # Few, and in no index in order of time: that would cost each call two more writes. Asked for
+            # plainly, both databases would rather read all calls in that order than sort these.
+            running = self.model.objects.filter(status=status).order_by()
+            part = self.order_by().filter(id__in=running.values("id"))
+        part._statuses = ()
+        return part

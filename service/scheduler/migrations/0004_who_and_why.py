@@ -1,0 +1,94 @@
+"""Who scheduled and cancelled a call, and why; and indexes for lists of one status.
+
+Processes of the version before may go on while this runs, and after it: the columns have defaults in the
+database for the rows that those insert, and on PostgreSQL the indexes are built CONCURRENTLY, beside their
+writes. That can be done in no transaction, so each step can be taken again if the migration is interrupted.
+"""
+from django.db import migrations, models
+
+TEXT = "varchar({}) NOT NULL DEFAULT ''"
+COLUMNS = {"scheduled_by": TEXT.format(150), "scheduled_via": TEXT.format(10), "note": TEXT.format(200),
+           "again_of": "bigint NULL", "cancelled_by": TEXT.format(150)}
+INDEXES = [
+    *(models.Index(fields=["timestamp", "id"], name=f"call_{status.lower()}", condition=models.Q(status=status))
+      for status in ("Succeeded", "Failed", "Missed", "Cancelled")),
+    models.Index(fields=["again_of"], name="call_again", condition=models.Q(again_of__isnull=False)),
+]
+
+
+def found(schema_editor, table):
+    """(names of the columns, names of the indexes) that the table has."""
+    connection = schema_editor.connection
+    with connection.cursor() as cursor:
+        return ({column.name for column in connection.introspection.get_table_description(cursor, table)},
+                set(connection.introspection.get_constraints(cursor, table)))
+
+
+def add_columns(apps, schema_editor):
+    """By ALTER TABLE, which writes no row; Django's AddField would have SQLite copy the whole table."""
+    table = apps.get_model("scheduler", "ScheduledCall")._meta.db_table
+    columns, _ = found(schema_editor, table)
+    for name in [name for name in COLUMNS if name not in columns]:
+        schema_editor.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {COLUMNS[name]}')
+
+
+def drop_columns(apps, schema_editor):
+    table = apps.get_model("scheduler", "ScheduledCall")._meta.db_table
+    columns, _ = found(schema_editor, table)
+    for name in [name for name in COLUMNS if name in columns]:
+        schema_editor.execute(f'ALTER TABLE {table} DROP COLUMN "{name}"')
+
+
+def build_indexes(apps, schema_editor):
+    drop_indexes(apps, schema_editor)       # one that was half built is there, and of no use
+    for index in INDEXES:
+        schema_editor.add_index(apps.get_model("scheduler", "ScheduledCall"), index, **beside(schema_editor))
+
+
+def drop_indexes(apps, schema_editor):
+    model = apps.get_model("scheduler", "ScheduledCall")
+    _, indexes = found(schema_editor, model._meta.db_table)
+    for index in INDEXES:
+        if index.name in indexes:
+            schema_editor.remove_index(model, index, **beside(schema_editor))
+
+
+def beside(schema_editor):
+    """How an index is changed beside the writes of others."""
+    return {"concurrently": True} if schema_editor.connection.vendor == "postgresql" else {}
+
+
+def rename_permissions(name):
+    """Their names are made of the model's, once, when the table is made."""
+    def rename(apps, schema_editor):
+        permissions = apps.get_model("auth", "Permission").objects.filter(content_type__app_label="scheduler")
+        for right in ("add", "change", "delete", "view"):
+            permissions.filter(codename=f"{right}_scheduledcall").update(name=f"Can {right} {name}")
+    return rename
+
+
+class Migration(migrations.Migration):
+    atomic = False
+    dependencies = [("scheduler", "0003_tally"), ("auth", "0012_alter_user_first_name_max_length")]
+
+    operations = [
+        migrations.RunPython(add_columns, drop_columns, atomic=True),
+        migrations.SeparateDatabaseAndState(state_operations=[
+            migrations.AddField("scheduledcall", "scheduled_by", models.CharField(
+                max_length=150, blank=True, editable=False, help_text="The user's name at that time.")),
+            migrations.AddField("scheduledcall", "scheduled_via", models.CharField(
+                "via", max_length=10, blank=True, editable=False, help_text="By which way it came: API or admin.")),
+            migrations.AddField("scheduledcall", "note", models.CharField(
+                max_length=200, blank=True, help_text="What it is for.")),
+            migrations.AddField("scheduledcall", "again_of", models.BigIntegerField(
+                null=True, editable=False, help_text="The id of the call that it repeats.")),
+            migrations.AddField("scheduledcall", "cancelled_by", models.CharField(
+                max_length=150, blank=True, editable=False, help_text="The user's name at that time.")),
+            migrations.AlterModelOptions("scheduledcall", {
+                "ordering": ["timestamp", "id"], "verbose_name": "call", "verbose_name_plural": "calls"}),
+            *(migrations.AddIndex("scheduledcall", index) for index in INDEXES),
+        ]),
+        migrations.RunPython(build_indexes, drop_indexes),
+        migrations.RunPython(rename_permissions("call"),
+                             rename_permissions("scheduled call"), atomic=True),
+    ]

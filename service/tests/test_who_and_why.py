@@ -1,0 +1,108 @@
+"""Who scheduled a call, why, and who cancelled it: by the API."""
+import hashlib
+import json
+
+import pytest
+from conftest import make, person, statuses
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+
+from scheduler import transitions
+from scheduler.models import IdempotentAnswer, ScheduledCall
+
+URL = "/api/schedule-api/"
+ONE = "2096-08-01T14:30:00Z"
+
+
+@pytest.fixture
+def ann():
+    client = Client()
+    client.force_login(person())
+    return client
+
+
+def post(client, body, **headers):
+    return client.post(URL, json.dumps(body), "application/json", headers=headers)
+
+
+def test_it_is_kept_with_each_call_and_stands_in_its_detail(ann):
+    answer = post(ann, {"timestamps": f"{ONE}, {ONE}", "note": "Nightly import, ünïcode & <b>"})
+    assert answer.status_code == 201
+    for call in answer.json():
+        assert list(call) == ["id", "timestamp", "status"], "the answer stays as it was"
+        detail = ann.get(f"{URL}{call['id']}/").json()
+        assert (detail["scheduled_by"], detail["scheduled_via"]) == ("ann", "API")
+        assert (detail["note"], detail["again_of"]) == ("Nightly import, ünïcode & <b>", None)
+    assert len({call.created_at for call in ScheduledCall.objects.all()}) == 1
+
+
+def test_who_cancelled_it(ann):
+    call = make()
+    assert ann.delete(f"{URL}{call.id}/").status_code == 200
+    detail = ann.get(f"{URL}{call.id}/").json()
+    assert (detail["status"], detail["cancelled_by"], detail["scheduled_by"]) == ("Cancelled", "ann", "")
+
+
+def test_the_name_outlives_the_user(ann):
+    post(ann, {"timestamps": ONE})
+    User.objects.all().delete()
+    assert ScheduledCall.objects.get().scheduled_by == "ann"
+
+
+@override_settings(DEBUG=True)
+def test_nobody_is_known_in_local_development():
+    assert post(Client(), {"timestamps": ONE}).status_code == 201
+    assert (ScheduledCall.objects.get().scheduled_by, ScheduledCall.objects.get().scheduled_via) == ("", "API")
+
+
+@pytest.mark.parametrize("note", ["x" * 200, "ü" * 200, "𝄞" * 200, "", " ", "مرحبا", "=1+1", "%s {}"])
+def test_a_note_that_is_taken(ann, note):
+    assert post(ann, {"timestamps": ONE, "note": note}).status_code == 201
+    assert ScheduledCall.objects.get().note == note
+
+
+@pytest.mark.parametrize("note, says", [
+    ("x" * 201, "`note` has 201 characters; at most 200 are taken."), ("𝄞" * 201, "201 characters"),
+    ("a\nb", r"`note` holds \n: only printable characters"), ("a\0", r"\x00"), ("\x1b[2J", r"\x1b"),
+    ("a\u202eb", r"\u202e"), ("\ud800", r"\ud800"), ("a\u2028b", r"\u2028"),
+    (None, "`note` must be a string."), (1, "must be a string"), (["a"], "must be a string")])
+def test_a_note_that_is_refused(ann, note, says):
+    answer = post(ann, {"timestamps": ONE, "note": note})
+    assert answer.status_code == 400 and says in answer.json()["detail"]
+    assert statuses() == {}
+
+
+def test_a_misspelt_key_is_refused(ann):
+    assert "there are `timestamps` and" in post(ann, {"timestamps": ONE, "notes": "x"}).json()["detail"]
+
+
+def test_a_repeated_request_is_the_same_only_with_the_same_note(ann):
+    key = {"Idempotency-Key": "a"}
+    first = post(ann, {"timestamps": ONE, "note": "x"}, **key)
+    assert post(ann, {"timestamps": ONE, "note": "x"}, **key).content == first.content
+    for body in ({"timestamps": ONE, "note": "y"}, {"timestamps": ONE}, {"timestamps": ONE + "," + ONE, "note": "x"}):
+        answer = post(ann, body, **key)
+        assert answer.status_code == 422 and "or another note" in answer.json()["detail"]
+    assert statuses() == {"Pending": 1}
+
+
+def test_a_request_from_before_an_update_is_known_after_it(ann):
+    """What was kept then is the SHA-256 of its times alone."""
+    call = make()
+    answer = [{"id": call.id, "timestamp": ONE, "status": "Pending"}]
+    IdempotentAnswer.objects.create(
+        scope=f"user {User.objects.get().pk}", key="a", answer=json.dumps(answer),
+        fingerprint=hashlib.sha256(b"2096-08-01T14:30:00+00:00").hexdigest())
+    assert post(ann, {"timestamps": ONE}, **{"Idempotency-Key": "a"}).json() == answer
+    assert post(ann, {"timestamps": ONE, "note": ""}, **{"Idempotency-Key": "a"}).json() == answer
+    assert statuses() == {"Pending": 1}
+
+
+def test_many_are_cancelled_at_once_and_each_has_its_line(log):
+    pending, running = make(60, 2500), make(status="Running")
+    ids = [call.id for call in pending] + [running.id, 10 ** 9]
+    assert sorted(transitions.cancel(ids, by="ann")) == sorted(call.id for call in pending)
+    assert transitions.cancel(ids) == [] == transitions.cancel([])
+    assert statuses() == {"Cancelled": 2500, "Running": 1} and len(log()) == 2500
+    assert {(call.status, call.cancelled_by, call.ended_at is None) for call in ScheduledCall.objects.all()} == {
+        ("Cancelled", "ann", False), ("Running", "", True)}
