@@ -16,17 +16,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from .models import ScheduledCall
+from .text import printable
 
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _torn = False               # this process left half a line at the end of the file
-
-
-def printable(text, limit=500):
-    """`text` cut to `limit` characters, with everything that could move a terminal's cursor or
-    fake a line of a log (control characters, lone surrogates, ...) written as an escape."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return text if len(text) <= limit else text[:limit - 1] + "…"
 
 
 def redacted(url):
