@@ -5,6 +5,10 @@
     2025-10-08 12:31:01: Missed call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
     2025-10-08 12:29:00: Cancelled call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
 
+and one for what fell due while no dispatcher ran, too long ago for a line each:
+
+    2025-10-08 12:30:00: Missed 96 calls to API at https://ifconfig.co (of schedule "nightly", due before 2025-10-06 12:30:00)
+
 The stamp is the second in which the call was fired (or given up), in the zone TIME_ZONE.
 """
 import logging
@@ -48,6 +52,17 @@ def line(status, due, at, error=""):
     else:
         text = f"{status} call to {api} (due {timezone.localtime(due):%Y-%m-%d %H:%M:%S})"
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: {text}\n"
+
+
+def hole(number, schedule, before, at):
+    """The line of occurrences that nobody planned, and that have no row.
+
+    number: str, how many; schedule: str, its name
+    before, at: aware datetimes, when the last of them was due, about, and when it was found
+    """
+    return (f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: Missed {number} calls to API at "
+            f"{printable(redacted(settings.API_URL))} (of schedule \"{printable(schedule)}\", due before "
+            f"{timezone.localtime(before):%Y-%m-%d %H:%M:%S})\n")
 
 
 def write(lines):

@@ -1,10 +1,10 @@
 """Every change of a call's status, and nothing else changes it.
 
-        schedule        hand_over        claim            finish
+    schedule, plan      hand_over        claim            finish
     (nothing) --> Pending  (Pending)  --> Running --> Succeeded | Failed | Missed
                      |          <-----       |
         miss, cancel |          release      | reap: its worker gave no sign of life
-                     v                       v
+        withdraw     v                       v
           Missed | Cancelled               Failed
 
 Each is a conditional UPDATE and a look at which rows it changed: "somebody else was first" is a
@@ -39,6 +39,7 @@ AGAIN_AFTER = timedelta(seconds=5)  # so it is handed over again, but not more o
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
 WORKER_LOST = "worker lost, outcome unknown"
+UNPLANNED = "its schedule was not planned in time, no dispatcher ran"
 NOW = Now()             # the database's clock, at the beginning of a statement
 
 
@@ -78,6 +79,43 @@ def schedule(timestamps):
     """
     return ScheduledCall.objects.bulk_create(
         [ScheduledCall(timestamp=timestamp) for timestamp in timestamps], batch_size=BATCH)
+
+
+def plan(slots, now):
+    """Creates the calls of schedules: Pending, or Missed where their grace time was over before anybody
+    planned them.
+
+    slots: [(schedule id, aware datetime), ...], for which there are none yet
+    now: aware datetime
+    Returns the list of the new ScheduledCall objects, in the same order.
+    """
+    calls = [ScheduledCall(schedule_id=schedule_id, occurrence=time, timestamp=time) for schedule_id, time in slots]
+    missed = [call for call in calls if call.timestamp < now - timedelta(seconds=settings.GRACE)]
+    for call in missed:
+        call.status, call.ended_at, call.error = Status.MISSED, now, UNPLANNED
+    with transaction.atomic():
+        ScheduledCall.objects.bulk_create(calls, batch_size=BATCH)
+        _log([(call.status, call.timestamp, now) for call in missed])
+    return calls
+
+
+def withdraw(schedule_id, now=NOW):
+    """Cancels the Pending calls of a schedule that is being changed or deleted, and gives their
+    occurrences free to be planned anew. Others keep theirs: one that a person cancelled stays so.
+
+    Returns the set of those occurrences that were due already, as aware datetimes.
+    """
+    due = set()
+    with transaction.atomic():
+        # In the order of their ids, as `claim` takes them, so that neither waits for the other.
+        rows = ScheduledCall.objects.filter(schedule=schedule_id, status=Status.PENDING).order_by("id")
+        while some := list(rows.select_for_update().annotate(now=_value(now))
+                           .values_list("id", "timestamp", "occurrence", "now")[:BATCH]):
+            ScheduledCall.objects.filter(id__in=[row[0] for row in some]).update(
+                status=Status.CANCELLED, ended_at=some[0][3], occurrence=None)
+            _log([(Status.CANCELLED, timestamp, at) for _, timestamp, _, at in some])
+            due |= {occurrence for _, timestamp, occurrence, at in some if timestamp == occurrence <= at}
+    return due
 
 
 def hand_over(send, ids=None, now=NOW):
