@@ -30,6 +30,7 @@ from .text import printable
 
 EVERY_DAY = frozenset(range(7))
 DAY = timedelta(days=1)
+YEAR = timedelta(days=366)
 SECOND = timedelta(seconds=1)
 LONGEST_JUMP = DAY      # of a zone's clocks: where one went over to the other side of the date line
 
@@ -132,8 +133,8 @@ def _zones():
 def between(rule, start, end):
     """The instants at which `rule` comes, from `start` to before `end` (aware datetimes): iterator of
     aware datetimes in UTC, each later than the one before."""
-    start = max(start, EARLIEST).astimezone(timezone.utc).replace(tzinfo=None)
-    end = min(end, LATEST).astimezone(timezone.utc).replace(tzinfo=None)
+    start, end = (min(max(at, EARLIEST), LATEST).astimezone(timezone.utc).replace(tzinfo=None)
+                  for at in (start, end))
     every_so_often = "*" in [field[0] for field in rule.cron.split()[:2]]
     shown = before = last = None    # how far the clocks have got, and their offset until the last change
     for begins, ends, offset in _spans(rule.zone, start - LONGEST_JUMP, end):
@@ -156,27 +157,25 @@ def between(rule, start, end):
 
 def _spans(zone, start, end):
     """Cuts the time from `start` to `end`, naive datetimes in UTC, where the clocks of `zone` change.
-    Yields (begins, ends, what they are ahead of UTC as a timedelta)."""
+    Yields (begins, ends, what they are ahead of UTC as a timedelta), at the latest after a year."""
     def ahead(at):
         return at.replace(tzinfo=timezone.utc).astimezone(zone).utcoffset()
 
     begins = at = start
     while at < end:
-        offset = ahead(begins)
-        to = min(at + DAY, end)
-        if ahead(to) == offset:
+        offset, to = ahead(begins), min(at + DAY, end)
+        if ahead(to) != offset:
+            while to - at > datetime.resolution:    # in the end `to` is the first instant after the change
+                middle = at + (to - at) // 2
+                if ahead(middle) == offset:
+                    at = middle
+                else:
+                    to = middle
+        elif to < end and to - begins < YEAR:       # who only wants the next one need not wait for more
             at = to
             continue
-        while to - at > datetime.resolution:    # somewhere in between; `to` becomes the first instant after it
-            middle = at + (to - at) // 2
-            if ahead(middle) == offset:
-                at = middle
-            else:
-                to = middle
         yield begins, to, offset
         begins = at = to
-    if begins < end:
-        yield begins, end, offset
 
 
 def _wall_times(rule, opens, closes):
