@@ -9,7 +9,7 @@ of one and a person who changes the schedule, the second finds it done. Below th
 is to be held for as short as can be.
 """
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from django.db.models import DateTimeField, Exists, OuterRef, Subquery, Value
 from . import call_log, transitions
 from .clock import steady, utcnow
 from .models import Schedule, ScheduledCall
-from .occurrences import between
+from .occurrences import LATEST, between
 from .transitions import BATCH, NOW
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ COUNTED = 10_000                # before that they are counted only, up to this 
 MOMENT = timedelta.resolution
 SHOWN = 10                      # occurrences to come of one schedule
 SEEN = timedelta(days=9 * 365)  # ahead, in which they are looked for: there is a 29 February in it
+MARGIN = timedelta(days=3)
 
 # What makes a plan another.
 RULE = ("times", "cron", "zone", "days", "first_date", "last_date", "on")
@@ -132,10 +133,11 @@ def _insert(times, now):
 
 
 @transaction.atomic
-def save(schedule):
+def save(schedule, by=""):
     """Writes `schedule`, new or changed. If that changes when it comes, what it had planned is cancelled,
     as far as it is Pending, and it is planned anew from now on.
 
+    by: the name of the user who asked for it
     Returns the ids of new calls that are due within WINDOW, for tasks.hand_over_soon. Raises
     Schedule.DoesNotExist if it was deleted meanwhile, and IntegrityError if its name is taken.
     """
@@ -144,7 +146,11 @@ def save(schedule):
         schedule.save(update_fields=["name"])
         return []
     now = utcnow()
-    freed = transitions.withdraw(schedule.pk) if stands else set()
+    freed = set()
+    if stands:
+        freed = transitions.withdraw(schedule.pk, by)
+    else:
+        schedule.created_by = by
     schedule.version = stands.version + 1 if stands else 0
     schedule.planned_until = now + AHEAD + STEP if schedule.on else None
     schedule.save()
@@ -158,11 +164,14 @@ def save(schedule):
 
 
 @transaction.atomic
-def delete(schedule_id):
+def delete(schedule_id, by=""):
     """Cancels what it has planned, as far as it is Pending, and hides it; its other calls still name it.
-    Raises Schedule.DoesNotExist."""
+
+    by: the name of the user who asked for it
+    Raises Schedule.DoesNotExist.
+    """
     schedule = locked().get(pk=schedule_id)
-    transitions.withdraw(schedule_id)
+    transitions.withdraw(schedule_id, by)
     schedule.version += 1
     schedule.planned_until, schedule.deleted_at = None, utcnow()
     schedule.save(update_fields=["version", "planned_until", "deleted_at"])
@@ -182,10 +191,15 @@ def prune():
 def upcoming(rule, start, number=SHOWN):
     """The first `number` occurrences of `rule` at or after `start`, as far as there are any: a list of
     aware datetimes."""
-    if rule.first:
-        start = max(start, datetime(rule.first.year, rule.first.month, rule.first.day, tzinfo=start.tzinfo) -
-                    timedelta(days=2))
-    return list(islice(between(rule, start, start + SEEN), number))
+    def midnight(date):     # of UTC, which no zone is away from by as much as MARGIN
+        return datetime(date.year, date.month, date.day, tzinfo=timezone.utc)
+
+    if rule.first and rule.first > start.date():
+        start = max(start, midnight(rule.first) - MARGIN)
+    end = min(start, LATEST - SEEN) + SEEN
+    if rule.last:
+        end = min(end, midnight(rule.last) + MARGIN)
+    return list(islice(between(rule, start, end), number))
 
 
 def coming(schedules, now):

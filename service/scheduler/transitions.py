@@ -99,10 +99,11 @@ def plan(slots, now):
     return calls
 
 
-def withdraw(schedule_id, now=NOW):
+def withdraw(schedule_id, by="", now=NOW):
     """Cancels the Pending calls of a schedule that is being changed or deleted, and gives their
     occurrences free to be planned anew. Others keep theirs: one that a person cancelled stays so.
 
+    by: the name of the user who asked for it
     Returns the set of those occurrences that were due already, as aware datetimes.
     """
     due = set()

@@ -77,7 +77,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         "cancelled": {"timestamp": now + 200 * second, "status": "Cancelled", **ended},
     }.items()}
     kept = [rows[name].id for name in ("good", "bad", "missed", "cancelled")]
-    were = list(ScheduledCall.objects.filter(id__in=kept).order_by("id").values())
+    were = list(before.objects.filter(id__in=kept).order_by("id").values())
     old("INSERT INTO scheduler_heartbeat (name, at) VALUES ('dispatcher', %s)", now + 120 * second)
 
     call_command("migrate", verbosity=0)
@@ -89,7 +89,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         "just past, nobody came": "Succeeded", "past its grace": "Missed", "its worker is dead": "Failed",
         "its worker is alive": "Succeeded", "good": "Succeeded", "bad": "Failed",
         "started before it was due": "Failed", "missed": "Missed", "cancelled": "Cancelled"}
-    assert list(ScheduledCall.objects.filter(id__in=kept).order_by("id").values()) == were
+    assert list(before.objects.filter(id__in=kept).order_by("id").values()) == were
     assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
     assert len(api.seen) == 3 and len(log()) == 5       # three made, one missed, one lost
     assert transitions.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
@@ -143,3 +143,10 @@ def test_messages_of_the_version_before_are_understood(before, stack, api):
     tasks.tick.apply_async(expires=30)
     assert all_ended(1) == {"Succeeded": 1}
     assert len(api.seen) == 1
+
+
+def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
+    call_command("migrate", verbosity=0)
+    before.objects.bulk_create([before(timestamp=utcnow() + timedelta(seconds=60)) for _ in range(3)])
+    assert statuses() == {"Pending": 3}
+    assert set(ScheduledCall.objects.values_list("schedule", "occurrence")) == {(None, None)}
