@@ -20,7 +20,7 @@ import re
 from datetime import date, datetime, time, timedelta, timezone
 from functools import cache
 from heapq import merge
-from itertools import islice, takewhile
+from itertools import takewhile
 from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -142,10 +142,7 @@ def between(rule, start, end):
         moved = []
         if shown and not every_so_often:
             jumped = _wall_times(rule, shown, opens)
-            if rule.cron:
-                moved = [begins for _ in islice(jumped, 1)]
-            else:
-                moved = [wall - before for wall in jumped]
+            moved = [begins if rule.cron else wall - before for wall in jumped]
             opens = max(opens, shown)
         shown, before = max(shown or closes, closes), offset
         usual = (wall - offset for wall in _wall_times(rule, max(opens, start + offset), closes))

@@ -64,9 +64,9 @@ def test_times_are_taken_as_the_script_takes_them():
 
 def test_every_bad_time_is_named():
     with pytest.raises(ValueError) as error:
-        parse_times("12:30:00, 25:00:00, noon, 12:30, 12:00:60, 2026-08-01T14:30:00Z, \x1b[2J")
+        parse_times("12:30:00, 25:00:00, noon, 12:30, 12:30:00Z, 12:00:60, 2026-08-01T14:30:00Z, \x1b[2J")
     assert str(error.value) == (
-        "'25:00:00' hour must be in 0..23; 'noon' is not HH:MM:SS; '12:30' is not HH:MM:SS; "
+        "'25:00:00' hour must be in 0..23; 'noon' is not HH:MM:SS; '12:30' is not HH:MM:SS; '12:30:00Z' is not HH:MM:SS; "
         "'12:00:60' second must be in 0..59; '2026-08-01T14:30:00Z' is not HH:MM:SS; '\\x1b[2J' is not HH:MM:SS")
 
 
@@ -134,6 +134,8 @@ def test_what_is_no_zone(name):
 def test_zones():
     assert zone("Europe/Berlin") == ZoneInfo("Europe/Berlin")
     assert zone("UTC") == ZoneInfo("UTC")
+    with pytest.raises(ValueError, match=r"^'\\x1b\[2J' is no"):
+        zone("\x1b[2J")
 
 
 def test_a_machine_without_zones_says_what_is_missing(monkeypatch):
