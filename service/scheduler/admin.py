@@ -11,7 +11,8 @@ from django.utils.html import format_html
 
 from . import picture, transitions
 from .clock import utcnow
-from .models import ScheduledCall
+from .models import Schedule, ScheduledCall
+from .schedule_admin import ScheduleAdmin
 from .serializers import due_time
 from .tasks import hand_over_soon
 
@@ -21,6 +22,7 @@ AT_ONCE = 10_000        # rows that one action takes, as many as one request to 
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
+admin.site.register(Schedule, ScheduleAdmin)
 
 
 class ScheduledCallForm(forms.ModelForm):
@@ -57,7 +59,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     ordering = ["-timestamp", "-id"]
     show_full_result_count = False      # one count of a large table is enough
     actions = ["cancel", "schedule_again"]
-    results = ["id", "how", "late", "http_status", "error", "created", "handed_over", "started", "ended"]
+    results = ["id", "how", "late", "http_status", "error", "schedule", "created", "handed_over", "started", "ended"]
 
     due = moment("timestamp", "due")
     created = moment("created_at", "created")

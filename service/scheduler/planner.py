@@ -214,5 +214,8 @@ def coming(schedules, now):
     for schedule in schedules:
         times = found[schedule.id] = planned.get(schedule.id, [])
         if schedule.planned_until and len(times) < SHOWN:
-            times += upcoming(schedule.rule, max(now, schedule.planned_until), SHOWN - len(times))
+            try:
+                times += upcoming(schedule.rule, max(now, schedule.planned_until), SHOWN - len(times))
+            except ValueError:      # as in `plan`, which says it
+                pass
     return found
