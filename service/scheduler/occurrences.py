@@ -136,7 +136,7 @@ def between(rule, start, end):
     start, end = (min(max(at, EARLIEST), LATEST).astimezone(timezone.utc).replace(tzinfo=None)
                   for at in (start, end))
     every_so_often = "*" in [field[0] for field in rule.cron.split()[:2]]
-    shown = before = last = None    # how far the clocks have got, and their offset until the last change
+    shown = before = last = None    # what the clocks had come to when they changed, and their offset then
     for begins, ends, offset in _spans(rule.zone, start - LONGEST_JUMP, end):
         opens, closes = begins + offset, ends + offset
         moved = []
@@ -144,7 +144,7 @@ def between(rule, start, end):
             jumped = _wall_times(rule, shown, opens)
             moved = [begins if rule.cron else wall - before for wall in jumped]
             opens = max(opens, shown)
-        shown, before = max(shown or closes, closes), offset
+        shown, before = closes, offset
         usual = (wall - offset for wall in _wall_times(rule, max(opens, start + offset), closes))
         for instant in merge(moved, usual):
             if instant != last and start <= instant < end:
@@ -176,8 +176,8 @@ def _spans(zone, start, end):
 
 
 def _wall_times(rule, opens, closes):
-    """What the rule asks for, without a thought of clock changes, as naive datetimes in its zone:
-    from `opens` to before `closes`, in order."""
+    """What the rule asks for, without a thought of clock changes, as naive datetimes in its zone: from
+    `opens`, or the whole second that it lies in, to before `closes`, in order."""
     if rule.first:
         opens = max(opens, datetime.combine(rule.first, time.min))
     if rule.last:
@@ -186,9 +186,7 @@ def _wall_times(rule, opens, closes):
         return
     if rule.cron:
         try:
-            for wall in takewhile(lambda wall: wall < closes, CronSim(rule.cron, opens - SECOND)):
-                if wall >= opens:
-                    yield wall
+            yield from takewhile(lambda wall: wall < closes, CronSim(rule.cron, opens - SECOND))
         except OverflowError:       # it comes no more before the calendar ends
             pass
         return
