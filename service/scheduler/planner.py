@@ -9,7 +9,9 @@ of one and a person who changes the schedule, the second finds it done. Below th
 is to be held for as short as can be.
 """
 import logging
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -63,7 +65,7 @@ def plan(now=NOW, seconds=None):
         portions, size = [], 0
         for schedule in due:
             try:
-                portions.append(_portion(schedule, schedule.now))
+                portions.append(_portion(schedule, schedule.now, schedule.now + AHEAD + STEP))
             except ValueError as error:     # a zone that this machine does not know, or no longer
                 aside.add(schedule.id)
                 if schedule.id not in _told:
@@ -80,8 +82,8 @@ def plan(now=NOW, seconds=None):
             aside |= _write(portions, portions[0].schedule.now)
 
 
-def _portion(schedule, now):
-    start, horizon, uncounted = schedule.planned_until, now + AHEAD + STEP, 0
+def _portion(schedule, now, horizon):
+    start, uncounted = schedule.planned_until, 0
     rule, recorded = schedule.rule, now - RECORDED
     if start < recorded:
         uncounted = sum(1 for _ in islice(between(rule, start, recorded), COUNTED + 1))
@@ -120,16 +122,15 @@ def _insert(times, now):
     """Creates the calls of occurrences for which there is none yet. The schedules are locked.
 
     times: {schedule id: list of aware datetimes}
-    Returns the list of the new ScheduledCall objects.
     """
     everything = [time for some in times.values() for time in some]
     if not everything:
-        return []
+        return
     taken = set(ScheduledCall.objects.filter(
         schedule__in=times, occurrence__gte=min(everything), occurrence__lte=max(everything),
     ).order_by().values_list("schedule_id", "occurrence"))
-    return transitions.plan([(schedule_id, time) for schedule_id, some in times.items() for time in some
-                             if (schedule_id, time) not in taken], now)
+    transitions.plan([(schedule_id, time) for schedule_id, some in times.items() for time in some
+                      if (schedule_id, time) not in taken], now)
 
 
 @transaction.atomic
@@ -148,7 +149,7 @@ def save(schedule, by=""):
     now = utcnow()
     freed = set()
     if stands:
-        freed = transitions.withdraw(schedule.pk, by)
+        freed = _close(stands, now, by)
     else:
         schedule.created_by = by
     schedule.version = stands.version + 1 if stands else 0
@@ -159,8 +160,10 @@ def save(schedule, by=""):
     # What is due at this very moment, and would have been called had nobody changed anything, still is.
     times = [time for time in between(schedule.rule, min(freed, default=now), schedule.planned_until)
              if time > now or time in freed]
-    soon = utcnow() + timedelta(seconds=settings.WINDOW)
-    return [call.id for call in _insert({schedule.pk: times}, now) if call.timestamp <= soon]
+    _insert({schedule.pk: times}, now)
+    return list(ScheduledCall.objects.filter(
+        schedule=schedule, status=ScheduledCall.Status.PENDING,
+        timestamp__lte=now + timedelta(seconds=settings.WINDOW)).values_list("id", flat=True))
 
 
 @transaction.atomic
@@ -170,10 +173,10 @@ def delete(schedule_id, by=""):
     by: the name of the user who asked for it
     Raises Schedule.DoesNotExist.
     """
-    schedule = locked().get(pk=schedule_id)
-    transitions.withdraw(schedule_id, by)
+    schedule, now = locked().get(pk=schedule_id), utcnow()
+    _close(schedule, now, by)
     schedule.version += 1
-    schedule.planned_until, schedule.deleted_at = None, utcnow()
+    schedule.planned_until, schedule.deleted_at = None, now
     schedule.save(update_fields=["version", "planned_until", "deleted_at"])
 
 

@@ -87,21 +87,24 @@ def plan(slots, now):
 
     slots: [(schedule id, aware datetime), ...], for which there are none yet
     now: aware datetime
-    Returns the list of the new ScheduledCall objects, in the same order.
     """
-    calls = [ScheduledCall(schedule_id=schedule_id, occurrence=time, timestamp=time) for schedule_id, time in slots]
-    missed = [call for call in calls if call.timestamp < now - timedelta(seconds=settings.GRACE)]
-    for call in missed:
-        call.status, call.ended_at, call.error = Status.MISSED, now, UNPLANNED
-    with transaction.atomic():
-        ScheduledCall.objects.bulk_create(calls, batch_size=BATCH)
-        _log([(call.status, call.timestamp, now) for call in missed])
-    return calls
+    as_stored = connection.ops.adapt_datetimefield_value
+    late, stored_now = now - timedelta(seconds=settings.GRACE), as_stored(now)
+    with transaction.atomic(), connection.cursor() as cursor:
+        # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
+        cursor.executemany(
+            f"INSERT INTO {ScheduledCall._meta.db_table} (schedule_id, occurrence, timestamp, status, ended_at,"
+            " error, created_at, claim_token) VALUES (%s, %s, %s, %s, %s, %s, %s, '')",
+            [(schedule_id, stored := as_stored(time), stored,
+              *((str(Status.MISSED), stored_now, UNPLANNED) if time < late else (str(Status.PENDING), None, "")),
+              stored_now) for schedule_id, time in slots])
+        _log([(Status.MISSED, time, now) for _, time in slots if time < late])
 
 
 def withdraw(schedule_id, by="", now=NOW):
     """Cancels the Pending calls of a schedule that is being changed or deleted, and gives their
-    occurrences free to be planned anew. Others keep theirs: one that a person cancelled stays so.
+    occurrences free to be planned anew. Others keep theirs: one that a person cancelled stays so, and
+    one whose grace time is over is left to `miss`.
 
     by: the name of the user who asked for it
     Returns the set of those occurrences that were due already, as aware datetimes.
@@ -109,7 +112,9 @@ def withdraw(schedule_id, by="", now=NOW):
     due = set()
     with transaction.atomic():
         # In the order of their ids, as `claim` takes them, so that neither waits for the other.
-        rows = ScheduledCall.objects.filter(schedule=schedule_id, status=Status.PENDING).order_by("id")
+        rows = ScheduledCall.objects.filter(
+            schedule=schedule_id, status=Status.PENDING, timestamp__gte=now - timedelta(seconds=settings.GRACE),
+        ).order_by("id")
         while some := list(rows.select_for_update().annotate(now=_value(now))
                            .values_list("id", "timestamp", "occurrence", "now")[:BATCH]):
             ScheduledCall.objects.filter(id__in=[row[0] for row in some]).update(

@@ -275,6 +275,33 @@ def test_switched_off_nothing_is_planned_and_on_again_nothing_was_missed():
     assert len(due()) in (48, 49, 50)
 
 
+@pytest.mark.parametrize("what", [{"cron": "30 * * * *"}, {"on": False}, None])
+def test_a_change_leaves_no_hole_where_nobody_had_planned(what, log):
+    """The dispatcher was away, and a person comes to the schedule before it does."""
+    made, now = away(100), utcnow()
+    change(made, **what) if what else planner.delete(made.pk)
+    assert due("Missed") == hours(now - 48 * HOUR, now - timedelta(seconds=60))
+    assert "Missed 52 calls to API at" in log()[0]
+    assert sum("Missed call to API at" in line for line in log()) == len(due("Missed"))
+    assert len(due()) == (49 if what and "cron" in what else 0)
+
+
+def test_a_schedule_whose_zone_is_gone_can_be_mended():
+    made = away(20)
+    Schedule.objects.filter(pk=made.pk).update(zone="Europe/Atlantis")
+    change(made, zone="Europe/Berlin", cron="30 * * * *")
+    assert len(due()) == 49
+
+
+def test_a_call_that_is_too_late_already_is_missed_and_not_cancelled():
+    made, at = schedule(), utcnow().replace(microsecond=0) - HOUR
+    first = ScheduledCall.objects.order_by("timestamp")[0]
+    ScheduledCall.objects.filter(pk=first.pk).update(timestamp=at, occurrence=at)
+    change(made, on=False)
+    transitions.miss()
+    assert due("Missed") == [at] and at not in due("Cancelled")
+
+
 def test_deleting_keeps_what_has_ended_and_the_name_may_be_taken_anew(log):
     made = schedule()
     done = ScheduledCall.objects.order_by("timestamp")[0]
@@ -313,7 +340,7 @@ def test_a_change_while_a_dispatcher_is_planning():
 
 def test_what_was_computed_for_another_rule_is_not_written():
     made = away(0)
-    old = planner._portion(Schedule.objects.get(), utcnow())
+    old = planner._portion(Schedule.objects.get(), utcnow(), utcnow() + 49 * HOUR)
     change(made, cron="30 * * * *")
     Schedule.objects.update(planned_until=old.schedule.planned_until)
     ScheduledCall.objects.all().delete()
