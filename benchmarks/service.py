@@ -34,12 +34,13 @@ OBVIOUS = HERE / "obvious_service"
 POST_1000 = 0.4
 ONE_CALL = 0.050
 TICK = 0.050
+PLANNING = 2.0
 LAST_HTTP, LAST_HTTPS = 0.6, 1.2
 PAGE, LIST = 1.0, 0.050     # of the admin, and of the API's list in order of time
 CANCEL = 1.0                # 10,000 calls
 UNKNOWN = 50                # calls of which nobody knows how they ended, after kill -9 of a worker
 
-PARTS = ["burst", "https", "sustained", "kill", "obvious", "growth", "ticks", "pages"]
+PARTS = ["burst", "https", "sustained", "kill", "obvious", "growth", "ticks", "planning", "pages"]
 OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after the due second
 
 
@@ -291,9 +292,10 @@ def obvious(environment, api, port, size):
 def fill(finished, pending):
     """That many rows, most of them finished, as they are after a long time of use."""
     from django.db import connection
+    from scheduler.limits import unlimited
     table = "scheduler_scheduledcall"
     columns = "(timestamp, status, created_at, ended_at, claim_token, error)"
-    with connection.cursor() as cursor:
+    with unlimited(), connection.cursor() as cursor:
         for number, status, sign in ((finished, "Succeeded", "-"), (pending, "Pending", "+")):
             if connection.vendor == "sqlite":
                 when = f"strftime('%Y-%m-%d %H:%M:%S', 'now', '{sign}' || (3600 + i) || ' seconds')"
@@ -340,6 +342,41 @@ def ticks(finished, pending, due):
         ScheduledCall.objects.filter(id__in=[call.id for call in calls])._raw_delete("default")
     return {"tick, empty table": statistics.median(empty), "tick": max(idle), "tick, median": statistics.median(idle),
             f"tick that hands over {due}": statistics.median(busy), "rows filled in": filled, "plan": plan}
+
+
+def planning(finished, pending, number):
+    """Seconds to plan `number` schedules of 10 times each a day ahead, and of a dispatcher tick
+    without and with them, when there is nothing to plan."""
+    from scheduler import planner
+    from scheduler.clock import utcnow
+    from scheduler.models import Schedule, ScheduledCall
+    from scheduler.occurrences import between
+    ScheduledCall.objects.all()._raw_delete("default")
+    fill(finished, pending)
+    tick_once()
+    without = [tick_once() for _ in range(20)]
+    zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"]
+    now = utcnow()
+    start = now + planner.AHEAD + planner.STEP
+    schedules = Schedule.objects.bulk_create([Schedule(
+        name=f"schedule {i}", zone=zones[i % 4], planned_until=start,
+        times=", ".join(f"{hour:02}:{i % 60:02}:{i % 59:02}" for hour in range(8, 18))) for i in range(number)])
+    took = []
+    for days in (1, 2, 3):
+        began = time.perf_counter()
+        planner.plan(now + timedelta(days=days), seconds=60)
+        took.append(time.perf_counter() - began)
+    planned = ScheduledCall.objects.exclude(schedule=None)
+    asked = {(s.id, at) for s in schedules for at in between(s.rule, start, start + timedelta(days=3))}
+    if asked != set(planned.values_list("schedule", "occurrence")):
+        sys.exit("Three days' occurrences were not all planned.")
+    tick_once()
+    idle = [tick_once() for _ in range(20)]
+    planned._raw_delete("default")
+    Schedule.objects.all()._raw_delete("default")
+    ScheduledCall.objects.all()._raw_delete("default")
+    return {"schedules": number, "a day": statistics.median(took), "without": statistics.median(without),
+            "tick": max(idle), "tick, median": statistics.median(idle)}
 
 
 def tick_once():
@@ -506,6 +543,8 @@ def main():
             result["growth"] = growth(200 if options.smallest else 5000)
         if "ticks" in options.part:
             result["dispatcher"] = ticks(*rows, 100 if options.smallest else 1000)
+        if "planning" in options.part:
+            result["planning"] = planning(*rows, 100 if options.smallest else 1000)
         if "pages" in options.part:
             result["pages"] = pages(*((20_000, 2_000) if options.smallest else (1_000_000, 20_000)))
         print(json.dumps(result))
@@ -624,6 +663,13 @@ def report(results, options):
             for name in tick:
                 if name.startswith("tick that"):
                     row(database, name + ": median", tick[name], None, None)
+        if plans := result.get("planning"):
+            row(database, f"{plans['schedules']} schedules, 10 times each: planned a day ahead", plans["a day"],
+                None, PLANNING if full else None)
+            row(database, "tick, all those rows, and nothing to plan: worst of 20", plans["tick"], None,
+                TICK if full else None)
+            row(database, "the same: median", plans["tick, median"], None, None)
+            row(database, "the same without the schedules: median", plans["without"], None, None)
         for name, value in result.get("growth", {}).items():
             row(database, name, value, None, None, "/s")
         for name, (took, bar) in result.get("pages", {}).items():

@@ -34,19 +34,28 @@ class MayUse(DjangoModelPermissions):
     perms_map = {
         **{method: ["%(app_label)s.view_%(model_name)s"] for method in SAFE_METHODS},
         "POST": ["%(app_label)s.add_%(model_name)s"],
-        "DELETE": ["%(app_label)s.change_%(model_name)s"],
-        "PUT": [], "PATCH": [],         # there are none
+        "PATCH": ["%(app_label)s.change_%(model_name)s"],
+        "DELETE": ["%(app_label)s.change_%(model_name)s"],      # of a call: it is cancelled, and stays
+        "PUT": [],                      # there are none
     }
 
     def _queryset(self, view):
-        return ScheduledCall.objects    # all that there is to see is about the calls
+        """Of what has no objects of its own, those of the calls: there it is about them."""
+        queryset = getattr(view, "queryset", None)
+        return ScheduledCall.objects if queryset is None else queryset
 
     def has_permission(self, request, view):
         if not (request.user and request.user.is_authenticated):
             return settings.DEBUG and is_local(request)
         self.message = "You need the permission {} for this; an administrator can give it to you.".format(
-            ", ".join(self.get_required_permissions(request.method, ScheduledCall)))
+            ", ".join(self.get_required_permissions(request.method, self._queryset(view).model)))
         return super().has_permission(request, view)
+
+
+class MayDelete(MayUse):
+    """The same where DELETE deletes."""
+
+    perms_map = {**MayUse.perms_map, "DELETE": ["%(app_label)s.delete_%(model_name)s"]}
 
 
 class WriteThrottle(UserRateThrottle):

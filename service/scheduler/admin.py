@@ -19,7 +19,8 @@ from django.utils.html import format_html, format_html_join
 from . import lists, picture, summary, table, transitions
 from .call_log import printable
 from .clock import utcnow
-from .models import ScheduledCall, moment
+from .models import Schedule, ScheduledCall, moment
+from .schedule_admin import ScheduleAdmin
 from .serializers import bad_note, due_time
 from .tasks import hand_over_soon
 from .times import comes_twice, many_from_person
@@ -33,6 +34,7 @@ SHOWN = 10              # links to calls that were scheduled again from one
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
 admin.site.empty_value_display = NOTHING
+admin.site.register(Schedule, ScheduleAdmin)
 
 
 def checked(when):

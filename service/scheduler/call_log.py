@@ -5,6 +5,10 @@
     2025-10-08 12:31:01: Missed call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
     2025-10-08 12:29:00: Cancelled call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
 
+and one for what fell due while no dispatcher ran, too long ago for a line each:
+
+    2025-10-08 12:30:00: Missed 96 calls to API at https://ifconfig.co (of schedule "nightly", due before 2025-10-06 12:30:00)
+
 The stamp is the second in which the call was fired (or given up), in the zone TIME_ZONE.
 """
 import logging
@@ -17,17 +21,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from .models import ScheduledCall
+from .text import printable
 
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _torn = False               # this process left half a line at the end of the file
-
-
-def printable(text, limit=500):
-    """`text` cut to `limit` characters, with everything that could move a terminal's cursor or
-    fake a line of a log (control characters, lone surrogates, ...) written as an escape."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
-    return text if len(text) <= limit else text[:limit - 1] + "…"
 
 
 def redacted(url):
@@ -60,6 +58,17 @@ def line(status, due, at, error=""):
     else:
         text = f"{status} call to {api} (due {timezone.localtime(due):%Y-%m-%d %H:%M:%S})"
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: {text}\n"
+
+
+def hole(number, schedule, before, at):
+    """The line of occurrences that nobody planned, and that have no row.
+
+    number: str, how many; schedule: str, its name
+    before, at: aware datetimes, when the last of them was due, about, and when it was found
+    """
+    return (f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: Missed {number} calls to API at "
+            f"{printable(redacted(settings.API_URL))} (of schedule \"{printable(schedule)}\", due before "
+            f"{timezone.localtime(before):%Y-%m-%d %H:%M:%S})\n")
 
 
 def write(lines):

@@ -3,9 +3,10 @@ only there is what all of them did.
 
 Counting a million rows takes seconds, so what is over is counted once: a Tally holds the sums of all
 calls that were due before its `until`, and only later ones are looked at. Before `until` nothing can
-change any more: it stays behind every call that has not ended, and SETTLED behind the present. The
-counters are those of all calls ever made: what `prune` deletes is in the tally, or is added to it.
-They go back only with the database, to an older copy of it.
+change any more: it stays behind every call that has not ended, behind every occurrence of a schedule that
+has not been planned, and SETTLED behind the present. The counters are those of all calls ever made: what
+`prune` deletes is in the tally, or is added to it. They go back only with the database, to an older copy
+of it.
 """
 import time
 from datetime import timedelta
@@ -19,7 +20,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 from .errors import Unavailable
-from .models import Heartbeat, ScheduledCall, Tally
+from .models import Heartbeat, Schedule, ScheduledCall, Tally
 
 Status = ScheduledCall.Status
 
@@ -72,8 +73,10 @@ def _settle(tally):
     # Each by its partial index; for a minimum SQLite would look through all rows for a running one.
     pending = ScheduledCall.objects.filter(status=Status.PENDING).order_by("timestamp")[:1]
     running = ScheduledCall.objects.filter(status=Status.RUNNING).order_by("lease_until")
+    unplanned = Schedule.objects.filter(planned_until__isnull=False).order_by("planned_until")[:1]
     until = min([tally.now - SETTLED, *pending.values_list("timestamp", flat=True),
-                 *running.values_list("timestamp", flat=True)])
+                 *running.values_list("timestamp", flat=True),
+                 *unplanned.values_list("planned_until", flat=True)])
     rows = ScheduledCall.objects.filter(timestamp__gte=tally.until, timestamp__lt=until)
     after = rows.order_by("timestamp").values_list("timestamp", flat=True)[STEP:STEP + 1].first()
     if after:

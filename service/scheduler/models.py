@@ -1,11 +1,13 @@
-"""What the database keeps: the calls, the answers already given to a retried request, and when the
-dispatcher last ran. The rows are changed by transitions.py alone."""
-from datetime import datetime
+"""What the database keeps: the schedules and the calls, the answers already given to a retried request,
+and when the dispatcher last ran. Calls are changed by transitions.py alone, schedules by planner.py."""
+from datetime import MAXYEAR, datetime
 from datetime import timezone as zones
 
+from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import formats, timezone
 
+from . import occurrences
 from .by_status import Calls
 from .clock import utcnow
 
@@ -15,6 +17,95 @@ NOTE_MAX = 200              # characters
 def moment(at):
     """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in TIME_ZONE."""
     return formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
+
+
+class Schedule(models.Model):
+    """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
+
+    Its occurrences become calls 48 hours ahead (planner.py). A deleted one stays, unseen, for as long
+    as there are calls that name it.
+    """
+
+    DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    MAX_TIMES = 1440        # a day: as many as a cron line can name
+
+    name = models.CharField(max_length=100)
+    times = models.TextField(
+        blank=True, help_text="Times of day, HH:MM:SS, separated by commas: 12:30:00, 14:15:30.")
+    cron = models.CharField(
+        max_length=500, blank=True,
+        help_text="Or, in place of times, a cron expression: */5 9-17 * * mon-fri.")
+    zone = models.CharField(
+        "time zone", max_length=64, help_text="The IANA name of the zone of times and days: Europe/Berlin.")
+    days = models.CharField(max_length=27, default=",".join(DAYS))
+    first_date = models.DateField(null=True, blank=True)
+    last_date = models.DateField(null=True, blank=True)
+    on = models.BooleanField(default=True)
+    created_at = models.DateTimeField("created", default=utcnow, editable=False)
+    created_by = models.CharField(max_length=150, blank=True, editable=False)
+    deleted_at = models.DateTimeField(null=True, editable=False)
+    version = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Counts its changes: what was computed for another is not written.")
+    planned_until = models.DateTimeField(
+        null=True, editable=False,
+        help_text="Each occurrence before this time is in the table of calls; null when there are to be none.")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(
+            fields=["name"], condition=models.Q(deleted_at=None), name="one_schedule_of_a_name",
+            violation_error_message="There is a schedule of this name already.")]
+        indexes = [models.Index(fields=["planned_until"], name="schedule_to_plan",
+                                condition=models.Q(planned_until__isnull=False))]
+
+    def __str__(self):
+        return self.name
+
+    def clean(self):
+        """Brings what a person wrote into one form. Raises ValidationError, with the words for each
+        field that is wrong."""
+        problems = {}
+
+        def read(name, reading):
+            try:
+                return reading(getattr(self, name))
+            except ValueError as error:
+                problems[name] = f"{str(error)[:1].upper()}{str(error)[1:]}."
+
+        self.name = self.name.strip()
+        if not self.name or not self.name.isprintable():
+            problems["name"] = "Must be text to read, without control characters."
+        chosen = set(self.days.split(","))
+        if unknown := chosen - set(self.DAYS):
+            problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."
+        self.days = ",".join(day for day in self.DAYS if day in chosen)
+        if bool(self.times) == bool(self.cron):
+            problems["times"] = ("Give either times or a cron expression, not both." if self.times else
+                                 "Give times of day, such as 12:30:00, 14:15:30, or else a cron expression.")
+        elif self.cron:
+            self.cron = read("cron", occurrences.parse_cron) or self.cron
+            if not unknown and len(chosen) < len(self.DAYS):
+                problems["days"] = "A cron expression says its days itself: choose all of them."
+        elif self.times.count(",") > self.MAX_TIMES:
+            problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
+        elif times := read("times", occurrences.parse_times):
+            self.times = ", ".join(f"{time:%H:%M:%S}" for time in times)
+        read("zone", occurrences.zone)
+        for name in ("first_date", "last_date"):
+            if (date := getattr(self, name)) and date.year == MAXYEAR:
+                problems[name] = f"The year must be below {MAXYEAR}."
+        if self.first_date and self.last_date and self.first_date > self.last_date:
+            problems["last_date"] = "Lies before the first date."
+        if problems:
+            raise ValidationError(problems)
+
+    @property
+    def rule(self):
+        """When it occurs, an occurrences.Rule."""
+        return occurrences.Rule(
+            times=() if self.cron else tuple(occurrences.parse_times(self.times)), cron=self.cron,
+            zone=occurrences.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
+            first=self.first_date, last=self.last_date)
 
 
 class ScheduledCall(models.Model):
@@ -56,18 +147,30 @@ class ScheduledCall(models.Model):
     scheduled_by = models.CharField(
         max_length=150, blank=True, editable=False, help_text="The user's name at that time.")
     scheduled_via = models.CharField(
-        "via", max_length=10, blank=True, editable=False, help_text="By which way it came: API or admin.")
+        "via", max_length=10, blank=True, editable=False, help_text="By which way it came: API, admin or schedule.")
     note = models.CharField(max_length=NOTE_MAX, blank=True, help_text="What it is for.")
     again_of = models.BigIntegerField(
         null=True, editable=False, help_text="The id of the call that it repeats.")
     cancelled_by = models.CharField(
         max_length=150, blank=True, editable=False, help_text="The user's name at that time.")
 
+    schedule = models.ForeignKey(
+        Schedule, models.PROTECT, null=True, editable=False, db_index=False, related_name="calls",
+        help_text="Which planned it, if one did.")
+    occurrence = models.DateTimeField(
+        null=True, editable=False,
+        help_text="The time of its schedule that it stands for, wherever it was moved to; there is no other "
+                  "call for it. Null once that schedule was changed and what it had planned cancelled.")
+
     objects = Calls.as_manager()
 
     class Meta:
         verbose_name, verbose_name_plural = "call", "calls"
         ordering = ["timestamp", "id"]
+        constraints = [
+            models.UniqueConstraint(fields=["schedule", "occurrence"], name="one_call_per_occurrence",
+                                    condition=models.Q(schedule__isnull=False)),
+        ]
         indexes = [
             # For lists, time ranges and the picture.
             models.Index(fields=["timestamp", "id"], name="call_due"),
@@ -84,6 +187,9 @@ class ScheduledCall(models.Model):
               for status in ("Succeeded", "Failed", "Missed", "Cancelled")),
             # For what was scheduled again from a call.
             models.Index(fields=["again_of"], name="call_again", condition=models.Q(again_of__isnull=False)),
+            # What a schedule did and will do. Calls of no schedule cost nothing in it.
+            models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
+                         condition=models.Q(schedule__isnull=False)),
         ]
 
     def __str__(self):

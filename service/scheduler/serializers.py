@@ -6,7 +6,7 @@ from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
 from .call_log import printable
-from .models import NOTE_MAX, ScheduledCall
+from .models import NOTE_MAX, Schedule, ScheduledCall
 
 
 class UtcField(serializers.DateTimeField):
@@ -28,6 +28,15 @@ class ScheduledCallSerializer(serializers.ModelSerializer):
         extra_kwargs = {"status": {"required": True}}
 
 
+class OfScheduleSerializer(serializers.ModelSerializer):
+    """Which schedule planned a call."""
+
+    class Meta:
+        model = Schedule
+        fields = ["id", "name"]
+        read_only_fields = fields
+
+
 class ScheduledCallDetailSerializer(ScheduledCallSerializer):
     """Everything about one call."""
 
@@ -41,19 +50,21 @@ class ScheduledCallDetailSerializer(ScheduledCallSerializer):
     http_status = serializers.IntegerField(read_only=True, allow_null=True)
     again_of = serializers.IntegerField(
         read_only=True, allow_null=True, help_text="The id of the call that it repeats; null if it repeats none.")
+    schedule = OfScheduleSerializer(read_only=True, allow_null=True)
 
     class Meta(ScheduledCallSerializer.Meta):
         fields = ScheduledCallSerializer.Meta.fields + [
             "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error",
-            "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by"]
+            "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule"]
         read_only_fields = fields
 
 
 class ReasonSerializer(serializers.Serializer):
-    """One thing that is wrong; it names the timestamp or the parameter."""
+    """One thing that is wrong; it names the timestamp, the parameter or the key."""
 
     timestamp = serializers.CharField(required=False)
     parameter = serializers.CharField(required=False)
+    key = serializers.CharField(required=False)
     reason = serializers.CharField()
 
 

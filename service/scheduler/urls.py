@@ -4,6 +4,7 @@ from django.urls import path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
+from .schedule_views import Schedules
 from .views import Health, Metrics, Nowhere, ScheduledCalls
 
 handler500 = "scheduler.errors.server_error"
@@ -13,6 +14,9 @@ urlpatterns = [
     path("api/schedule-api/", ScheduledCalls.as_view({"get": "list", "post": "create"}), name="calls"),
     path("api/schedule-api/<int:pk>/",
          ScheduledCalls.as_view({"get": "retrieve", "delete": "destroy"}), name="call"),
+    path("api/schedules/", Schedules.as_view({"get": "list", "post": "create"}), name="schedules"),
+    path("api/schedules/<int:pk>/",
+         Schedules.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="schedule"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     path("api/<path:path>", Nowhere.as_view()),

@@ -28,7 +28,7 @@ from .access import MayUse
 from .call_log import printable
 from .clock import utcnow
 from .limits import within
-from .models import IdempotentAnswer, ScheduledCall
+from .models import IdempotentAnswer, Schedule, ScheduledCall
 from .serializers import (
     ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
     ScheduledCallSerializer, ScheduleSerializer, instant)
@@ -67,6 +67,14 @@ class StatusFilter(django_filters.MultipleChoiceFilter):
         return queryset.of(statuses) if statuses else queryset
 
 
+class ScheduleChoice(forms.ModelChoiceField):
+    default_error_messages = {"invalid_choice": "There is no schedule %(value)s."}
+
+
+class ScheduleFilter(django_filters.ModelChoiceFilter):
+    field_class = ScheduleChoice
+
+
 class CallFilter(django_filters.FilterSet):
     status = StatusFilter(
         choices=ScheduledCall.Status.choices, distinct=False, help_text="Given more than once: any of these.")
@@ -74,6 +82,8 @@ class CallFilter(django_filters.FilterSet):
         "timestamp", "gte", help_text="Due at this ISO 8601 time or later.")
     due_before = InstantFilter(
         "timestamp", "lt", help_text="Due before this ISO 8601 time.")
+    schedule = ScheduleFilter(
+        queryset=Schedule.objects.all(), help_text="Planned by the schedule of this id, which may be deleted since.")
 
     class Meta:
         model = ScheduledCall

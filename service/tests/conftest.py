@@ -190,10 +190,10 @@ def clean():
     from django.core.cache import cache
 
     from scheduler import call_log, tasks
-    from scheduler.models import Heartbeat, IdempotentAnswer, ScheduledCall, Tally
+    from scheduler.models import Heartbeat, IdempotentAnswer, Schedule, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()
-    for model in (ScheduledCall, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User):
+    for model in (ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User):
         model.objects.all().delete()
     stand_in.switched = None
     stand_in.seen.clear()
@@ -326,12 +326,12 @@ def log_in(browser, url, name="root"):
     until(lambda: browser.find_elements(By.ID, "user-tools"))
 
 
-def person(name="ann", may=("view", "add", "change")):
-    """A user of the API, made where there is none of that `name`, with these permissions for calls."""
+def person(name="ann", may=("view", "add", "change"), model="scheduledcall"):
+    """A user of the API, made where there is none of that `name`, with these permissions for calls, or
+    for another model alone."""
     from django.contrib.auth.models import Permission, User
     user, _ = User.objects.get_or_create(username=name)
-    user.user_permissions.set(Permission.objects.filter(
-        codename__in=[f"{right}_scheduledcall" for right in may]))
+    user.user_permissions.set(Permission.objects.filter(codename__in=[f"{right}_{model}" for right in may]))
     return user
 
 

@@ -51,7 +51,7 @@ def test_a_misspelt_parameter_does_not_list_everything(get, name):
     answer = get(**{name: "Failed"})
     assert answer.status_code == 400
     assert answer.json()["detail"] == (
-        f"There is no parameter {printable(name)}; there are status, due_from, due_before, ordering, cursor, "
+        f"There is no parameter {printable(name)}; there are status, due_from, due_before, schedule, ordering, cursor, "
         "page_size.")
 
 
@@ -92,7 +92,7 @@ def test_everything_about_one(get):
         "created_at": answer["created_at"], "handed_over_at": None,
         "started_at": "2026-08-01T14:30:00.020000Z", "ended_at": "2026-08-01T14:30:01Z",
         "lateness": 0.02, "http_status": 503, "error": "HTTP status 503",
-        "scheduled_by": "", "scheduled_via": "", "note": "", "again_of": None, "cancelled_by": ""}
+        "scheduled_by": "", "scheduled_via": "", "note": "", "again_of": None, "cancelled_by": "", "schedule": None}
 
 
 @pytest.mark.parametrize("call_id", ["1", "99999999999999999999999999", "abc"])

@@ -6,17 +6,22 @@ import sys
 
 import pytest
 import requests
+from django.contrib.auth.models import Permission
 from django.test import Client
 from rest_framework.authtoken.models import Token
 
 from conftest import SERVICE, make, person, until
+
+from scheduler import planner
+from scheduler.models import Schedule
 
 
 def test_the_document_is_written_without_a_warning():
     result = subprocess.run([sys.executable, "manage.py", "spectacular", "--validate", "--fail-on-warn"],
                             cwd=SERVICE, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    for path in ("/api/schedule-api/:", "/api/schedule-api/{id}/:", "/healthz:"):
+    for path in ("/api/schedule-api/:", "/api/schedule-api/{id}/:", "/api/schedules/:", "/api/schedules/{id}/:",
+                 "/healthz:"):
         assert path in result.stdout
 
 
@@ -40,7 +45,11 @@ def test_the_service_keeps_to_it(stack):
     and no schema can say which texts are dates that exist (positive_data_acceptance).
     """
     make(86400, 20)
-    token = Token.objects.create(user=person()).key
+    for name in "abc":
+        planner.save(Schedule(name=name, times="12:00:00", zone="UTC"))
+    user = person()
+    user.user_permissions.add(*Permission.objects.filter(codename__endswith="_schedule"))
+    token = Token.objects.create(user=user).key
     stack.start("web", "worker", "beat", DEBUG="false", WRITE_RATE="100000/min")
     until(lambda: requests.get(stack.url + "/healthz", timeout=5).status_code == 200)
     result = subprocess.run(
@@ -67,3 +76,19 @@ def test_its_example_can_be_sent_as_it_stands():
     answer = client.post("/api/schedule-api/", post["requestBody"]["content"]["application/json"]["example"],
                          "application/json")
     assert answer.status_code == 201 and len(answer.json()) == 2
+
+
+def test_the_examples_of_schedules_can_be_sent_as_they_stand():
+    client, user = Client(), person(may=["view"])
+    user.user_permissions.add(*Permission.objects.filter(codename__endswith="_schedule"))
+    client.force_login(user)
+    paths = client.get("/api/schema/?format=json").json()["paths"]
+
+    def example(path, method):
+        examples = paths[path][method]["requestBody"]["content"]["application/json"]["examples"]
+        return next(iter(examples.values()))["value"]
+    made = client.post("/api/schedules/", example("/api/schedules/", "post"), "application/json")
+    assert made.status_code == 201 and len(made.json()["next"]) == 10
+    changed = client.patch(f"/api/schedules/{made.json()['id']}/", example("/api/schedules/{id}/", "patch"),
+                           "application/json")
+    assert changed.status_code == 200 and changed.json()["on"] is False

@@ -190,3 +190,10 @@ def test_permissions_have_the_names_that_the_admin_shows(before):
     call_command("migrate", verbosity=0)
     view.refresh_from_db()
     assert view.name == "Can view call"
+
+
+def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
+    call_command("migrate", verbosity=0)
+    before.objects.bulk_create([before(timestamp=utcnow() + timedelta(seconds=60)) for _ in range(3)])
+    assert statuses() == {"Pending": 3}
+    assert set(ScheduledCall.objects.values_list("schedule", "occurrence")) == {(None, None)}

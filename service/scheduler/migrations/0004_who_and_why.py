@@ -77,7 +77,7 @@ class Migration(migrations.Migration):
             migrations.AddField("scheduledcall", "scheduled_by", models.CharField(
                 max_length=150, blank=True, editable=False, help_text="The user's name at that time.")),
             migrations.AddField("scheduledcall", "scheduled_via", models.CharField(
-                "via", max_length=10, blank=True, editable=False, help_text="By which way it came: API or admin.")),
+                "via", max_length=10, blank=True, editable=False, help_text="By which way it came: API, admin or schedule.")),
             migrations.AddField("scheduledcall", "note", models.CharField(
                 max_length=200, blank=True, help_text="What it is for.")),
             migrations.AddField("scheduledcall", "again_of", models.BigIntegerField(

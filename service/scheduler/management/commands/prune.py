@@ -3,7 +3,7 @@ from datetime import timedelta
 
 from django.core.management.base import BaseCommand, CommandError
 
-from scheduler import transitions
+from scheduler import planner, transitions
 from scheduler.clock import utcnow
 from scheduler.limits import unlimited
 
@@ -11,7 +11,8 @@ KEYS_KEPT = timedelta(days=1)   # after it an Idempotency-Key may be used anew
 
 
 class Command(BaseCommand):
-    help = "Deletes finished calls older than DAYS, and Idempotency-Keys older than a day, in batches."
+    help = ("Deletes finished calls older than DAYS, what is left of deleted schedules without calls, and "
+            "Idempotency-Keys older than a day, in batches.")
 
     def add_arguments(self, parser):
         parser.add_argument("days", type=float, metavar="DAYS", help="age in days, counted from the end")
@@ -26,4 +27,5 @@ class Command(BaseCommand):
             raise CommandError("DAYS must not be negative.")
         with unlimited():
             calls, keys = transitions.prune(before, utcnow() - KEYS_KEPT)
+            planner.prune()
         self.stdout.write(f"Deleted {calls} finished calls and {keys} idempotency keys.")

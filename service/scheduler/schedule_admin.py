@@ -1,0 +1,233 @@
+"""The admin of schedules: what comes next, how the last ones ended, and a form that shows what it will do
+before it is saved."""
+from datetime import timedelta
+from zoneinfo import available_timezones
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.db import IntegrityError, transaction
+from django.db.models import Count, OuterRef, Q, Subquery
+from django.http import HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+
+from . import planner
+from .clock import utcnow
+from .models import Schedule, ScheduledCall
+from .tasks import hand_over_soon
+
+Status = ScheduledCall.Status
+
+LAST = 5            # outcomes shown of each schedule
+AT_ONCE = 1000      # schedules that one action takes
+DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
+HOURS = timedelta(hours=3)      # no clock is changed twice within them
+
+
+def says(at, zone):
+    """The aware datetime `at` in words, in `zone`, or the admin's for None: str."""
+    return f"{timezone.localtime(at, zone):%a %Y-%m-%d %H:%M:%S %Z}"
+
+
+def remark(rule, at):
+    """What is to be said of the occurrence `at` of `rule` where clocks change: str, "" for most."""
+    local, before = at.astimezone(rule.zone), (at - HOURS).astimezone(rule.zone)
+    if local.replace(fold=0).utcoffset() != local.replace(fold=1).utcoffset():
+        return f"the clocks show this time twice, this is the {'second' if local.fold else 'first'}"
+    wall = local.replace(tzinfo=None)
+    meant = wall - (local.utcoffset() - before.utcoffset())
+    if rule.times and wall.time() not in rule.times and meant.time() in rule.times:
+        return f"the clocks jump over {meant:%H:%M:%S}"
+    if rule.cron and (at - timedelta(seconds=1)).astimezone(rule.zone).utcoffset() < local.utcoffset():
+        return "the clocks jump here"
+    return ""
+
+
+class DaysField(forms.MultipleChoiceField):
+    """Days of the week to tick; the model keeps them as text."""
+
+    widget = forms.CheckboxSelectMultiple
+
+    def prepare_value(self, value):
+        return value.split(",") if isinstance(value, str) else value
+
+    def clean(self, value):
+        return ",".join(super().clean(value))
+
+    def has_changed(self, initial, data):
+        return super().has_changed(self.prepare_value(initial), data)
+
+
+class ScheduleForm(forms.ModelForm):
+    days = DaysField(choices=DAYS.items(), initial=",".join(Schedule.DAYS),
+                     help_text="Counted in the time zone. A cron expression says its days itself: leave all.")
+
+    class Meta:
+        widgets = {
+            "times": forms.Textarea({"rows": 2, "cols": 60}), "cron": forms.TextInput({"size": 40}),
+            "zone": forms.TextInput({"list": "zones", "size": 40}), "name": forms.TextInput({"size": 40})}
+
+    def clean_name(self):
+        name = self.cleaned_data["name"]
+        if Schedule.objects.filter(name=name, deleted_at=None).exclude(pk=self.instance.pk).exists():
+            raise forms.ValidationError("There is a schedule of this name already.")
+        return name
+
+    def is_valid(self):
+        """Whether it may be saved. To be looked at only, it comes back as it was sent."""
+        return super().is_valid() and "_preview" not in self.data
+
+    def preview(self):
+        """[(str, str, remark), ...]: the next occurrences in the schedule's zone and in the admin's.
+        None while there is nothing to reckon with."""
+        if self.errors if self.is_bound else not self.instance.pk:
+            return None
+        try:
+            rule = self.instance.rule
+        except ValueError:      # a zone that this machine does not know, or no longer
+            return None
+        return [(says(at, rule.zone), says(at, None), remark(rule, at)) for at in planner.upcoming(rule, utcnow())]
+
+
+class ScheduleAdmin(admin.ModelAdmin):
+    form = ScheduleForm
+    list_display = ["name", "when", "comes_next", "last_ended", "is_on", "its_calls"]
+    list_filter = ["on"]
+    search_fields = ["name"]
+    search_help_text = "A part of the name"
+    ordering = ["name"]
+    show_full_result_count = False
+    actions = ["switch_off", "switch_on"]
+    fields = ["name", "times", "cron", "zone", "days", "first_date", "last_date", "on"]
+    kept = ["comes_next", "last_ended", "its_calls", "created", "planned"]
+
+    def get_queryset(self, request):
+        """With what the list shows of its calls, all in one query."""
+        now = utcnow()
+        calls = ScheduledCall.objects.filter(schedule=OuterRef("pk"))
+        soon = calls.filter(status=Status.PENDING, timestamp__gt=now).order_by("timestamp", "id")
+        # Not those that a change of the schedule has cancelled.
+        ended = calls.filter(status__in=ScheduledCall.FINISHED, occurrence__isnull=False,
+                             timestamp__lte=now).order_by("-timestamp", "-id")
+        return super().get_queryset(request).filter(deleted_at=None).annotate(
+            soon=Subquery(soon.values("timestamp")[:1]),
+            **{f"ended_{i}": Subquery(ended.values("status")[i:i + 1]) for i in range(LAST)})
+
+    @admin.display(description="when")
+    def when(self, schedule):
+        what = schedule.cron or schedule.times
+        what = what if len(what) <= 60 else what[:59] + "…"
+        days = schedule.days.split(",")
+        return ", ".join([
+            what, *([] if len(days) == len(DAYS) else [" ".join(days)]),
+            *([f"from {schedule.first_date}"] if schedule.first_date else []),
+            *([f"until {schedule.last_date}"] if schedule.last_date else []), schedule.zone])
+
+    @admin.display(description="next", empty_value="–")
+    def comes_next(self, schedule):
+        try:
+            at, rule = schedule.soon, schedule.rule
+        except ValueError as error:
+            return str(error)
+        if at is None and schedule.planned_until:
+            at = next(iter(planner.upcoming(rule, schedule.planned_until, 1)), None)
+        return says(at, rule.zone) if at else None
+
+    @admin.display(description="last ended", empty_value="–")
+    def last_ended(self, schedule):
+        """The latest at the right, as in a line of time."""
+        ended = [status for i in reversed(range(LAST)) if (status := getattr(schedule, f"ended_{i}"))]
+        return format_html('<span class="outcomes">{}</span>', format_html_join(
+            "", '<span class="outcome outcome-{}" role="img" aria-label="{}" title="{}"></span>',
+            ((status, status, status) for status in ended))) if ended else None
+
+    @admin.display(description="on", boolean=True, ordering="on")
+    def is_on(self, schedule):
+        return schedule.on
+
+    @admin.display(description="calls")
+    def its_calls(self, schedule):
+        return format_html('<a href="{}?schedule__id__exact={}">its calls</a>',
+                           reverse("admin:scheduler_scheduledcall_changelist"), schedule.pk)
+
+    @admin.display(description="created")
+    def created(self, schedule):
+        return f"{says(schedule.created_at, None)}{schedule.created_by and f', by {schedule.created_by}'}"
+
+    @admin.display(description="planned until", empty_value="–")
+    def planned(self, schedule):
+        return schedule.planned_until and says(schedule.planned_until, None)
+
+    def get_fields(self, request, obj=None):
+        return [*self.fields, *self.kept] if obj else self.fields
+
+    def get_readonly_fields(self, request, obj=None):
+        return self.kept
+
+    def get_changeform_initial_data(self, request):
+        return {"zone": settings.TIME_ZONE, **super().get_changeform_initial_data(request)}
+
+    def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except IntegrityError:
+            self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
+        except Schedule.DoesNotExist:
+            self.message_user(request, "Somebody has just deleted it; nothing was saved.", messages.ERROR)
+        return HttpResponseRedirect(request.path)
+
+    def render_change_form(self, request, context, **how):
+        form = context["adminform"].form
+        context |= {"preview": form.preview(), "preview_zone": form.instance.zone, "admin_zone": settings.TIME_ZONE,
+                    "zones": sorted(available_timezones())}
+        return super().render_change_form(request, context, **how)
+
+    def save_model(self, request, obj, form, change):
+        hand_over_soon(planner.save(obj, request.user.get_username()))
+
+    def delete_model(self, request, obj):
+        planner.delete(obj.pk, request.user.get_username())
+
+    def delete_queryset(self, request, queryset):
+        for schedule in queryset:
+            try:
+                planner.delete(schedule.pk, request.user.get_username())
+            except Schedule.DoesNotExist:
+                pass        # by somebody else, a moment ago
+
+    def get_deleted_objects(self, objs, request):
+        """What deleting does here: no call goes with it."""
+        pending = dict(ScheduledCall.objects.filter(schedule__in=[schedule.pk for schedule in objs],
+                                                    status=Status.PENDING)
+                       .order_by().values_list("schedule").annotate(Count("id")))
+        lines = [f"{schedule}: {pending.get(schedule.pk, 0)} pending calls are cancelled, all its calls are kept"
+                 for schedule in objs]
+        allowed = self.has_delete_permission(request)
+        return lines, {"schedules": len(lines)}, set() if allowed else {"schedule"}, []
+
+    @admin.action(description="Switch off the selected schedules", permissions=["change"])
+    def switch_off(self, request, queryset):
+        self._switch(request, queryset, False)
+
+    @admin.action(description="Switch on the selected schedules", permissions=["change"])
+    def switch_on(self, request, queryset):
+        self._switch(request, queryset, True)
+
+    def _switch(self, request, queryset, on):
+        ids = list(queryset.filter(~Q(on=on)).order_by("id").values_list("id", flat=True)[:AT_ONCE + 1])
+        if len(ids) > AT_ONCE:
+            self.message_user(request, f"More than {AT_ONCE} are selected; choose fewer.", messages.ERROR)
+            return
+        switched = 0
+        for schedule_id in ids:
+            with transaction.atomic():
+                schedule = planner.locked().filter(pk=schedule_id).first()
+                if schedule and schedule.on != on:
+                    schedule.on = on
+                    hand_over_soon(planner.save(schedule, request.user.get_username()))
+                    self.log_change(request, schedule, f"Switched {'on' if on else 'off'}.")
+                    switched += 1
+        self.message_user(request, f"{switched} switched {'on' if on else 'off'}.",
+                          messages.SUCCESS if switched else messages.WARNING)

@@ -1,0 +1,8 @@
+"""Words of others, before they are shown."""
+
+
+def printable(text, limit=500):
+    """`text` cut to `limit` characters, with everything that could move a terminal's cursor or
+    fake a line of a log (control characters, lone surrogates, ...) written as an escape."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return text if len(text) <= limit else text[:limit - 1] + "…"

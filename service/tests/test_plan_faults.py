@@ -1,0 +1,147 @@
+"""The planner among random faults, from a seed: two dispatchers whose clocks are hours off, and people who
+make, change and delete schedules, are killed between any two statements; calls are cancelled, moved and
+made meanwhile. In the end each occurrence is there once, and what a person cancelled has not come back.
+"""
+import json
+import random
+import subprocess
+import sys
+import uuid
+from datetime import timedelta
+
+from conftest import LONG, SEED, SERVICE, WORK, until
+from plan_process import OFF
+
+from scheduler import planner, transitions
+from scheduler.caller import Outcome
+from scheduler.clock import utcnow
+from scheduler.models import Schedule, ScheduledCall
+from scheduler.occurrences import between
+
+STEPS = 60                          # of a run as part of tests/run
+PASSING = timedelta(hours=40)       # in that time; more than 48 would leave occurrences that are only counted
+RULES = [{"cron": "*/20 * * * *", "times": "", "zone": "UTC"}, {"cron": "0 * * * *", "times": "", "zone": "UTC"},
+         {"cron": "*/2 * * * *", "times": "", "zone": "Asia/Kolkata"},      # more than a BATCH
+         {"cron": "", "times": "02:30:00, 03:30:00, 12:00:00", "zone": "Europe/Berlin"},
+         {"cron": "", "times": "02:15:00, 18:00:00", "zone": "Australia/Lord_Howe"}]
+
+
+class Process:
+    """plan_process.py, see there."""
+
+    def __init__(self, what, seed, file):
+        self.process = subprocess.Popen(
+            [sys.executable, SERVICE / "tests" / "plan_process.py", what, str(seed), str(file)], cwd=SERVICE,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(WORK / "planning.log").open("a"), text=True)
+
+    def ask(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n", (WORK / "planning.log").read_text()
+
+    def end(self):
+        """How many of its children were killed."""
+        return int((self.process.communicate(timeout=60)[0].split() or [0])[-1])
+
+
+class Run:
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.file = WORK / "now"
+        self.start = self.now = utcnow()
+        self.tell()
+        self.since = {}             # {schedule id: when it was last changed, at the latest}
+        self.cancelled = set()      # ids of calls
+        self.made = set()
+        self.names = 0
+
+    def tell(self):
+        new = self.file.with_suffix(".new")
+        new.write_text(self.now.isoformat())
+        new.replace(self.file)
+
+    def change(self):
+        """Makes, changes, renames, switches or deletes a schedule."""
+        number = self.rng.choice([None, *self.living()])
+        self.names += 1
+        if number and self.rng.random() < 0.15:
+            fields = None
+        else:
+            fields = {"name": f"schedule {self.names}"}
+            if number is None or self.rng.random() < 0.7:
+                fields |= self.rng.choice(RULES)
+            if number and self.rng.random() < 0.3:
+                fields["on"] = self.rng.choice([True, False])
+        self.changes.ask(json.dumps([number, fields]))
+        for number in Schedule.objects.filter(pk=number) if number else Schedule.objects.exclude(pk__in=self.since):
+            self.since[number.pk] = self.now
+
+    def living(self):
+        return list(Schedule.objects.filter(deleted_at=None).values_list("pk", flat=True))
+
+    def pending(self):
+        rows = ScheduledCall.objects.filter(status="Pending").order_by("timestamp", "id")
+        number = rows.count()
+        return rows[self.rng.randrange(number)] if number else None
+
+    def cancel(self):
+        if (call := self.pending()) and transitions.cancel(call.pk):
+            self.cancelled.add(call.pk)
+
+    def move(self):
+        if call := self.pending():
+            transitions.move(call.pk, call.timestamp + timedelta(seconds=7))
+
+    def make(self):
+        """What becomes of a call when it is due."""
+        if call := self.pending():
+            token = uuid.uuid4().hex
+            if transitions.claim([call.pk], token, now=call.timestamp)[0]:
+                self.made.add(call.pk)
+                if self.rng.random() < 0.5:
+                    transitions.finish([(Outcome(call.pk, call.timestamp, "Succeeded", self.now, self.now, 200, ""), token)])
+
+    def caught_up(self):
+        return not Schedule.objects.filter(planned_until__lt=self.now + planner.AHEAD - OFF).exists()
+
+    def go(self, steps):
+        self.changes = Process("change", self.rng.random(), self.file)
+        dispatchers = [Process("dispatch", self.rng.random(), self.file) for _ in range(2)]
+        try:
+            for _ in range(steps):
+                self.rng.choice([self.change, self.change, self.change, self.cancel, self.cancel, self.move, self.make])()
+                if self.rng.random() < 0.3:
+                    until(self.caught_up, 60)
+                self.now += PASSING / steps
+                self.tell()
+        finally:
+            killed = [process.end() for process in [self.changes, *dispatchers]]
+        return killed
+
+
+def test_each_occurrence_once_whatever_happens():
+    run = Run(SEED)
+    killed = run.go(int(LONG * 4) or STEPS)
+    words = f"seed {SEED}, killed {killed}, {ScheduledCall.objects.count()} calls, {len(run.since)} schedules"
+    print(words)
+    assert all(killed), words
+    end = run.now + OFF
+    planner.plan(end, seconds=60)
+    for schedule in Schedule.objects.all():
+        words = f"{words}, schedule {schedule.pk}"
+        # Those that a change cancelled stand for no occurrence any more.
+        standing = list(schedule.calls.exclude(occurrence=None).values_list("occurrence", flat=True))
+        pending = set(schedule.calls.filter(status="Pending").values_list("occurrence", flat=True))
+        assert len(standing) == len(set(standing)), words
+        if schedule.deleted_at or not schedule.on:
+            assert not pending and schedule.planned_until is None, words
+            continue
+        assert schedule.planned_until >= end + planner.AHEAD, words
+        lost = set(between(schedule.rule, run.since[schedule.pk], schedule.planned_until)) - set(standing)
+        assert not lost, words
+        assert pending <= set(between(schedule.rule, run.start, schedule.planned_until)), words
+    calls = ScheduledCall.objects.filter(occurrence=None)
+    assert set(calls.values_list("status", flat=True)) <= {"Cancelled"}, words
+    for ids, statuses in ((run.cancelled, {"Cancelled"}), (run.made, {"Running", "Succeeded"})):
+        rows = ScheduledCall.objects.filter(pk__in=ids, occurrence__isnull=False)
+        assert rows.count() == len(ids) and set(rows.values_list("status", flat=True)) <= statuses, words

@@ -1,0 +1,238 @@
+"""The admin of schedules: what it shows, the preview before anything is saved, and that all it does is
+done as by the API."""
+import re
+from datetime import date, datetime, timedelta, timezone
+
+import pytest
+from conftest import PASSWORD, person, statuses, until
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from selenium.webdriver.common.by import By
+from test_browser import browser  # noqa: F401
+
+from scheduler import planner, schedule_admin
+from scheduler.clock import utcnow
+from scheduler.models import Schedule, ScheduledCall
+
+LIST = "/admin/scheduler/schedule/"
+FORM = {"name": "lunch", "times": "12:30:00, 14:15:30", "cron": "", "zone": "Europe/Berlin", "days": Schedule.DAYS,
+        "first_date": "", "last_date": "", "on": "on"}
+
+
+@pytest.fixture
+def client():
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+def made(name="lunch", **fields):
+    schedule = Schedule(name=name, **{"times": "12:30:00, 14:15:30", "zone": "Europe/Berlin"} | fields)
+    planner.save(schedule)
+    return schedule
+
+
+def text(page):
+    return re.sub(r"\s+", " ", re.sub("<[^>]*>", " ", re.sub("(?s)<style>.*?</style>", "", page.content.decode())))
+
+
+def act(client, action, schedules, **more):
+    return client.post(LIST, {"action": action, "_selected_action": [s.pk for s in schedules]} | more, follow=True)
+
+
+def test_the_preview_shows_the_next_ten_and_saves_nothing(client):
+    page = client.post(LIST + "add/", FORM | {"_preview": "Preview", "first_date": "2400-07-01", "days": ["mon", "fri"]})
+    shown = text(page)
+    assert "In Europe/Berlin In UTC Mon 2400-07-03 12:30:00 CEST Mon 2400-07-03 10:30:00 UTC" in shown
+    assert shown.count("CEST") == 10 and "2400-07-17 14:15:30 CEST" in shown
+    assert not Schedule.objects.exists() and statuses() == {} and not LogEntry.objects.exists()
+    source = page.content.decode()
+    assert 'value="2400-07-01"' in source and source.count(" checked") == 3, "what was typed is still there"
+    assert "errornote" not in source
+
+
+def test_the_preview_of_a_change_changes_nothing(client):
+    schedule = made()
+    before = list(ScheduledCall.objects.values())
+    page = client.post(f"{LIST}{schedule.pk}/change/", FORM | {
+        "_preview": "Preview", "times": "", "cron": "0 9 1 1 *", "zone": "Asia/Tokyo"})
+    assert f"{utcnow().year + 1}-01-01 09:00:00 JST" in text(page)
+    assert list(ScheduledCall.objects.values()) == before
+    assert Schedule.objects.get().times == schedule.times
+    assert "14:15:30 CE" in text(client.get(f"{LIST}{schedule.pk}/change/")), "it opens with what is saved"
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"times": "noon"}, "&#x27;noon&#x27; is not HH:MM:SS."), ({"times": ""}, "or else a cron expression"),
+    ({"cron": "* * * * *"}, "not both"), ({"zone": "Mars"}, "is no IANA time zone"), ({"days": []}, "This field is required"),
+    ({"first_date": "2030-01-02", "last_date": "2030-01-01"}, "Lies before the first date."),
+    ({"name": "taken"}, "There is a schedule of this name already."), ({"name": ""}, "This field is required"),
+    ({"times": "", "cron": "0 0 * * 9"}, "is no day-of-week"),
+    ({"times": "", "cron": "0 0 * * *", "days": ["mon"]}, "says its days itself"),
+])
+@pytest.mark.parametrize("button", ["_save", "_preview"])
+def test_what_is_wrong_is_said_at_its_field(client, change, says, button):
+    made("taken")
+    page = client.post(LIST + "add/", FORM | change | {button: "x"})
+    assert says in page.content.decode() and "can be shown once the errors above are mended" in text(page)
+    assert Schedule.objects.count() == 1
+
+
+def test_clock_changes_are_noted():
+    def remarks(day, **fields):
+        rule = Schedule(**{"name": "x", "zone": "Europe/Berlin"} | fields).rule
+        start = datetime(2026, *day, tzinfo=timezone.utc)
+        return [(schedule_admin.says(at, rule.zone)[4:], schedule_admin.remark(rule, at))
+                for at in planner.upcoming(rule, start, 3)]
+    assert remarks((3, 28, 12), times="02:30:00, 12:00:00") == [
+        ("2026-03-29 03:30:00 CEST", "the clocks jump over 02:30:00"),
+        ("2026-03-29 12:00:00 CEST", ""), ("2026-03-30 02:30:00 CEST", "")]
+    assert remarks((10, 24, 12), times="02:30:00") == [
+        ("2026-10-25 02:30:00 CEST", "the clocks show this time twice, this is the first"),
+        ("2026-10-26 02:30:00 CET", ""), ("2026-10-27 02:30:00 CET", "")]
+    assert remarks((3, 28, 12), cron="30 2 * * *")[0] == ("2026-03-29 03:00:00 CEST", "the clocks jump here")
+    assert [said for _, said in remarks((10, 25, 0), cron="30 * * * *")] == [
+        f"the clocks show this time twice, this is the {which}" for which in ("first", "second")] + [""]
+    assert remarks((4, 4, 0), times="01:45:00", zone="Australia/Lord_Howe")[0] == (
+        "2026-04-05 01:45:00 +11", "the clocks show this time twice, this is the first")
+
+
+def test_what_is_saved_is_planned_and_what_is_changed_planned_anew(client, log):
+    assert client.post(LIST + "add/", FORM).status_code == 302
+    schedule = Schedule.objects.get()
+    assert schedule.created_by == "root" and statuses().keys() == {"Pending"}
+    number = statuses()["Pending"]
+    client.post(f"{LIST}{schedule.pk}/change/", FORM | {"name": "dinner"})
+    assert statuses() == {"Pending": number}
+    client.post(f"{LIST}{schedule.pk}/change/", FORM | {"times": "11:00:00"})
+    assert statuses()["Cancelled"] == number == len(log())
+    client.post(f"{LIST}{schedule.pk}/change/", {key: value for key, value in FORM.items() if key != "on"})
+    assert statuses().keys() == {"Cancelled"}
+    assert [entry.get_change_message() for entry in LogEntry.objects.order_by("id")] == [
+        "Added.", "Changed Name.", "Changed Name and Times.", "Changed Times and On."]
+
+
+def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_queries(client):
+    schedule, off = made(), made("off", on=False)
+    made("far", first_date=date(2400, 7, 3), days="mon")
+    past = utcnow().replace(microsecond=0) - timedelta(days=9)
+    for i, status in enumerate(["Succeeded", "Failed", "Missed", "Succeeded", "Failed", "Succeeded"]):
+        at = past + timedelta(hours=i)
+        ScheduledCall.objects.create(schedule=schedule, timestamp=at, occurrence=at, status=status)
+    at = past + timedelta(hours=9)
+    ScheduledCall.objects.create(schedule=schedule, timestamp=at, status="Cancelled")     # by a change
+    page = client.get(LIST)
+    shown = text(page)
+    soon = ScheduledCall.objects.filter(status="Pending").order_by("timestamp")[0]
+    assert schedule_admin.says(soon.timestamp, schedule.rule.zone) in shown
+    assert "Mon 2400-07-03 12:30:00 CEST" in shown and "12:30:00, 14:15:30, mon, from 2400-07-03, Europe/Berlin" in shown
+    assert re.findall('outcome-([A-Z][a-z]*)" role="img" aria-label="([A-Z][a-z]*)"', page.content.decode()) == [
+        (status, status) for status in ("Failed", "Missed", "Succeeded", "Failed", "Succeeded")]
+    assert client.get(f"/admin/scheduler/scheduledcall/?schedule__id__exact={off.pk}").status_code == 200
+    numbers = []
+    for more in range(2):
+        with CaptureQueriesContext(connection) as queries:
+            client.get(LIST)
+        numbers.append(len(queries))
+        for i in range(10):
+            made(f"more {more} {i}")
+    assert numbers[0] == numbers[1]
+
+
+def test_switching_several_off_and_on(client):
+    schedules = [made(str(i)) for i in range(3)]
+    off = made("off", on=False)
+    assert "3 switched off." in text(act(client, "switch_off", [*schedules, off]))
+    assert statuses().keys() == {"Cancelled"} and not Schedule.objects.filter(on=True).exists()
+    assert "2 switched on." in text(act(client, "switch_on", schedules[:2]))
+    assert statuses().keys() == {"Cancelled", "Pending"} and Schedule.objects.filter(on=True).count() == 2
+    assert sorted(LogEntry.objects.values_list("change_message", flat=True)) == ["Switched off."] * 3 + ["Switched on."] * 2
+
+
+def test_deleting_cancels_what_is_pending_and_keeps_all_calls(client):
+    schedules = [made(str(i)) for i in range(3)]
+    number = ScheduledCall.objects.count()
+    page = client.get(f"{LIST}{schedules[0].pk}/delete/")
+    assert "0: " in text(page) and "pending calls are cancelled, all its calls are kept" in text(page)
+    client.post(f"{LIST}{schedules[0].pk}/delete/", {"post": "yes"})
+    assert client.get(f"{LIST}{schedules[0].pk}/change/").status_code == 302
+    assert "are kept" in text(act(client, "delete_selected", schedules))
+    act(client, "delete_selected", schedules, post="yes")
+    assert statuses() == {"Cancelled": number} and not Schedule.objects.filter(deleted_at=None).exists()
+    assert LogEntry.objects.filter(action_flag=3).count() == 3
+
+
+def test_a_call_shows_its_schedule(client):
+    schedule = made()
+    call = ScheduledCall.objects.all()[0]
+    assert f'{LIST}{schedule.pk}/change/">lunch</a>' in client.get(
+        f"/admin/scheduler/scheduledcall/{call.pk}/change/").content.decode()
+
+
+def test_each_right_is_asked_for():
+    schedule = made()
+    user = person(may=["view"], model="schedule")
+    User.objects.filter(pk=user.pk).update(is_staff=True)
+    client = Client()
+    client.force_login(user)
+    url = f"{LIST}{schedule.pk}/change/"
+    assert "lunch" in text(client.get(LIST)) and "14:15:30 CE" in text(client.get(url))
+    assert 'name="_preview"' not in client.get(url).content.decode()
+    for path in (url, f"{LIST}add/", f"{LIST}{schedule.pk}/delete/"):
+        assert client.post(path, FORM | {"post": "yes"}).status_code == 403
+    act(client, "switch_off", [schedule]), act(client, "delete_selected", [schedule], post="yes")
+    assert Schedule.objects.filter(on=True, deleted_at=None).count() == 1
+    user.user_permissions.set(Permission.objects.filter(codename="view_scheduledcall"))
+    assert client.get(LIST).status_code == 403
+
+
+@pytest.mark.parametrize("what, says", [("name", "has just taken this name"), ("gone", "has just deleted it")])
+def test_somebody_else_was_quicker(client, monkeypatch, what, says):
+    schedule, save = made(), planner.save
+
+    def late(*arguments):
+        if what == "name":
+            Schedule.objects.bulk_create([Schedule(name="other", times="12:00:00", zone="UTC")])
+        else:
+            Schedule.objects.filter(pk=schedule.pk).update(deleted_at=utcnow())
+        return save(*arguments)
+    monkeypatch.setattr(planner, "save", late)
+    page = client.post(f"{LIST}{schedule.pk}/change/", FORM | {"name": "other"}, follow=True)
+    assert says in text(page) and "changed successfully" not in text(page)
+    assert not LogEntry.objects.exists()
+
+
+def test_a_zone_that_this_machine_does_not_know_breaks_no_page(client):
+    schedule = made()
+    Schedule.objects.update(zone="Europe/Atlantis")
+    assert "is no IANA time zone" in text(client.get(LIST))
+    assert client.get(f"{LIST}{schedule.pk}/change/").status_code == 200
+
+
+def test_in_a_browser_the_preview_comes_before_saving(stack, browser):  # noqa: F811
+    User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web")
+    browser.get(stack.url + LIST + "add/")
+    browser.find_element(By.NAME, "username").send_keys("root")
+    browser.find_element(By.NAME, "password").send_keys(PASSWORD)
+    browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
+    until(lambda: browser.find_elements(By.NAME, "times"))
+    browser.find_element(By.NAME, "name").send_keys("lunch")
+    browser.find_element(By.NAME, "times").send_keys("02:30:00")
+    zone = browser.find_element(By.NAME, "zone")
+    zone.clear()
+    zone.send_keys("Europe/Berlin")
+    browser.find_element(By.NAME, "first_date").send_keys("2400-03-25")
+    browser.find_element(By.NAME, "_preview").click()
+    rows = until(lambda: browser.find_elements(By.CSS_SELECTOR, "#preview tbody tr"))
+    assert len(rows) == 10
+    assert rows[1].text == "Sun 2400-03-26 03:30:00 CEST Sun 2400-03-26 01:30:00 UTC the clocks jump over 02:30:00"
+    assert not Schedule.objects.exists()
+    assert browser.find_element(By.NAME, "times").get_attribute("value") == "02:30:00"
+    browser.find_element(By.NAME, "_save").click()
+    until(lambda: Schedule.objects.filter(name="lunch").exists())
+    until(lambda: browser.find_elements(By.LINK_TEXT, "lunch"))
+    assert "Sat 2400-03-25 02:30:00 CET" in browser.page_source

@@ -1,0 +1,280 @@
+"""The API of schedules, from outside."""
+import json
+from datetime import timedelta
+
+import pytest
+import requests
+from conftest import all_ended, in_seconds, make, person, statuses, until
+from django.db import connection
+from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
+from rest_framework.authtoken.models import Token
+from rest_framework.throttling import SimpleRateThrottle
+from test_transitions import at_once
+
+from scheduler import planner, transitions
+from scheduler.clock import utcnow
+from scheduler.models import Schedule, ScheduledCall
+
+PATH = "/api/schedules/"
+LUNCH = {"name": "lunch", "times": "12:30:00, 14:15:30", "zone": "Europe/Berlin"}
+ALL = ("view", "add", "change", "delete")
+
+
+@pytest.fixture
+def client():
+    client = Client()
+    client.force_login(person(may=ALL, model="schedule"))
+    return client
+
+
+def post(client, code=201, **body):
+    answer = client.post(PATH, json.dumps(body or LUNCH), "application/json")
+    assert answer.status_code == code, answer.content
+    return answer.json()
+
+
+def patch(client, made, code=200, **body):
+    answer = client.patch(f"{PATH}{made['id']}/", json.dumps(body), "application/json")
+    assert answer.status_code == code, answer.content
+    return answer.json()
+
+
+def test_a_schedule_is_made_and_its_calls_are_there(client):
+    made = post(client, **LUNCH | {"days": ["fri", "mon"], "last_date": "2096-08-01"})
+    assert {name: made[name] for name in ("name", "times", "cron", "zone", "days", "first_date", "last_date", "on",
+                                          "created_by")} == LUNCH | {
+        "cron": None, "days": ["mon", "fri"], "first_date": None, "last_date": "2096-08-01", "on": True,
+        "created_by": "ann"}
+    assert len(made["next"]) == 10 and made["next"] == sorted(made["next"]) and made["next"][0].endswith("Z")
+    assert client.get(f"{PATH}{made['id']}/").json() == made
+    assert client.get(PATH).json() == {"next": None, "previous": None, "results": [made]}
+    ScheduledCall.objects.all().delete()
+    made = post(client, **LUNCH | {"name": "each minute", "times": None, "cron": "* * * * *"})
+    assert statuses() == {"Pending": pytest.approx(49 * 60, abs=1)} and made["times"] is None
+
+
+def test_a_call_says_which_schedule_planned_it_and_the_list_can_be_asked_for_them(client):
+    client.force_login(person(may=ALL, model="scheduledcall"))
+    other = make()
+    made = Schedule(name="lunch", times="12:30:00", zone="UTC")
+    planner.save(made)
+    calls = client.get(f"/api/schedule-api/?schedule={made.pk}").json()["results"]
+    assert [call["timestamp"] for call in calls] == [
+        f"{call.timestamp:%Y-%m-%dT%H:%M:%SZ}" for call in ScheduledCall.objects.filter(schedule=made)]
+    assert calls[0].keys() == {"id", "timestamp", "status"}
+    assert client.get(f"/api/schedule-api/{calls[0]['id']}/").json()["schedule"] == {"id": made.pk, "name": "lunch"}
+    assert client.get(f"/api/schedule-api/{other.pk}/").json()["schedule"] is None
+    planner.delete(made.pk)
+    assert len(client.get(f"/api/schedule-api/?schedule={made.pk}&status=Cancelled").json()["results"]) == len(calls)
+    for bad in ("0", "x", "9" * 30, "1.5"):
+        answer = client.get(f"/api/schedule-api/?schedule={bad}")
+        assert answer.status_code == 400 and "There is no schedule" in answer.json()["detail"], answer.content
+
+
+@pytest.mark.parametrize("change, calls_change", [
+    ({"times": "11:00:00"}, True), ({"zone": "Asia/Tokyo"}, True), ({"days": ["sun"]}, True), ({"on": False}, True),
+    ({"first_date": "2096-01-01"}, True), ({"cron": "*/5 * * * *"}, True),
+    ({"name": "dinner"}, False), ({}, False), ({"on": True, "zone": "Europe/Berlin", "times": "14:15:30,12:30:00"}, False),
+])
+def test_a_change_plans_anew_and_another_name_does_not(client, log, change, calls_change):
+    made = post(client)
+    before = statuses()
+    changed = patch(client, made, **change)
+    assert (statuses().get("Cancelled") == before["Pending"] == len(log())) is calls_change
+    assert changed["name"] == change.get("name", "lunch")
+    if "cron" in change:
+        assert changed["times"] is None and changed["cron"] == "*/5 * * * *"
+        assert patch(client, made, times="12:00:00")["cron"] is None
+    if change == {"on": False}:
+        assert changed["next"] == [] and changed["planned_until"] is None and "Pending" not in statuses()
+        assert patch(client, made, on=True)["next"] == made["next"]
+
+
+def test_deleting_cancels_what_is_pending_and_keeps_the_rest(client, log):
+    made = post(client)
+    done = ScheduledCall.objects.order_by("timestamp")[0]
+    ScheduledCall.objects.filter(pk=done.pk).update(status="Failed")
+    assert client.delete(f"{PATH}{made['id']}/").status_code == 204
+    assert statuses() == {"Failed": 1, "Cancelled": len(log())} and len(log()) >= 1
+    for method in (client.get, client.delete, client.patch):
+        assert method(f"{PATH}{made['id']}/", content_type="application/json").status_code == 404
+    assert client.get(PATH).json()["results"] == []
+    post(client)
+
+
+def test_a_cancelled_call_is_not_next_and_a_moved_one_is_where_it_was_moved_to(client):
+    made = post(client, **LUNCH | {"times": "00:00:00, 06:00:00, 12:00:00, 18:00:00"})
+    first, second = ScheduledCall.objects.order_by("timestamp")[:2]
+    transitions.cancel(first.pk), transitions.move(second.pk, second.timestamp + timedelta(seconds=1))
+    answer = client.get(f"{PATH}{made['id']}/").json()
+    assert answer["next"][0] == f"{second.timestamp + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
+    assert len(answer["next"]) == 10
+
+
+def test_a_name_can_be_taken_once(client):
+    made = post(client)
+    says = post(client, 409)["detail"]
+    assert f'There is a schedule "lunch" already, {made["id"]}' in says
+    other = post(client, **LUNCH | {"name": "other"})
+    assert patch(client, other, 409, name="lunch", times="01:00:00")["detail"] == says
+    assert client.get(f"{PATH}{other['id']}/").json() == other, "nothing of it was done"
+    assert patch(client, made, name="lunch")["id"] == made["id"]
+
+
+@pytest.mark.parametrize("body, keys, says", [
+    ([], None, "The body must be a JSON object"),
+    ({}, ["name", "times", "zone"], "name: is missing. times: Give times of day"),
+    (LUNCH | {"time": "12:00:00"}, None, "There is no key time; there are name, times, cron"),
+    (LUNCH | {"id": 1}, None, "There is no key id"),
+    (LUNCH | {"times": "12:30, 14:15:30, 99:00:00"}, ["times"], "'12:30' is not HH:MM:SS; '99:00:00'"),
+    (LUNCH | {"times": ["12:30:00"]}, ["times"], "times: Must be a string or null."),
+    (LUNCH | {"times": "12:30:00," * 10_000}, ["times"], "There are too many: at most 1440 a day."),
+    (LUNCH | {"times": None}, ["times"], "or else a cron expression"),
+    (LUNCH | {"cron": "* * * * *"}, ["times"], "not both"),
+    (LUNCH | {"times": None, "cron": "* * * * * *"}, ["cron"], "Has 6 fields, and five are taken"),
+    (LUNCH | {"times": None, "cron": "61 * * * *"}, ["cron"], "is no minute"),
+    (LUNCH | {"times": None, "cron": "0 0 30 2 *"}, ["cron"], "cron: "),
+    (LUNCH | {"times": None, "cron": "0 0 * * *", "days": ["mon"]}, ["days"], "says its days itself"),
+    (LUNCH | {"zone": "../../etc/passwd"}, ["zone"], "is no IANA time zone"),
+    (LUNCH | {"zone": "x" * 100}, ["zone"], "zone: "), (LUNCH | {"zone": None}, ["zone"], "Must be a string."),
+    (LUNCH | {"zone": "UTC\n"}, ["zone"], "is no IANA time zone"),
+    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Must be text to read"),
+    (LUNCH | {"name": "a\0"}, ["name"], "name: "), (LUNCH | {"name": "\ud800"}, ["name"], "name: "),
+    (LUNCH | {"name": "x" * 101}, ["name"], "at most 100"), (LUNCH | {"name": 5}, ["name"], "Must be a string."),
+    (LUNCH | {"days": []}, ["days"], "Must be a list with some of mon, tue"),
+    (LUNCH | {"days": "mon"}, ["days"], "Must be a list"), (LUNCH | {"days": [{}]}, ["days"], "Must be a list"),
+    (LUNCH | {"first_date": "2026-02-30"}, ["first_date"], "Must be a date such as 2026-08-01, or null."),
+    (LUNCH | {"first_date": "2026-W01-1"}, ["first_date"], "Must be a date"),
+    (LUNCH | {"first_date": 20260801}, ["first_date"], "Must be a date"),
+    (LUNCH | {"last_date": "9999-12-31"}, ["last_date"], "must be below 9999"),
+    (LUNCH | {"first_date": "2030-01-02", "last_date": "2030-01-01"}, ["last_date"], "Lies before the first date."),
+    (LUNCH | {"on": "yes"}, ["on"], "Must be true or false."), (LUNCH | {"on": None}, ["on"], "true or false"),
+    ({"name": "", "times": "x", "zone": 1, "on": 1}, ["name", "times", "zone", "on"], "zone: Must be a string."),
+])
+def test_what_is_refused_and_why(client, body, keys, says):
+    answer = client.post(PATH, json.dumps(body), "application/json")
+    assert answer.status_code == 400 and says in answer.json()["detail"], answer.content
+    assert [bad["key"] for bad in answer.json().get("errors", [])] == (keys or [])
+    assert len(answer.content) < 20_000
+    assert not Schedule.objects.exists() and statuses() == {}
+
+
+def test_a_refused_change_changes_nothing(client):
+    made = post(client)
+    before = list(ScheduledCall.objects.values())
+    patch(client, made, 400, times="12:00:00, noon", name="other")
+    patch(client, made, 400, times=None)
+    assert client.get(f"{PATH}{made['id']}/").json() == made and list(ScheduledCall.objects.values()) == before
+
+
+@pytest.mark.parametrize("dates, first", [
+    ({"last_date": "2001-01-01"}, None), ({"last_date": "0001-01-01"}, None),
+    ({"first_date": "9998-12-31"}, "9998-12-31T11:30:00Z"),
+    ({"first_date": "2400-02-29", "last_date": "2400-02-29"}, "2400-02-29T11:30:00Z"),
+])
+def test_a_schedule_that_comes_no_more_or_not_for_long_is_taken_and_says_so(client, dates, first):
+    post(client, **LUNCH | {"name": "old", "first_date": "0001-01-01"})
+    ScheduledCall.objects.all().delete()
+    made = post(client, **LUNCH | dates)
+    assert made["next"][:1] == ([first] if first else []) and statuses() == {}
+    assert client.get(PATH).json()["results"][1] == made
+
+
+def test_the_list_is_paged_and_asks_as_much_for_many_as_for_one(client):
+    for i in range(7):
+        post(client, **LUNCH | {"name": str(i)})
+    seen, page = [], client.get(PATH + "?page_size=3").json()
+    while True:
+        seen += [made["name"] for made in page["results"]]
+        if not page["next"]:
+            break
+        page = client.get(page["next"]).json()
+    assert seen == [str(i) for i in range(7)]
+    numbers = []
+    for size in (1, 7):
+        with CaptureQueriesContext(connection) as queries:
+            client.get(f"{PATH}?page_size={size}")
+        numbers.append(len(queries))
+    assert numbers[0] == numbers[1]
+    for bad, code in (("page_size=0", 400), ("name=x", 400), ("page_size=1&page_size=2", 400), ("cursor=x", 404)):
+        assert client.get(f"{PATH}?{bad}").status_code == code
+
+
+REQUESTS = {"view": [("get", PATH), ("get", PATH + "{}/"), ("options", PATH)], "add": [("post", PATH)],
+            "change": [("patch", PATH + "{}/")], "delete": [("delete", PATH + "{}/")]}
+
+
+@pytest.mark.parametrize("right", ALL)
+def test_each_request_needs_its_permission(client, right):
+    """And those for calls are not enough."""
+    made = post(client)
+    body = {"post": json.dumps(LUNCH | {"name": "other"}), "patch": "{}"}
+    for method, path in REQUESTS[right]:
+        def ask(who, **extra):
+            return getattr(who, method)(path.format(made["id"]), data=body.get(method), content_type="application/json",
+                                        **extra)
+        assert ask(Client()).status_code == 401
+        with override_settings(DEBUG=True):
+            assert ask(Client(), REMOTE_ADDR="192.0.2.1").status_code == 401
+        for model, may in (("schedule", set(ALL) - {right}), ("scheduledcall", ALL)):
+            person(may=may, model=model)
+            answer = ask(client)
+            assert answer.status_code == 403 and f"scheduler.{right}_schedule for this" in answer.json()["detail"]
+        token = Token.objects.get_or_create(user=person("bob", may=[right], model="schedule"))[0].key
+        assert ask(Client(), headers={"Authorization": f"Token {token}"}).status_code in (200, 201, 204)
+
+
+@override_settings(DEBUG=True)
+def test_local_development_is_open():
+    assert post(Client())["created_by"] == ""
+
+
+def test_changes_are_throttled_too(client, monkeypatch):
+    monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"write": "3/min"})
+    made = post(client)
+    patch(client, made), patch(client, made)
+    assert client.patch(f"{PATH}{made['id']}/", "{}", "application/json").status_code == 429
+
+
+def test_two_changes_at_once_are_both_made(client):
+    made = post(client)
+    changes = [{"times": "11:00:00"}, {"zone": "Asia/Tokyo"}, {"days": ["mon"]}, {"name": "dinner"}]
+
+    def work(i):
+        mine = Client()
+        mine.force_login(person(may=ALL, model="schedule"))
+        return patch(mine, made, **changes[i])
+    at_once(4, work)
+    last = client.get(f"{PATH}{made['id']}/").json()
+    assert (last["times"], last["zone"], last["days"], last["name"]) == ("11:00:00", "Asia/Tokyo", ["mon"], "dinner")
+    made = Schedule.objects.get()
+    assert sorted(ScheduledCall.objects.filter(status="Pending").values_list("timestamp", flat=True)) == [
+        at for at in planner.upcoming(made.rule, utcnow()) if at < made.planned_until]
+
+
+def test_two_of_one_name_at_once(client):
+    def work(i):
+        mine = Client()
+        mine.force_login(person(may=ALL, model="schedule"))
+        return mine.post(PATH, json.dumps(LUNCH), "application/json").status_code
+    assert sorted(at_once(4, work)) == [201, 409, 409, 409]
+    assert Schedule.objects.count() == 1
+
+
+def test_an_occurrence_in_some_seconds_is_called_on_time(stack, api, log):
+    """Made over HTTP, planned by the web server, called by a worker; then a dispatcher goes on."""
+    stack.start("web", "worker", "beat")
+    first, second = in_seconds(4), in_seconds(6)
+    answer = requests.post(stack.url + PATH, timeout=10, json=LUNCH | {
+        "zone": "UTC", "times": f"{first:%H:%M:%S}, {second:%H:%M:%S}"})
+    assert answer.status_code == 201 and answer.json()["next"][:2] == [
+        f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (first, second)]
+    assert all_ended(2) == {"Succeeded": 2, "Pending": len(ScheduledCall.objects.filter(status="Pending"))}
+    assert len(api.seen) == 2 and all(0 <= late < 2 for late in (api.arrivals(first)[0], api.arrivals(second)[1]))
+    assert sum("Successfully called" in line for line in log()) == 2
+    calls = requests.get(stack.url + f"/api/schedule-api/?schedule={answer.json()['id']}", timeout=10).json()["results"]
+    assert [call["status"] for call in calls[:2]] == ["Succeeded"] * 2
+    Schedule.objects.update(planned_until=utcnow())
+    ScheduledCall.objects.filter(status="Pending").delete()
+    until(lambda: ScheduledCall.objects.filter(status="Pending").exists(), what="the dispatcher plans")
