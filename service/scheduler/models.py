@@ -1,6 +1,7 @@
-"""What the database keeps: the calls, the answers already given to a retried request, and when the
-dispatcher last ran. The rows are changed by transitions.py alone."""
-from datetime import datetime
+"""What the database keeps: the calls, the answers already given to a retried request, when the
+dispatcher last ran, and what the parts that sum up (metrics.py, mail.py) have summed up. The status of a
+call is changed by transitions.py alone."""
+from datetime import datetime, timedelta
 from datetime import timezone as zones
 
 from django.db import models
@@ -24,6 +25,7 @@ class ScheduledCall(models.Model):
         CANCELLED = "Cancelled"
 
     FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.MISSED, Status.CANCELLED)
+    BAD = (Status.FAILED, Status.MISSED)
 
     timestamp = models.DateTimeField(
         "due", help_text="When the API is to be called; never earlier, not by a millisecond.")
@@ -42,6 +44,8 @@ class ScheduledCall(models.Model):
     ended_at = models.DateTimeField("ended", null=True, editable=False)
     http_status = models.PositiveSmallIntegerField("HTTP status", null=True, editable=False)
     error = models.CharField(max_length=500, blank=True, editable=False)
+    told = models.BooleanField(
+        null=True, editable=False, help_text="Its failure was gathered for a mail, see mail.py.")
 
     class Meta:
         ordering = ["timestamp", "id"]
@@ -54,6 +58,9 @@ class ScheduledCall(models.Model):
                          condition=models.Q(status="Pending")),
             models.Index(fields=["lease_until"], name="call_running",
                          condition=models.Q(status="Running")),
+            # For mail.py. A row leaves it when it is gathered.
+            models.Index(fields=["ended_at"], name="call_untold",
+                         condition=models.Q(status__in=["Failed", "Missed"], told=None)),
         ]
 
     def __str__(self):
@@ -93,3 +100,17 @@ class Tally(models.Model):
 
     until = models.DateTimeField(default=datetime(1970, 1, 1, tzinfo=zones.utc))
     counts = models.JSONField()
+
+
+class Notice(models.Model):
+    """What mails have told of failures, and what waits to be told, see mail.py; there is one row."""
+
+    version = models.PositiveBigIntegerField(default=0, help_text="One more with each change.")
+    since = models.DateTimeField(help_text="What ended before it is not told: mails were not wanted yet.")
+    seen_at = models.DateTimeField(help_text="When a dispatcher last noted that mails are wanted.")
+    waiting = models.JSONField(default=dict, help_text="Sums of the failures that no mail has told of.")
+    failed_at = models.DateTimeField(null=True, help_text="When a failure was last added to them.")
+    told_at = models.DateTimeField(null=True, help_text="When a mail last told of failures.")
+    failing = models.BooleanField(default=False, help_text="No mail has said since that calls succeed again.")
+    tried_at = models.DateTimeField(null=True, help_text="When somebody last began to send, or gave up;")
+    pause = models.DurationField(default=timedelta, help_text="for how long from then nobody else begins.")

@@ -14,7 +14,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from . import outage, sender, transitions
+from . import mail, outage, sender, transitions
 from .caller import prepare
 from .clock import steady, utcnow
 
@@ -77,7 +77,9 @@ def tick():
             logger.error("dispatcher: %s: %s", type(error).__name__, error)
             connection.close()
         return False
-    if all([done(lambda: transitions.hand_over(send)), done(transitions.miss), done(transitions.reap)]):
+    handed_over = done(lambda: transitions.hand_over(send))
+    done(mail.tell)     # calls are made whether anybody is told or not
+    if all([handed_over, done(transitions.miss), done(transitions.reap)]):
         if done(transitions.beat):
             outage.database.over()
 

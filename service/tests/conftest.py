@@ -190,10 +190,10 @@ def clean():
     from django.core.cache import cache
 
     from scheduler import call_log, tasks
-    from scheduler.models import Heartbeat, IdempotentAnswer, ScheduledCall, Tally
+    from scheduler.models import Heartbeat, IdempotentAnswer, Notice, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()
-    for model in (ScheduledCall, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User):
+    for model in (ScheduledCall, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User):
         model.objects.all().delete()
     stand_in.switched = None
     stand_in.seen.clear()
