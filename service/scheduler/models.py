@@ -26,6 +26,7 @@ class ScheduledCall(models.Model):
 
     FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.MISSED, Status.CANCELLED)
     BAD = (Status.FAILED, Status.MISSED)
+    UNTOLD = models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)
 
     timestamp = models.DateTimeField(
         "due", help_text="When the API is to be called; never earlier, not by a millisecond.")
@@ -60,7 +61,7 @@ class ScheduledCall(models.Model):
                          condition=models.Q(status="Running")),
             # For mail.py. A row leaves it when it is gathered.
             models.Index(fields=["ended_at"], name="call_untold",
-                         condition=models.Q(status__in=["Failed", "Missed"], told=None)),
+                         condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),
         ]
 
     def __str__(self):

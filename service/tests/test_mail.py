@@ -1,7 +1,5 @@
 """Mails about failures, to a real SMTP server, and with the real dispatcher where that is what counts."""
 import re
-import signal
-import smtplib
 import socket
 import ssl
 import subprocess
@@ -15,13 +13,11 @@ import pytest
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from conftest import KIND, all_ended, free_port, in_seconds, make, person, statuses, until
-from django.core.management import call_command
-from django.db import connection, connections
+from conftest import KIND, all_ended, free_port, in_seconds, make, until
+from django.db import connection
 from django.db.models import DateTimeField, Value
-from django.test import Client, override_settings
+from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
-from test_index import plans
 from test_transitions import at_once
 
 from scheduler import mail, outage, tasks, transitions
@@ -242,11 +238,11 @@ def test_not_wanted(server, dispatcher):
     assert len(queries) == 0 and not Notice.objects.exists() and server.mails == []
 
 
-def test_one_query_when_nothing_fails(server, dispatcher):
+def test_two_queries_when_nothing_fails(server, dispatcher):
     for row in range(3):
         with CaptureQueriesContext(connection) as queries:
             dispatcher.tick(0.1)
-        assert len(queries) == 1
+        assert len(queries) == 2
 
 
 # --- What is written -------------------------------------------------------------------------
@@ -662,16 +658,37 @@ def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplo
 # --- Among many rows -------------------------------------------------------------------------
 
 
+def plans(work):
+    """What EXPLAIN says of every SELECT of calls that work() makes, its parameters bound as they were: SQLite
+    chooses otherwise when they are written out."""
+    asked = []
+
+    def note(execute, sql, parameters, many, context):
+        if sql.startswith("SELECT") and "scheduler_scheduledcall" in sql:
+            asked.append((sql, parameters))
+        return execute(sql, parameters, many, context)
+    with connection.execute_wrapper(note):
+        work()
+    found = []
+    with connection.cursor() as cursor:
+        for sql, parameters in asked:
+            cursor.execute(("EXPLAIN QUERY PLAN " if KIND == "sqlite" else "EXPLAIN ") + sql, parameters)
+            found.append("\n".join(str(row[-1]) for row in cursor.fetchall()))
+    return found
+
+
 def test_looking_for_failures_reads_none_that_are_told(server, dispatcher):
     dispatcher.fail(20_000, told=True), dispatcher.fail(20_000, "Succeeded"), make(86400, 2_000)
+    dispatcher.fail(2_000, ended_at=dispatcher.zero - MINUTE)       # before mails were wanted
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
+        cursor.execute("ANALYZE" if KIND == "sqlite" else "VACUUM ANALYZE")
     looked = plans(dispatcher.tick)
     dispatcher.fail()
     gathered = plans(dispatcher.tick)
     Notice.objects.update(failing=True, failed_at=dispatcher.now)
     recovered = plans(lambda: dispatcher.tick(15))
-    assert "call_untold" in looked[0] and "call_untold" in gathered[1], (looked, gathered)
-    assert any("call_due" in plan for plan in recovered), recovered
+    assert len(looked) == 1 and len(gathered) == len(recovered) == 2
+    assert all("call_untold" in plan for plan in looked + gathered + recovered[:1]), (looked, gathered, recovered)
+    assert "call_due" in recovered[1], recovered
     for plan in looked + gathered + recovered:
-        assert "Seq Scan on scheduler_scheduledcall" not in plan and "SCAN scheduler_scheduledcall" not in plan, plan
+        assert "Seq Scan" not in plan and "SCAN scheduler_scheduledcall" not in plan, plan

@@ -25,5 +25,6 @@ class Migration(migrations.Migration):
     operations = [
         AddIndexWhileUp("scheduledcall", models.Index(
             fields=["ended_at"], name="call_untold",
-            condition=models.Q(("status__in", ["Failed", "Missed"]), ("told", None)))),
+            condition=models.Q(models.Q(("status", "Failed"), ("status", "Missed"), _connector="OR"),
+                               ("told", None)))),
     ]
