@@ -82,10 +82,14 @@ def _look(now):
     if notice is None:
         Notice.objects.get_or_create(id=1, defaults={"since": now, "seen_at": now})
         return None
-    # The dispatcher ran for a while and nobody looked here; or the clock was set back to before `since`.
-    if (notice.beat and notice.beat - notice.seen_at > OFF) or notice.now < notice.since:
+    if notice.beat and notice.beat - notice.seen_at > OFF:
+        # The dispatcher ran for a while, and nobody looked here: it begins anew. (When there was no
+        # dispatcher for a while, what was missed then is told.)
         _change(notice, since=notice.now, seen_at=notice.now, waiting={}, told_at=None, failed_at=None,
                 failing=False, tried_at=None)
+        return None
+    if notice.now < notice.since:   # the clock was set back
+        _change(notice, since=notice.now)
         return None
     if notice.now - notice.seen_at > SEEN_EVERY:
         Notice.objects.filter(id=1).update(seen_at=notice.now)      # no change that others must know of
@@ -143,7 +147,8 @@ def _due(notice):
                  for due, call_id, status, error in waiting["calls"]]
         more = waiting[Status.FAILED] + waiting[Status.MISSED] - len(lines)
         return (f"API Scheduler: {numbers}",
-                f"{api}{numbers}, from {_moment(waiting['first'])} to {_moment(waiting['last'])}.\n\n"
+                f"{api}{numbers}; the first ended at {_moment(waiting['first'])}, the last at "
+                f"{_moment(waiting['last'])}.\n\n"
                 + "".join(lines) + (f"And {more} more.\n" if more else "")
                 + f"\nThe admin has them all. The next mail about failures comes in {_minutes()} at the earliest.\n",
                 {"waiting": {}, "told_at": notice.now, "failing": True})

@@ -155,7 +155,7 @@ def pytest_configure(config):
     redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
-    for name in ("DEBUG", "HTTPS", "TRUST_PROXY"):
+    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL"):
         os.environ.pop(name, None)
     os.environ.update(
         DJANGO_SETTINGS_MODULE="scheduler.settings", SECRET_KEY="k" * 60, ALLOWED_HOSTS="127.0.0.1,testserver",
