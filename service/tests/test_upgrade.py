@@ -148,6 +148,17 @@ def test_failures_that_the_version_before_writes_are_told(before):
     assert dict(ScheduledCall.objects.values_list("id", "told")) == {long_ago.id: None, call.id: True}
 
 
+def test_a_migration_that_was_killed_goes_on(before):
+    """The index of untold failures is made outside of a transaction, so an attempt may leave one behind."""
+    MigrationExecutor(connection).migrate([("scheduler", "0005_told")])
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE INDEX call_untold ON {TABLE} (id)")
+    call_command("migrate", verbosity=0)
+    with connection.cursor() as cursor:
+        made = connection.introspection.get_constraints(cursor, TABLE)["call_untold"]
+    assert made["columns"] == ["ended_at"]
+
+
 def test_messages_of_the_version_before_are_understood(before, stack, api):
     """Its dispatcher sent them with a time at which they expire."""
     call_command("migrate", verbosity=0)

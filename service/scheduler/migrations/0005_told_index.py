@@ -6,10 +6,11 @@ from django.db import migrations, models
 
 class AddIndexWhileUp(AddIndexConcurrently):
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
-        if schema_editor.connection.vendor != "postgresql":
+        postgresql = schema_editor.connection.vendor == "postgresql"
+        # An attempt that was broken off leaves one behind, of no use with PostgreSQL.
+        schema_editor.execute(f"DROP INDEX {'CONCURRENTLY ' if postgresql else ''}IF EXISTS {self.index.name}")
+        if not postgresql:
             return migrations.AddIndex.database_forwards(self, app_label, schema_editor, from_state, to_state)
-        # An attempt that was broken off leaves one behind that is of no use.
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {schema_editor.quote_name(self.index.name)}")
         super().database_forwards(app_label, schema_editor, from_state, to_state)
 
     def database_backwards(self, app_label, schema_editor, from_state, to_state):
