@@ -93,13 +93,14 @@ def _look(now):
         return None
     if notice.now - notice.seen_at > SEEN_EVERY:
         Notice.objects.filter(id=1).update(seen_at=notice.now)      # no change that others must know of
-    notice.untold = _untold(notice).exists()
+    notice.untold = _untold(notice).values_list("id").first() is not None       # exists() would drop the order
     return notice
 
 
 def _untold(notice):
-    """The failures that are not gathered yet, in the order of the index that holds them and no others.
-    (Its condition is an OR in it and here: for an IN with parameters SQLite would not use it.)"""
+    """The failures that are not gathered yet, in the order of the index that holds them and no others:
+    without it PostgreSQL guesses that the first is soon met among all rows. The index's condition is an
+    OR, in it and here: for an IN with parameters SQLite would not use it."""
     return ScheduledCall.objects.filter(
         ScheduledCall.UNTOLD, ended_at__gte=notice.since).order_by("ended_at")
 
@@ -152,7 +153,7 @@ def _due(notice):
                 + "".join(lines) + (f"And {more} more.\n" if more else "")
                 + f"\nThe admin has them all. The next mail about failures comes in {_minutes()} at the earliest.\n",
                 {"waiting": {}, "told_at": notice.now, "failing": True})
-    if not notice.failing or notice.untold or _lasts(notice.failed_at, EVERY, notice.now):
+    if not notice.failing or _lasts(notice.failed_at, EVERY, notice.now):
         return None
     call = ScheduledCall.objects.filter(
         status=Status.SUCCEEDED, timestamp__gt=notice.failed_at, timestamp__lte=notice.now).order_by("timestamp").first()

@@ -151,6 +151,16 @@ def test_the_first_at_once_the_rest_summed_up_and_that_all_is_well_again(server,
     assert server.subjects[3:] == ["API Scheduler: 1 failed"], "the next is a first one again"
 
 
+def test_that_all_is_well_again_is_said_after_a_while_without_failures(server, dispatcher):
+    dispatcher.fail(), dispatcher.tick()
+    dispatcher.minutes = 1
+    good = dispatcher.succeed()
+    dispatcher.tick(13.9)
+    assert len(server.mails) == 1
+    dispatcher.tick(0.2)
+    assert server.subjects[1:] == ["API Scheduler: calls succeed again"] and f"call {good.id}, " in server.last
+
+
 def test_calls_that_go_up_and_down_cause_no_more_mails_than_those_that_stay_down(server, dispatcher):
     for _ in range(120):
         dispatcher.fail(), dispatcher.succeed()
