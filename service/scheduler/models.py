@@ -1,6 +1,7 @@
-"""What the database keeps: the schedules and the calls, the answers already given to a retried request,
-and when the dispatcher last ran. Calls are changed by transitions.py alone, schedules by planner.py."""
-from datetime import MAXYEAR, datetime
+"""What the database keeps: the schedules and the calls, the answers already given to a retried request, when
+the dispatcher last ran, and what the parts that sum up (metrics.py, mail.py) have summed up. The status of
+a call is changed by transitions.py alone, schedules by planner.py."""
+from datetime import MAXYEAR, datetime, timedelta
 from datetime import timezone as zones
 
 from django.core.exceptions import ValidationError
@@ -124,6 +125,8 @@ class ScheduledCall(models.Model):
         CANCELLED = "Cancelled"
 
     FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.MISSED, Status.CANCELLED)
+    BAD = (Status.FAILED, Status.MISSED)
+    UNTOLD = models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)
 
     timestamp = models.DateTimeField(
         "due", help_text="When the API is to be called; never earlier, not by a millisecond.")
@@ -161,6 +164,8 @@ class ScheduledCall(models.Model):
         null=True, editable=False,
         help_text="The time of its schedule that it stands for, wherever it was moved to; there is no other "
                   "call for it. Null once that schedule was changed and what it had planned cancelled.")
+    told = models.BooleanField(
+        null=True, editable=False, help_text="Its failure was gathered for a mail, see mail.py.")
 
     objects = Calls.as_manager()
 
@@ -190,6 +195,9 @@ class ScheduledCall(models.Model):
             # What a schedule did and will do. Calls of no schedule cost nothing in it.
             models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
                          condition=models.Q(schedule__isnull=False)),
+            # For mail.py. A row leaves it when it is gathered.
+            models.Index(fields=["ended_at"], name="call_untold",
+                         condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),
         ]
 
     def __str__(self):
@@ -229,3 +237,17 @@ class Tally(models.Model):
 
     until = models.DateTimeField(default=datetime(1970, 1, 1, tzinfo=zones.utc))
     counts = models.JSONField()
+
+
+class Notice(models.Model):
+    """What mails have told of failures, and what waits to be told, see mail.py; there is one row."""
+
+    version = models.PositiveBigIntegerField(default=0, help_text="One more with each change.")
+    since = models.DateTimeField(help_text="What ended before it is not told: mails were not wanted yet.")
+    seen_at = models.DateTimeField(help_text="When a dispatcher last noted that mails are wanted.")
+    waiting = models.JSONField(default=dict, help_text="Sums of the failures that no mail has told of.")
+    failed_at = models.DateTimeField(null=True, help_text="When a failure was last added to them.")
+    told_at = models.DateTimeField(null=True, help_text="When a mail last told of failures.")
+    failing = models.BooleanField(default=False, help_text="No mail has said since that calls succeed again.")
+    tried_at = models.DateTimeField(null=True, help_text="When somebody last began to send, or gave up;")
+    pause = models.DurationField(default=timedelta, help_text="for how long from then nobody else begins.")

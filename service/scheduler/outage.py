@@ -7,9 +7,9 @@ logger = logging.getLogger(__name__)
 
 
 class Outage:
-    def __init__(self, what):
-        """what: the part's name in a sentence, such as "the database" """
-        self.what = what
+    def __init__(self, what, away="cannot be reached", back="is back"):
+        """what: the part's name in a sentence, such as "the database"; away, back: what is said of it"""
+        self.what, self.away, self.back = what, away, back
         self._since = None          # the error that began it
         self._lock = threading.Lock()
 
@@ -22,7 +22,7 @@ class Outage:
             if self._since is None:
                 self._since = error
                 said = " ".join(str(error).split()) or type(error).__name__
-                logger.error("%s cannot be reached: %s%s", self.what, said, then and f". {then}")
+                logger.error("%s %s: %s%s", self.what, self.away, said, then and f". {then}")
 
     def over(self):
         """Says that it is back, if it was gone."""
@@ -31,8 +31,9 @@ class Outage:
         with self._lock:
             if self._since is not None:
                 self._since = None
-                logger.warning("%s is back", self.what)
+                logger.warning("%s %s", self.what, self.back)
 
 
 database = Outage("the database")
 broker = Outage("the broker")
+mail = Outage("the mail server", "takes no mail", "takes mails again")

@@ -7,6 +7,7 @@ Two ways to run:
   request needs a token or an admin session.
 """
 import re
+import socket
 import warnings
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,8 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import environ
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.validators import validate_email
 from kombu import Exchange, Queue
 
 from .celery import Every
@@ -276,6 +278,40 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": Every(TICK),
     },
 }
+
+# --- Mails (mail.py) -------------------------------------------------------------------------
+
+FAILURES_TO = [address.strip() for address in env.list("FAILURES_TO", default=[])]
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="api-scheduler@" + (socket.gethostname() or "localhost"))
+for _address in FAILURES_TO:
+    try:
+        validate_email(_address)
+    except ValidationError:
+        raise ImproperlyConfigured(
+            f"FAILURES_TO: {_address!r} is no mail address. Give one, or several separated by commas: "
+            "FAILURES_TO=ops@example.org,ann@example.org.") from None
+if not (DEFAULT_FROM_EMAIL.isprintable()
+        and re.fullmatch(r"[^@<>,\s]+@[^@<>,\s]+|[^@<>,]+ <[^@<>,\s]+@[^@<>,\s]+>", DEFAULT_FROM_EMAIL)):
+    raise ImproperlyConfigured(
+        f"DEFAULT_FROM_EMAIL={DEFAULT_FROM_EMAIL!r} in the environment must be a mail address, such as "
+        "scheduler@example.org or Scheduler <scheduler@example.org>.")
+
+EMAIL_URL = env.str("EMAIL_URL", default="smtp://localhost")
+EMAIL_TIMEOUT = 30                          # seconds, for one answer of the mail server
+try:
+    _mail = urlsplit(EMAIL_URL)
+    _good = (_mail.scheme in ("smtp", "smtp+tls", "smtp+ssl") and _mail.hostname and (_mail.port or True)
+             and bool(_mail.username) == bool(_mail.password)
+             and re.fullmatch("[!-~]+", EMAIL_URL) and not (_mail.path.strip("/") or _mail.query or _mail.fragment))
+except ValueError:
+    _good = False
+if not _good:                               # without its text, as that may hold a password
+    raise ImproperlyConfigured(
+        "EMAIL_URL in the environment must be smtp://host:25, smtp+tls://user:password@host:587 (STARTTLS) or "
+        "smtp+ssl://user:password@host:465 (TLS at once); special characters of a password are "
+        "written %40 and so on.")
+vars().update(env.email_url_config(EMAIL_URL))
+EMAIL_PORT = _mail.port or {"smtp": 25, "smtp+tls": 587, "smtp+ssl": 465}[_mail.scheme]
 
 # The cache counts writes for the throttle, for all web processes together.
 CACHES = {"default": {

@@ -14,7 +14,7 @@ from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from . import outage, planner, sender, transitions
+from . import mail, outage, planner, sender, transitions
 from .caller import prepare
 from .clock import steady, utcnow
 
@@ -78,8 +78,10 @@ def tick():
             logger.error("dispatcher: %s: %s", type(error).__name__, error)
             connection.close()
         return False
-    if all([done(lambda: transitions.hand_over(send)), done(transitions.miss), done(transitions.reap),
-            done(planner.plan)]):
+    well = all([done(lambda: transitions.hand_over(send)), done(transitions.miss), done(transitions.reap),
+                done(planner.plan)])
+    done(mail.tell)     # calls are made whether anybody is told or not
+    if well:
         if done(transitions.beat):
             outage.database.over()
 

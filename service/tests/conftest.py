@@ -155,7 +155,7 @@ def pytest_configure(config):
     redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
-    for name in ("DEBUG", "HTTPS", "TRUST_PROXY"):
+    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL"):
         os.environ.pop(name, None)
     os.environ.update(
         DJANGO_SETTINGS_MODULE="scheduler.settings", SECRET_KEY="k" * 60, ALLOWED_HOSTS="127.0.0.1,testserver",
@@ -190,10 +190,10 @@ def clean():
     from django.core.cache import cache
 
     from scheduler import call_log, tasks
-    from scheduler.models import Heartbeat, IdempotentAnswer, Schedule, ScheduledCall, Tally
+    from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()
-    for model in (ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User):
+    for model in (ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User):
         model.objects.all().delete()
     stand_in.switched = None
     stand_in.seen.clear()

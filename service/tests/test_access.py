@@ -114,6 +114,13 @@ def manage(*arguments, **environment):
     ({"DEBUG": "true", "TIME_ZONE": "Mars/Olympus"}, "TIME_ZONE='Mars/Olympus' in the environment"),
     ({"DEBUG": "true", "TIME_ZONE": "Europe"}, "TIME_ZONE='Europe'"),
     ({"DEBUG": "true", "TIME_ZONE": "../etc"}, "TIME_ZONE='../etc'"),
+    ({"DEBUG": "true", "FAILURES_TO": "ops@example.org,ann"}, "FAILURES_TO: 'ann' is no mail address"),
+    ({"DEBUG": "true", "FAILURES_TO": "ops@example.org\nBcc: eve@example.org"}, "is no mail address"),
+    ({"DEBUG": "true", "DEFAULT_FROM_EMAIL": "a@example.org\nBcc: eve@example.org"}, "DEFAULT_FROM_EMAIL="),
+    ({"DEBUG": "true", "EMAIL_URL": "smtps://ann:hunter2@h"}, "EMAIL_URL in the environment must be smtp://"),
+    ({"DEBUG": "true", "EMAIL_URL": "smtp://ann:hunter2@h:many"}, "EMAIL_URL in the environment must be"),
+    ({"DEBUG": "true", "EMAIL_URL": "smtp://:hunter2@h"}, "EMAIL_URL in the environment must be"),
+    ({"DEBUG": "true", "EMAIL_URL": "smtp://ann:hunter2@h/?ssl=1"}, "EMAIL_URL in the environment must be"),
 ])
 def test_it_refuses_to_start_half_configured(environment, says):
     for command in (["manage.py", "check"], ["-m", "gunicorn", "--check-config", "scheduler.wsgi"]):

@@ -164,7 +164,7 @@ def test_health_answers_whoever_asks_by_address(stack):
 
 
 def broken(request):
-    connecting_to, also = "rediss://ann:hunter%2F2@h/0", "hunter/2"
+    connecting_to, also = "rediss://ann:hunter%2F2@h/0", "hunter/2 open/se-me"
     raise RuntimeError(f"cannot connect to {connecting_to} {also}")
 
 
@@ -174,12 +174,13 @@ urlpatterns = [path("broken", broken)]
 def test_the_page_of_an_error_shows_no_password():
     """Neither among the settings, nor in a variable, nor in the words of the error."""
     urls = {"REDIS_URL": "rediss://ann:hunter%2F2@h/0", "CELERY_BROKER_URL": "rediss://ann:hunter%2F2@h/0",
-            "API_URL": "https://bob:swordfish@h/?key=sesame-street"}
+            "API_URL": "https://bob:swordfish@h/?key=sesame-street",
+            "EMAIL_URL": "smtp://ops:open%2fse-me@h", "EMAIL_HOST_PASSWORD": "open/se-me"}
     with override_settings(DEBUG=True, ROOT_URLCONF="test_security", OWN={"made of it": urls["API_URL"]}, **urls):
         page = Client(raise_request_exception=False).get("/broken")
     assert page.status_code == 500 and "CELERY_BROKER_URL" in page.content.decode()
     assert "********@h/0" in page.content.decode()
-    for secret in ("hunter", "swordfish", "sesame-street", "k" * 60):
+    for secret in ("hunter", "swordfish", "sesame-street", "se-me", "k" * 60):
         assert secret not in page.content.decode(), secret
 
 

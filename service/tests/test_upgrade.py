@@ -7,14 +7,15 @@ import threading
 from datetime import timedelta
 
 import pytest
-from conftest import all_ended, make, statuses, until
+from conftest import all_ended, free_port, make, statuses, until
 from django.core.management import call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.test import override_settings
 
-from scheduler import tasks, transitions
+from scheduler import mail, tasks, transitions
 from scheduler.clock import utcnow
-from scheduler.models import ScheduledCall
+from scheduler.models import Notice, ScheduledCall
 
 BEFORE = [("scheduler", "0001_initial")]
 TABLE = "scheduler_scheduledcall"
@@ -131,6 +132,33 @@ def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_ove
     assert transitions.reap() == 1
     assert old_finish(dead.id, "d" * 32, utcnow()) == 0 and old_finish(alive.id, "a" * 32, utcnow()) == 1
     assert statuses() == {"Failed": 1, "Succeeded": 1} and len(log()) == 1
+
+
+def test_failures_that_the_version_before_writes_are_told(before):
+    """It knows nothing of the mark that says so: neither when it makes rows, nor when it ends them."""
+    now = utcnow()
+    long_ago = before.objects.create(timestamp=now, status="Failed", ended_at=now)
+    call_command("migrate", verbosity=0)
+    with override_settings(FAILURES_TO=["ops@example.org"], EMAIL_HOST="127.0.0.1", EMAIL_PORT=free_port()):
+        mail.tell()
+        call = before.objects.create(timestamp=now)
+        assert old_claim([call.id], "a" * 32, now, utcnow()) == 1
+        assert old_finish(call.id, "a" * 32, utcnow(), "Failed") == 1
+        mail.tell()
+        mail._thread.join(20)
+    assert Notice.objects.get().waiting["Failed"] == 1
+    assert dict(ScheduledCall.objects.values_list("id", "told")) == {long_ago.id: None, call.id: True}
+
+
+def test_a_migration_that_was_killed_goes_on(before):
+    """The index of untold failures is made outside of a transaction, so an attempt may leave one behind."""
+    MigrationExecutor(connection).migrate([("scheduler", "0005_told")])
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE INDEX call_untold ON {TABLE} (id)")
+    call_command("migrate", verbosity=0)
+    with connection.cursor() as cursor:
+        made = connection.introspection.get_constraints(cursor, TABLE)["call_untold"]
+    assert made["columns"] == ["ended_at"]
 
 
 def test_messages_of_the_version_before_are_understood(before, stack, api):
