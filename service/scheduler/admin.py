@@ -106,6 +106,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     list_display = ["id", "how", "timestamp", "late", "outcome", "who", "said"]
     list_display_links = ["id", "timestamp"]
     list_filter = [lists.ViewFilter, lists.StatusFilter, lists.DueFilter, lists.TogetherFilter]
+    list_select_related = ["schedule"]
     sortable_by = ["id", "timestamp"]   # the others would have a million rows sorted
     search_fields = ["=id"]
     search_help_text = "A call's id"
@@ -119,7 +120,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     known = [
         (None, {"fields": ["timestamp", "how", "said"]}),
         ("How it went", {"fields": ["late", "http_status", "error", "handed_over_at", "started_at", "ended_at"]}),
-        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "created_at", "again", "again_as", "cancelled_by"]}),
+        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created_at", "again", "again_as", "cancelled_by"]}),
     ]
 
     # What it shows
@@ -139,9 +140,20 @@ class ScheduledCallAdmin(admin.ModelAdmin):
 
     @admin.display(description="scheduled by")
     def who(self, call):
+        if call.schedule:
+            return format_html("schedule <bdi>{}</bdi>", call.schedule)
         if call.scheduled_by and call.scheduled_via:
             return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
         return call.scheduled_by or call.scheduled_via or NOTHING
+
+    @admin.display(description="schedule")
+    def planned_by(self, call):
+        if call.schedule is None:
+            return NOTHING
+        if call.schedule.deleted_at:
+            return format_html("<bdi>{}</bdi> (deleted)", call.schedule)
+        return format_html('<a href="{}"><bdi>{}</bdi></a>',
+                           reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
 
     @admin.display(description="note")
     def said(self, call):

@@ -11,7 +11,7 @@ from django.utils.functional import cached_property
 
 from .call_log import printable
 from .clock import utcnow
-from .models import ScheduledCall, moment
+from .models import Schedule, ScheduledCall, moment
 from .times import from_person
 
 Status = ScheduledCall.Status
@@ -190,16 +190,17 @@ class DueFilter(CallFilter):
 
 
 class TogetherFilter(CallFilter):
-    """Calls that were scheduled at once: `ids=101-200`, the first and the last. Others may have got ids
-    between; those have another time of creation."""
+    """Calls that belong together: of one schedule, scheduled again from one call, or scheduled at once:
+    `ids=101-200`, the first and the last. Others may have got ids between; those have another time of
+    creation."""
 
     title = "scheduled together"
     template = "admin/scheduler/scheduledcall/nothing.html"
-    parameters = ["ids", "again_of"]
+    parameters = ["ids", "again_of", "schedule"]
 
     def __init__(self, request, params, model, model_admin):
         super().__init__(request, params, model, model_admin)
-        self.ids, self.again_of, self.good = None, None, True
+        self.ids, self.again_of, self.schedule, self.good = None, None, None, True
         if ids := self.used_parameters.get("ids"):
             self.good = match = re.fullmatch("([0-9]{1,18})-([0-9]{1,18})", ids)
             if match:
@@ -211,14 +212,21 @@ class TogetherFilter(CallFilter):
             if self.good:
                 self.again_of = int(again_of)
                 self.says = f"scheduled again from call {self.again_of}"
+        if schedule := self.used_parameters.get("schedule"):
+            self.schedule = re.fullmatch("[0-9]{1,18}", schedule) and Schedule.objects.filter(id=schedule).first()
+            self.good = self.good and self.schedule
+            self.says = f"planned by schedule {self.schedule}"
         if not self.good:
-            messages.warning(request, "The address is wrong: it should hold ids=FIRST-LAST or again_of=ID.")
+            messages.warning(
+                request, "The address is wrong: it should hold ids=FIRST-LAST, again_of=ID or schedule=ID.")
 
     def queryset(self, request, queryset):
         if not self.good:
             return queryset.none()
         if self.again_of is not None:
             queryset = queryset.filter(again_of=self.again_of)
+        if self.schedule:
+            queryset = queryset.filter(schedule=self.schedule)
         if self.ids:
             first = ScheduledCall.objects.filter(id=self.ids[0]).order_by().values("created_at")
             queryset = queryset.filter(id__gte=self.ids[0], id__lte=self.ids[1], created_at=Subquery(first))

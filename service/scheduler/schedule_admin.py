@@ -149,7 +149,7 @@ class ScheduleAdmin(admin.ModelAdmin):
 
     @admin.display(description="calls")
     def its_calls(self, schedule):
-        return format_html('<a href="{}?schedule__id__exact={}">its calls</a>',
+        return format_html('<a href="{}?view=all&amp;schedule={}">its calls</a>',
                            reverse("admin:scheduler_scheduledcall_changelist"), schedule.pk)
 
     @admin.display(description="created")

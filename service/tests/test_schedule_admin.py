@@ -131,7 +131,7 @@ def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_q
     assert "Mon 2400-07-03 12:30:00 CEST" in shown and "12:30:00, 14:15:30, mon, from 2400-07-03, Europe/Berlin" in shown
     assert re.findall('outcome-([A-Z][a-z]*)" role="img" aria-label="([A-Z][a-z]*)"', page.content.decode()) == [
         (status, status) for status in ("Failed", "Missed", "Succeeded", "Failed", "Succeeded")]
-    assert client.get(f"/admin/scheduler/scheduledcall/?schedule__id__exact={off.pk}").status_code == 200
+    assert client.get(f"/admin/scheduler/scheduledcall/?view=all&schedule={off.pk}").status_code == 200
     numbers = []
     for more in range(2):
         with CaptureQueriesContext(connection) as queries:
