@@ -78,7 +78,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         "cancelled": {"timestamp": now + 200 * second, "status": "Cancelled", **ended},
     }.items()}
     kept = [rows[name].id for name in ("good", "bad", "missed", "cancelled")]
-    were = list(ScheduledCall.objects.filter(id__in=kept).order_by("id").values())
+    were = list(before.objects.filter(id__in=kept).order_by("id").values())
     old("INSERT INTO scheduler_heartbeat (name, at) VALUES ('dispatcher', %s)", now + 120 * second)
 
     call_command("migrate", verbosity=0)
@@ -90,7 +90,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         "just past, nobody came": "Succeeded", "past its grace": "Missed", "its worker is dead": "Failed",
         "its worker is alive": "Succeeded", "good": "Succeeded", "bad": "Failed",
         "started before it was due": "Failed", "missed": "Missed", "cancelled": "Cancelled"}
-    assert list(ScheduledCall.objects.filter(id__in=kept).order_by("id").values()) == were
+    assert list(before.objects.filter(id__in=kept).order_by("id").values()) == were
     assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
     assert len(api.seen) == 3 and len(log()) == 5       # three made, one missed, one lost
     assert transitions.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
