@@ -122,7 +122,10 @@ def _gather(notice):
     """Adds up to BATCH failures to what waits to be told. Returns whether nobody else was first."""
     with transaction.atomic():
         calls = list(_untold(notice).values_list("id", "status", "timestamp", "ended_at", "error")[:BATCH])
-        waiting = {"first": None, "last": None, "calls": [], **dict.fromkeys(ScheduledCall.BAD, 0), **notice.waiting}
+        if not calls:               # pruned since they were seen
+            notice.untold = False
+            return True
+        waiting = {"first": None, "last": None, "calls": [], Status.FAILED: 0, Status.MISSED: 0, **notice.waiting}
         for call_id, status, due, ended_at, error in calls:
             waiting[status] += 1
             at = ended_at.isoformat()
@@ -143,33 +146,31 @@ def _due(notice):
     if waiting := notice.waiting:
         if _lasts(notice.told_at, EVERY, notice.now):
             return None
-        numbers = ", ".join(f"{waiting[status]} {status.lower()}" for status in ScheduledCall.BAD if waiting[status])
+        failed, missed = waiting[Status.FAILED], waiting[Status.MISSED]
+        numbers = ", ".join([f"{failed} failed"] * bool(failed) + [f"{missed} missed"] * bool(missed))
         lines = [f"Due {_moment(due)}, call {call_id}, {status.lower()}: {error}\n"
                  for due, call_id, status, error in waiting["calls"]]
-        more = waiting[Status.FAILED] + waiting[Status.MISSED] - len(lines)
+        more = failed + missed - len(lines)
         return (f"API Scheduler: {numbers}",
                 f"{api}{numbers}; the first ended at {_moment(waiting['first'])}, the last at "
                 f"{_moment(waiting['last'])}.\n\n"
                 + "".join(lines) + (f"And {more} more.\n" if more else "")
-                + f"\nThe admin has them all. The next mail about failures comes in {_minutes()} at the earliest.\n",
+                + "\nThe admin has them all. The next mail about failures comes in "
+                f"{EVERY.total_seconds() / 60:g} minutes at the earliest.\n",
                 {"waiting": {}, "told_at": notice.now, "failing": True})
     if not notice.failing or _lasts(notice.failed_at, EVERY, notice.now):
         return None
-    call = ScheduledCall.objects.filter(
-        status=Status.SUCCEEDED, timestamp__gt=notice.failed_at, timestamp__lte=notice.now).order_by("timestamp").first()
+    since = ScheduledCall.objects.filter(timestamp__gt=notice.failed_at, timestamp__lte=notice.now)
+    call = since.filter(status=Status.SUCCEEDED).order_by("timestamp").first()
     return call and (
         "API Scheduler: calls succeed again",
-        f"{api}Calls succeed again, beginning with call {call.id}, due {_moment(call.timestamp.isoformat())}. None "
-        f"has failed or been missed since {_moment(notice.failed_at.isoformat())}.\n",
+        f"{api}Calls succeed again, beginning with call {call.id}, due {_moment(call.timestamp.isoformat())}. "
+        f"None has failed or been missed since {_moment(notice.failed_at.isoformat())}.\n",
         {"failing": False})
 
 
 def _moment(iso):
     return f"{timezone.localtime(datetime.fromisoformat(iso)):%Y-%m-%d %H:%M:%S %Z}"
-
-
-def _minutes():
-    return f"{EVERY.total_seconds() / 60:g} minutes"
 
 
 def _send(notice, now, subject, body, sent):
@@ -239,7 +240,8 @@ class _InTime:
     def sendmail(self, *args, **kwargs):
         refused = super().sendmail(*args, **kwargs)
         for address, (code, text) in refused.items():
-            logger.error("the mail server takes no mail for %s: %s", address, hidden(printable(f"{code} {text!r}")))
+            logger.error("the mail server takes no mail for %s: %s",
+                         address, hidden(printable(f"{code} {text!r}")))
         return refused
 
     def quit(self):

@@ -125,7 +125,6 @@ class ScheduledCall(models.Model):
         CANCELLED = "Cancelled"
 
     FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.MISSED, Status.CANCELLED)
-    BAD = (Status.FAILED, Status.MISSED)
     UNTOLD = models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)
 
     timestamp = models.DateTimeField(

@@ -78,10 +78,9 @@ def tick():
             logger.error("dispatcher: %s: %s", type(error).__name__, error)
             connection.close()
         return False
-    well = all([done(lambda: transitions.hand_over(send)), done(transitions.miss), done(transitions.reap),
-                done(planner.plan)])
+    handed_over = done(lambda: transitions.hand_over(send))
     done(mail.tell)     # calls are made whether anybody is told or not
-    if well:
+    if all([handed_over, done(transitions.miss), done(transitions.reap), done(planner.plan)]):
         if done(transitions.beat):
             outage.database.over()
 

@@ -72,7 +72,7 @@ def test_a_row(client):
     row = page(client, q=empty.id).split("<tbody>")[1]
     assert row.count("–</td>") == 4, "lateness, outcome, by and note"
     change = client.get(f"{LIST}{empty.id}/change/").content.decode()
-    assert change.count('<div class="readonly">–</div>') == 12 and ">None<" not in change
+    assert change.count('<div class="readonly">–</div>') == 13 and ">None<" not in change
 
 
 def test_the_list_opens_at_now(client):

@@ -232,6 +232,14 @@ def test_a_day_without(server, dispatcher, switched_off):
     assert server.subjects[-1] == "API Scheduler: 1 failed"
 
 
+def test_what_was_pruned_a_moment_ago_is_no_failure(server, dispatcher):
+    dispatcher.fail()
+    notice = mail._look(Value(dispatcher.now, DateTimeField()))
+    ScheduledCall.objects.all().delete()
+    assert mail._gather(notice) and not notice.untold
+    assert Notice.objects.get().waiting == {}
+
+
 def test_the_clock_is_set_back(server, dispatcher):
     """The database's, by ten days: nobody waits for ten days until failures are told again."""
     dispatcher.fail(), dispatcher.tick()
@@ -266,7 +274,7 @@ def test_times_are_local_and_say_so(server, dispatcher):
         dispatcher.fail(due=dispatcher.now - MINUTE)
         dispatcher.tick()
         assert "Due 2096-06-30 23:59:00 EDT, call " in server.last
-        assert "1 failed; the first ended at 2096-07-01 00:00:00 EDT, the last at 2096-07-01 00:00:00 EDT." in server.last
+        assert "; the first ended at 2096-07-01 00:00:00 EDT, the last at 2096-07-01 00:00:00 EDT." in server.last
 
 
 EVIL = "x\r\nBcc: eve@example.org\r\n\r\n.\r\nMAIL FROM:<eve@example.org>\n\x1b[31m\u202e\ud83d \0"
@@ -475,9 +483,9 @@ def test_it_talks_nonsense_once_it_has_taken_the_mail(server, dispatcher):
 def certificate(work):
     """(certificate, key) of 127.0.0.1, files."""
     files = work / "cert.pem", work / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]],
-                   check=True, capture_output=True)
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
     return files
 
 
@@ -499,8 +507,9 @@ def test_tls_and_a_password(stack, certificate, api, scheme, password, trusted):
     server = MailServer(authenticator=check, auth_required=True,
                         auth_require_tls=scheme == "smtp+tls", **tls).start()
     try:
-        stack.start("worker", "beat", FAILURES_TO=TO[0], EMAIL_URL=f"{scheme}://ops%40x:{password}@127.0.0.1:{server.port}",
-                    SSL_CERT_FILE=certificate[0] if trusted else "/dev/null", DEFAULT_FROM_EMAIL="Scheduler <s@example.org>")
+        stack.start("worker", "beat", FAILURES_TO=TO[0], DEFAULT_FROM_EMAIL="Scheduler <s@example.org>",
+                    EMAIL_URL=f"{scheme}://ops%40x:{password}@127.0.0.1:{server.port}",
+                    SSL_CERT_FILE=certificate[0] if trusted else "/dev/null")
         until(lambda: Notice.objects.exists())
         make(-300)
         if trusted and "wrong" not in password:

@@ -168,7 +168,7 @@ def test_deleting_cancels_what_is_pending_and_keeps_all_calls(client):
 def test_a_call_shows_its_schedule(client):
     schedule = made()
     call = ScheduledCall.objects.all()[0]
-    assert f'{LIST}{schedule.pk}/change/">lunch</a>' in client.get(
+    assert f'{LIST}{schedule.pk}/change/"><bdi>lunch</bdi></a>' in client.get(
         f"/admin/scheduler/scheduledcall/{call.pk}/change/").content.decode()
 
 
