@@ -133,6 +133,23 @@ def _insert(times, now):
                       if (schedule_id, time) not in taken], now)
 
 
+def _close(schedule, now, by):
+    """Of a schedule that is about to be changed or deleted: writes down what fell due and nobody planned,
+    as the dispatcher would have, had it come first, and cancels what is Pending.
+
+    schedule: as it stands, locked
+    Returns the set of those cancelled occurrences that were due already.
+    """
+    with suppress(ValueError):      # of a zone that is not known here nobody can say it
+        while schedule.planned_until and schedule.planned_until < now:
+            portion = _portion(schedule, now, now)
+            if portion.uncounted:
+                transaction.on_commit(partial(_say, [portion], now))
+            _insert({schedule.pk: portion.times}, now)
+            schedule.planned_until = portion.until
+    return transitions.withdraw(schedule.pk, by)
+
+
 @transaction.atomic
 def save(schedule, by=""):
     """Writes `schedule`, new or changed. If that changes when it comes, what it had planned is cancelled,
