@@ -56,6 +56,8 @@ def plan(now=NOW, seconds=None):
 
     seconds: after which what is left is left to the next tick; None for half a TICK
     """
+    # Further than anybody plans: the clock was ahead for a while. What is planned already stays, once.
+    Schedule.objects.filter(planned_until__gt=now + AHEAD + 2 * STEP).update(planned_until=now)
     ends = steady() + (settings.TICK / 2 if seconds is None else seconds)
     aside = set()       # not to be planned now: somebody else has them locked, or changed them
     while steady() < ends:
@@ -131,6 +133,23 @@ def _insert(times, now):
     ).order_by().values_list("schedule_id", "occurrence"))
     transitions.plan([(schedule_id, time) for schedule_id, some in times.items() for time in some
                       if (schedule_id, time) not in taken], now)
+
+
+def _close(schedule, now, by):
+    """Of a schedule that is about to be changed or deleted: writes down what fell due and nobody planned,
+    as the dispatcher would have, had it come first, and cancels what is Pending.
+
+    schedule: as it stands, locked
+    Returns the set of those cancelled occurrences that were due already.
+    """
+    with suppress(ValueError):      # of a zone that is not known here nobody can say it
+        while schedule.planned_until and schedule.planned_until < now:
+            portion = _portion(schedule, now, now)
+            if portion.uncounted:
+                transaction.on_commit(partial(_say, [portion], now))
+            _insert({schedule.pk: portion.times}, now)
+            schedule.planned_until = portion.until
+    return transitions.withdraw(schedule.pk, by)
 
 
 @transaction.atomic

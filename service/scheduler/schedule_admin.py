@@ -166,6 +166,9 @@ class ScheduleAdmin(admin.ModelAdmin):
     def get_readonly_fields(self, request, obj=None):
         return self.kept
 
+    def changelist_view(self, request, extra_context=None):
+        return super().changelist_view(request, {"title": "Schedules", **(extra_context or {})})
+
     def get_changeform_initial_data(self, request):
         return {"zone": settings.TIME_ZONE, **super().get_changeform_initial_data(request)}
 

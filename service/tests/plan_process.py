@@ -12,6 +12,7 @@ import random
 import select
 import signal
 import sys
+import traceback
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -34,14 +35,17 @@ def main(what, seed, file):
         child = os.fork()
         if not child:
             work(what, line, random.Random(seed), Path(file))
-        died += os.waitpid(child, 0)[1] == signal.SIGKILL
+        status = os.waitpid(child, 0)[1]
+        if status not in (0, signal.SIGKILL):
+            sys.exit("it failed")
+        died += status == signal.SIGKILL
         if what == "change":
             print("done", flush=True)
     print(died, flush=True)
 
 
 def work(what, line, rng, file):
-    from django.db import DatabaseError, connections
+    from django.db import OperationalError, connections
 
     from scheduler import planner
     from scheduler.models import Schedule
@@ -86,8 +90,10 @@ def work(what, line, rng, file):
                     for name, value in fields.items():
                         setattr(schedule, name, value)
                     planner.save(schedule)
-        except (DatabaseError, Schedule.DoesNotExist) as error:
-            print(type(error).__name__, error, file=sys.stderr)
+        except (OperationalError, Schedule.DoesNotExist):
+            pass        # SQLite's lock, for too long; deleted by a change that seemed to have died
+        except BaseException:
+            traceback.print_exc()
             status = 1
     os._exit(status)
 

@@ -711,6 +711,6 @@ def test_looking_for_failures_reads_none_that_are_told(server, dispatcher):
     recovered = plans(lambda: dispatcher.tick(15))
     assert len(looked) == 1 and len(gathered) == len(recovered) == 2
     assert all("call_untold" in plan for plan in looked + gathered + recovered[:1]), (looked, gathered, recovered)
-    assert "call_due" in recovered[1], recovered
+    assert "call_succeeded" in recovered[1], recovered
     for plan in looked + gathered + recovered:
         assert "Seq Scan" not in plan and "SCAN scheduler_scheduledcall" not in plan, plan

@@ -12,7 +12,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from test_transitions import at_once
 
-from scheduler import planner, tasks, transitions
+from scheduler import metrics, planner, tasks, transitions
 from scheduler.clock import utcnow
 from scheduler.models import Schedule, ScheduledCall
 
@@ -166,6 +166,15 @@ def test_the_dispatcher_was_away_for_longer_than_48_hours(log, caplog):
     assert [record.message for record in caplog.records] == [first.partition(": ")[2]]
     planner.plan(seconds=60)
     assert len(log()) == 49
+
+
+def test_what_is_written_down_late_is_counted_in_the_metrics():
+    """They count the past once; that must not be before it was planned."""
+    away(20)
+    assert metrics.measure()[0]["ended"].get("Missed", 0) == 0
+    planner.plan(seconds=60)
+    for _ in range(2):
+        assert metrics.measure()[0]["ended"]["Missed"] == len(due("Missed")) == pytest.approx(20, abs=1)
 
 
 def test_what_fell_due_in_years_is_counted_up_to_a_bound(log):
