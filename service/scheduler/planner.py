@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Exists, OuterRef, Subquery, Value
+from django.db.models import DateTimeField, Exists, OuterRef, Q, Subquery, Value
 
 from . import call_log, transitions
 from .clock import steady, utcnow
@@ -56,12 +56,12 @@ def plan(now=NOW, seconds=None):
 
     seconds: after which what is left is left to the next tick; None for half a TICK
     """
-    # Further than anybody plans: the clock was ahead for a while. What is planned already stays, once.
-    Schedule.objects.filter(planned_until__gt=now + AHEAD + 2 * STEP).update(planned_until=now)
     ends = steady() + (settings.TICK / 2 if seconds is None else seconds)
     aside = set()       # not to be planned now: somebody else has them locked, or changed them
     while steady() < ends:
-        due = (Schedule.objects.filter(planned_until__lt=now + AHEAD).exclude(id__in=aside)
+        # Further than anybody plans: the clock was ahead for a while.
+        due = (Schedule.objects.filter(Q(planned_until__lt=now + AHEAD) | Q(planned_until__gt=now + AHEAD + 2 * STEP))
+               .exclude(id__in=aside)
                .annotate(now=now if now is NOW else Value(now, DateTimeField()))
                .order_by("planned_until", "id")[:100])
         portions, size = [], 0
@@ -85,7 +85,7 @@ def plan(now=NOW, seconds=None):
 
 
 def _portion(schedule, now, horizon):
-    start, uncounted = schedule.planned_until, 0
+    start, uncounted = schedule.planned_until if schedule.planned_until < horizon else now, 0
     rule, recorded = schedule.rule, now - RECORDED
     if start < recorded:
         uncounted = sum(1 for _ in islice(between(rule, start, recorded), COUNTED + 1))

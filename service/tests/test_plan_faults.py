@@ -85,7 +85,7 @@ class Run:
         return rows[self.rng.randrange(number)] if number else None
 
     def cancel(self):
-        if (call := self.pending()) and transitions.cancel(call.pk):
+        if (call := self.pending()) and transitions.cancel([call.pk]):
             self.cancelled.add(call.pk)
 
     def move(self):

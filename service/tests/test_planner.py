@@ -217,7 +217,7 @@ def test_a_call_that_a_person_cancelled_is_not_planned_again():
     """Whether the schedule is planned on, changed, or switched off and on."""
     made = schedule()
     gone = ScheduledCall.objects.get(timestamp=due()[5])
-    transitions.cancel(gone.pk)
+    transitions.cancel([gone.pk])
     planner.plan(utcnow() + 40 * HOUR)
     assert gone.timestamp not in due()
     change(made, cron="0,30 * * * *")
@@ -377,7 +377,7 @@ def test_what_comes_next():
     assert coming[made.pk] == planner.upcoming(made.rule, now) and len(coming[made.pk]) == 10
     assert coming[weekly.pk][0] == datetime(2400, 1, 3, 12, tzinfo=timezone.utc) and coming[off.pk] == []
     first, second, *others = coming[made.pk]
-    transitions.cancel(ScheduledCall.objects.get(timestamp=first).pk)
+    transitions.cancel([ScheduledCall.objects.get(timestamp=first).pk])
     transitions.move(ScheduledCall.objects.get(timestamp=second).pk, second + timedelta(minutes=1))
     with CaptureQueriesContext(connection) as queries:
         assert planner.coming([made, weekly], now)[made.pk][:9] == [second + timedelta(minutes=1), *others]
@@ -417,3 +417,13 @@ def test_a_name_is_one_schedules():
         twice.full_clean()
     with pytest.raises(IntegrityError):
         planner.save(twice)
+
+
+def test_a_clock_that_was_days_ahead_for_a_while_leaves_no_schedule_without_calls():
+    schedule()
+    Schedule.objects.update(planned_until=utcnow() + 20 * DAY)
+    ScheduledCall.objects.filter(timestamp__gt=utcnow() + 10 * HOUR).delete()
+    planner.plan()
+    planned_until = Schedule.objects.get().planned_until
+    assert utcnow() + 48 * HOUR < planned_until < utcnow() + 50 * HOUR
+    assert due() == hours(utcnow(), planned_until)
