@@ -160,6 +160,16 @@ def test_what_is_refused_and_why(client, body, keys, says):
     assert not Schedule.objects.exists() and statuses() == {}
 
 
+def test_what_is_due_within_moments_is_handed_over_by_the_request_itself(client):
+    soon = in_seconds(15)
+    made = post(client, **LUNCH | {"zone": "UTC", "times": f"{soon:%H:%M:%S}"})
+    first, *others = ScheduledCall.objects.order_by("timestamp")
+    assert first.timestamp == soon and first.handed_over_at and not any(call.handed_over_at for call in others)
+    sooner = in_seconds(12)
+    patch(client, made, times=f"{sooner:%H:%M:%S}")
+    assert ScheduledCall.objects.get(timestamp=sooner).handed_over_at
+
+
 def test_a_refused_change_changes_nothing(client):
     made = post(client)
     before = list(ScheduledCall.objects.values())
