@@ -115,7 +115,7 @@ def test_a_cancelled_call_is_not_next_and_a_moved_one_is_where_it_was_moved_to(c
 def test_a_name_can_be_taken_once(client):
     made = post(client)
     says = post(client, 409)["detail"]
-    assert f'There is a schedule "lunch" already, {made["id"]}' in says
+    assert f'There is a schedule "lunch" already, its id is {made["id"]}' in says
     other = post(client, **LUNCH | {"name": "other"})
     assert patch(client, other, 409, name="lunch", times="01:00:00")["detail"] == says
     assert client.get(f"{PATH}{other['id']}/").json() == other, "nothing of it was done"
