@@ -86,7 +86,7 @@ class Schedule(models.Model):
         elif self.cron:
             self.cron = read("cron", occurrences.parse_cron) or self.cron
             if not unknown and len(chosen) < len(self.DAYS):
-                problems["days"] = "A cron expression says its days itself: choose all of them."
+                problems["days"] = "A cron expression says its days itself: here it must be all of them."
         elif self.times.count(",") > self.MAX_TIMES:
             problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
         elif times := read("times", occurrences.parse_times):

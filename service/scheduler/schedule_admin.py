@@ -20,6 +20,7 @@ from .tasks import hand_over_soon
 
 Status = ScheduledCall.Status
 
+NOTHING = "–"
 LAST = 5            # outcomes shown of each schedule
 AT_ONCE = 1000      # schedules that one action takes
 DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
@@ -125,7 +126,7 @@ class ScheduleAdmin(admin.ModelAdmin):
             *([f"from {schedule.first_date}"] if schedule.first_date else []),
             *([f"until {schedule.last_date}"] if schedule.last_date else []), schedule.zone])
 
-    @admin.display(description="next", empty_value="–")
+    @admin.display(description="next")
     def comes_next(self, schedule):
         try:
             at, rule = schedule.soon, schedule.rule
@@ -133,15 +134,15 @@ class ScheduleAdmin(admin.ModelAdmin):
             return str(error)
         if at is None and schedule.planned_until:
             at = next(iter(planner.upcoming(rule, schedule.planned_until, 1)), None)
-        return says(at, rule.zone) if at else None
+        return says(at, rule.zone) if at else NOTHING
 
-    @admin.display(description="last ended", empty_value="–")
+    @admin.display(description="last ended")
     def last_ended(self, schedule):
         """The latest at the right, as in a line of time."""
         ended = [status for i in reversed(range(LAST)) if (status := getattr(schedule, f"ended_{i}"))]
         return format_html('<span class="outcomes">{}</span>', format_html_join(
             "", '<span class="outcome outcome-{}" role="img" aria-label="{}" title="{}"></span>',
-            ((status, status, status) for status in ended))) if ended else None
+            ((status, status, status) for status in ended))) if ended else NOTHING
 
     @admin.display(description="on", boolean=True, ordering="on")
     def is_on(self, schedule):
@@ -156,9 +157,9 @@ class ScheduleAdmin(admin.ModelAdmin):
     def created(self, schedule):
         return f"{says(schedule.created_at, None)}{schedule.created_by and f', by {schedule.created_by}'}"
 
-    @admin.display(description="planned until", empty_value="–")
+    @admin.display(description="planned until")
     def planned(self, schedule):
-        return schedule.planned_until and says(schedule.planned_until, None)
+        return says(schedule.planned_until, None) if schedule.planned_until else NOTHING
 
     def get_fields(self, request, obj=None):
         return [*self.fields, *self.kept] if obj else self.fields

@@ -124,7 +124,7 @@ def _value(name, value):
     if name == "days":
         if not (isinstance(value, list) and value and all(day in Schedule.DAYS for day in value)):
             raise ValueError(f"Must be a list with some of {', '.join(Schedule.DAYS)}.")
-        return ",".join(value)
+        return ",".join(dict.fromkeys(value))
     if name in ("first_date", "last_date"):
         try:
             if value is None:

@@ -101,6 +101,6 @@ class Schedules(viewsets.GenericViewSet):
             if other is None:
                 raise
             return Response(
-                {"detail": f'There is a schedule "{schedule.name}" already, {other.pk}: change that one, or '
-                           "take another name."}, status.HTTP_409_CONFLICT)
+                {"detail": f'There is a schedule "{schedule.name}" already, its id is {other.pk}: change that one, '
+                           "or take another name."}, status.HTTP_409_CONFLICT)
         return Response(_answer([schedule])[0], code)

@@ -142,6 +142,13 @@ def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_q
     assert numbers[0] == numbers[1]
 
 
+def test_a_schedule_of_which_there_is_nothing_to_say(client):
+    schedule = made(on=False)
+    page = text(client.get(f"{LIST}{schedule.pk}/change/"))
+    assert "Next: – Last ended: – " in page and "Planned until: – " in page and "None" not in page
+    assert "It is off: none of them is called." in page
+
+
 def test_switching_several_off_and_on(client):
     schedules = [made(str(i)) for i in range(3)]
     off = made("off", on=False)
