@@ -22,9 +22,11 @@ from datetime import timedelta
 from itertools import groupby
 
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Q, Value
-from django.db.models.functions import Now
+from django.db.models import BigIntegerField, DateTimeField, Exists, OuterRef, Q, Value
+from django.db.models.functions import Cast, Now
 
 from . import call_log, metrics
 from .clock import utcnow
@@ -390,8 +392,8 @@ def since_beat(now=NOW):
 
 
 def prune(before, keys_before):
-    """Deletes the calls that ended before `before`, and the answers kept for idempotency from
-    before `keys_before`, in batches, so that nobody waits long for a lock.
+    """Deletes the calls that ended before `before`, with what the admin's history says of them, and the
+    answers kept for idempotency from before `keys_before`, in batches, so that nobody waits long for a lock.
 
     before, keys_before: aware datetimes
     Returns (calls, answers) deleted. Safe to interrupt and to run again.
@@ -406,8 +408,8 @@ def prune(before, keys_before):
                 deleted += rows.filter(id__in=ids)._raw_delete(rows.db)
         return deleted
 
-    return (
-        in_batches(ScheduledCall.objects.filter(status__in=ScheduledCall.FINISHED, ended_at__lt=before),
-                   metrics.keep),
-        in_batches(IdempotentAnswer.objects.filter(created_at__lt=keys_before)),
-    )
+    calls = in_batches(ScheduledCall.objects.filter(status__in=ScheduledCall.FINISHED, ended_at__lt=before), metrics.keep)
+    in_batches(LogEntry.objects.filter(
+        ~Exists(ScheduledCall.objects.filter(id=Cast(OuterRef("object_id"), BigIntegerField()))),
+        content_type=ContentType.objects.get_for_model(ScheduledCall), action_time__lt=before))
+    return calls, in_batches(IdempotentAnswer.objects.filter(created_at__lt=keys_before))
