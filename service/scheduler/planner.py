@@ -59,8 +59,8 @@ def plan(now=NOW, seconds=None):
     ends = steady() + (settings.TICK / 2 if seconds is None else seconds)
     aside = set()       # not to be planned now: somebody else has them locked, or changed them
     while steady() < ends:
-        # Further than anybody plans: the clock was ahead for a while.
-        due = (Schedule.objects.filter(Q(planned_until__lt=now + AHEAD) | Q(planned_until__gt=now + AHEAD + 2 * STEP))
+        # Also what is planned further than anybody plans: the clock was ahead for a while.
+        due = (Schedule.objects.filter(Q(planned_until__lt=now + AHEAD) | Q(planned_until__gt=now + 2 * AHEAD))
                .exclude(id__in=aside)
                .annotate(now=now if now is NOW else Value(now, DateTimeField()))
                .order_by("planned_until", "id")[:100])

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -123,7 +124,8 @@ class Postgres:
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)],
                                   capture_output=True, text=True).stdout.split()
         for pid in [self.process.pid, *map(int, children)]:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):      # a connection that has just been closed
+                os.kill(pid, number)
 
 
 redis_server = Redis()

@@ -157,6 +157,6 @@ class Model(RuleBasedStateMachine):
 
 
 Model.TestCase.settings = settings(
-    max_examples=5000 if LONG else 100, stateful_step_count=50, deadline=None, database=None, print_blob=True,
+    max_examples=int(5 * LONG) or 100, stateful_step_count=50, deadline=None, database=None, print_blob=True,
     suppress_health_check=list(HealthCheck))
 TestModel = Model.TestCase
