@@ -225,3 +225,13 @@ def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
     before.objects.bulk_create([before(timestamp=utcnow() + timedelta(seconds=60)) for _ in range(3)])
     assert statuses() == {"Pending": 3}
     assert set(ScheduledCall.objects.values_list("schedule", "occurrence")) == {(None, None)}
+
+
+def test_schedules_are_planned_after_the_way_back_and_forth_again():
+    """SQLite's table is written anew on the way back, without the defaults that 0004 gave its columns."""
+    from scheduler import planner
+    from scheduler.models import Schedule
+    call_command("migrate", "scheduler", "0006", verbosity=0)
+    call_command("migrate", verbosity=0)
+    planner.save(Schedule(name="lunch", times="12:30:00", zone="UTC"))
+    assert statuses().keys() == {"Pending"}
