@@ -201,7 +201,8 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             now = utcnow()
             response.context_data |= {
                 "tabs": tabs, "summary": summary.line(now),
-                "picture": picture.draw(now, tabs.name, status.status, (due.start, due.end))}
+                "picture": picture.draw(
+                    now, tabs.name, status.status, (due.start, due.end), lists.given(request, lists.TogetherFilter))}
         return response
 
     def get_fieldsets(self, request, obj=None):

@@ -14,7 +14,7 @@ from django.test import Client, override_settings
 
 from scheduler import picture, summary, transitions
 from scheduler.clock import utcnow
-from scheduler.models import ScheduledCall
+from scheduler.models import Schedule, ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"
 
@@ -191,6 +191,26 @@ def test_the_chosen_bar_is_marked(client):
     answer = page(client, **parameters(link))
     assert answer.count('aria-current="true"') == 1 and 'class="band"' in answer
     assert "Show the others too" in answer and 'aria-current="true"' not in page(client)
+
+
+def test_filters_keep_each_other(client):
+    schedule = Schedule.objects.create(name="lunch", times="12:30:00", zone="UTC")
+    call, other = make(600), make(600)
+    ScheduledCall.objects.filter(id=call.id).update(schedule=schedule)
+    start = f"{utcnow():%Y-%m-%dT%H:%M:%S}"
+    query = {"view": "all", "status": "Pending", "due_from": start, "schedule": str(schedule.id)}
+    answer = page(client, **query)
+    by_time, by_schedule = [parameters(link) for link in re.findall(r'<a href="([^"]+)">[^<]*Show the others', answer)]
+    assert by_time == {"view": "all", "status": "Pending", "schedule": str(schedule.id)}
+    assert by_schedule == {"view": "all", "status": "Pending", "due_from": start}
+    assert shown(client, **by_time) == [call.id] and set(shown(client, **by_schedule)) == {call.id, other.id}
+    assert f'<input type="hidden" name="schedule" value="{schedule.id}">' in answer
+    links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
+    kept = [link for link in links if link not in (by_time, by_schedule)]
+    assert len(kept) == 1 + 4 + 7 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
+        "a bar, the tabs, the statuses")
+    again = page(client, view="all", ids=f"{call.id}-{other.id}", again_of="7")
+    assert f"ids={call.id}-{other.id}&amp;again_of=7" in again
 
 
 def test_more_calls_than_are_counted(client, monkeypatch):
