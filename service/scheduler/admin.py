@@ -9,6 +9,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import connection, transaction
 from django.http import Http404, HttpResponseRedirect
@@ -188,8 +189,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         if not search_term:
             return queryset, False
         number = search_term.strip()
-        good = number.isascii() and number.isdecimal() and len(number) < 19
-        return queryset.filter(pk=number) if good else queryset.none(), False
+        return queryset.filter(pk=number) if lists.is_id(number) else queryset.none(), False
 
     def get_changelist(self, request, **kwargs):
         return lists.CallList
@@ -310,6 +310,22 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
         return HttpResponseRedirect(self._together(calls))
 
+    def schedule_again_once(self, request, queryset):
+        """For the question on a call's page: each page that asks makes one call, however often its answer is
+        sent. `last` is the newest call that was there when it asked."""
+        last = request.POST.get("last", "")
+        with transaction.atomic():
+            # The second click waits here for the first.
+            User.objects.select_for_update(no_key=True).get(pk=request.user.pk)
+            since = ScheduledCall.objects.filter(
+                again_of__in=queryset.values("id"), scheduled_by=request.user.get_username(),
+                id__gt=last if lists.is_id(last) else 0)
+            if not (call := since.order_by("id").first()):
+                return self.schedule_again(request, queryset)
+        self.message_user(request, f"It is scheduled again already, as call {call.pk}; no other was added.",
+                          messages.WARNING)
+        return HttpResponseRedirect(self._together([call]))
+
     def response_action(self, request, queryset):
         """What was selected one by one may have left the view since; then the action says so."""
         if request.POST.get("select_across", "0") == "0":
@@ -334,7 +350,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
                 self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
                 yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
             path("<int:call_id>/again/", page(partial(
-                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
+                self.act_on_one, action=self.schedule_again_once, may=self.has_add_permission,
                 question="Schedule this call again, for now?", yes="Yes, call now")),
                 name="scheduler_scheduledcall_again"),
             *super().get_urls(),
@@ -354,7 +370,8 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
             return back
         return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts,
+            "last": ScheduledCall.objects.order_by("-id").values_list("id", flat=True).first()})
 
     def csv(self, request):
         """The calls that the list shows, with all its pages, as a file."""

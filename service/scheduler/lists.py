@@ -57,6 +57,11 @@ def link(**parameters):
     return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
 
+def is_id(text):
+    """Whether the str can be an id of a row."""
+    return text.isascii() and text.isdecimal() and len(text) < 19
+
+
 def given(request, *filters):
     """{name: value} of the parameters of these filters, classes, that the query string holds."""
     return {name: value for kind in filters for name in kind.parameters if (value := request.GET.get(name))}
