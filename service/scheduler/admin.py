@@ -218,6 +218,10 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         return form
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        if request.method == "POST" and object_id and self.has_change_permission(request):
+            call = self.get_object(request, unquote(object_id))
+            if call and not self.has_change_permission(request, call):      # it began after the page was shown
+                return self._nothing_changed(request, call)
         title = {"title": f"Call {unquote(object_id)}"} if object_id else {"title": "Schedule calls"}
         return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
 
@@ -271,8 +275,11 @@ class ScheduledCallAdmin(admin.ModelAdmin):
     def response_change(self, request, obj):
         if getattr(request, "was_moved", True):
             return super().response_change(request, obj)
-        self.message_user(request, f"Call {obj.pk} is no longer pending; nothing was changed.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[obj.pk]))
+        return self._nothing_changed(request, obj)
+
+    def _nothing_changed(self, request, call):
+        self.message_user(request, f"Call {call.pk} is no longer pending; nothing was changed.", messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
 
     def _write_history(self, request, entries):
         """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""

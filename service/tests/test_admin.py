@@ -485,6 +485,13 @@ def test_what_has_begun_cannot_be_edited(client, status):
     call = make(600, status=status)
     url = f"{LIST}{call.id}/change/"
     assert 'name="_save"' not in client.get(url).content.decode()
+    answer = client.post(url, form(utcnow() + timedelta(hours=5)), follow=True)
+    assert answer.redirect_chain == [(url, 302)]
+    assert f"Call {call.id} is no longer pending; nothing was changed." in answer.content.decode()
+    assert ScheduledCall.objects.get().timestamp == call.timestamp and not LogEntry.objects.exists()
+    user = User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_scheduledcall"))
+    client.force_login(user)
     assert client.post(url, form(utcnow() + timedelta(hours=5))).status_code == 403
 
 
