@@ -3,6 +3,7 @@ import re
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ALL_VAR, ERROR_FLAG, ORDER_VAR, PAGE_VAR, SEARCH_VAR, ChangeList
 from django.core.paginator import Paginator
 from django.db.models import Subquery
@@ -251,6 +252,15 @@ class TogetherFilter(CallFilter):
     def without(self):
         """The query string with these and all others."""
         return link(view=chosen_view(self.request), **given(self.request, StatusFilter, DueFilter))
+
+
+class SelectedRows:
+    """For a ModelAdmin: what a POST selects and cannot be a row's id is left out; the database would break on it."""
+
+    def response_action(self, request, queryset):
+        request.POST = request.POST.copy()
+        request.POST.setlist(ACTION_CHECKBOX_NAME, list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME))))
+        return super().response_action(request, queryset)
 
 
 class CallList(ChangeList):

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from . import planner
+from . import lists, planner
 from .clock import utcnow
 from .models import Schedule, ScheduledCall
 from .tasks import hand_over_soon
@@ -92,7 +92,7 @@ class ScheduleForm(forms.ModelForm):
         return [(says(at, rule.zone), says(at, None), remark(rule, at)) for at in planner.upcoming(rule, utcnow())]
 
 
-class ScheduleAdmin(admin.ModelAdmin):
+class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     list_display = ["name", "when", "comes_next", "last_ended", "is_on", "its_calls"]
     list_filter = ["on"]

@@ -283,6 +283,25 @@ def test_what_left_the_view_meanwhile_is_told_of(client):
     assert "1 cancelled." in answer.content.decode() and "1 not cancelled: no longer pending" in answer.content.decode()
 
 
+BAD_IDS = ["abc", "1.5", "\0", "9" * 20, "-1", "٣", ""]
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+@pytest.mark.parametrize("action", ["cancel", "schedule_again"])
+def test_what_is_no_id_is_left_out_of_what_is_selected(client, bad, action):
+    call = make(600)
+    post = {"action": action, "_selected_action": [bad]}
+    assert "Items must be selected" in client.post(LIST, post, follow=True).content.decode()
+    assert statuses() == {"Pending": 1}
+    client.post(LIST, {"action": "cancel", "_selected_action": [bad, call.id]})
+    assert statuses() == {"Cancelled": 1}
+
+
+@pytest.mark.parametrize("query", ["timestamp=2026-12-01", "timestamp_0=x", "times=x", "status=x", "schedule=x"])
+def test_no_address_breaks_the_form(client, query):
+    assert client.get(f"{LIST}add/?note=nightly&{query}").status_code == 200
+
+
 def test_all_of_the_view_and_no_others_are_cancelled(client):
     make(60, 150), make(-60, status="Failed")
     others = make(7200, 5)

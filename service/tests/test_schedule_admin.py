@@ -115,6 +115,15 @@ def test_what_is_saved_is_planned_and_what_is_changed_planned_anew(client, log):
         "Added.", "Changed Name.", "Changed Name and Times.", "Changed Times and On."]
 
 
+@pytest.mark.parametrize("action", ["switch_off", "delete_selected"])
+@pytest.mark.parametrize("bad", ["abc", "1.5", "\0", "9" * 20])
+def test_what_is_no_id_is_left_out_of_what_is_selected(client, bad, action):
+    made(), made("other")
+    page = client.post(LIST, {"action": action, "_selected_action": [bad], "post": "yes"}, follow=True)
+    assert "Items must be selected" in page.content.decode()
+    assert Schedule.objects.filter(on=True, deleted_at=None).count() == 2
+
+
 def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_queries(client):
     schedule, off = made(), made("off", on=False)
     made("far", first_date=date(2400, 7, 3), days="mon")
