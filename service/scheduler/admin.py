@@ -31,7 +31,7 @@ Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
 NOTHING = "–"           # what stands where there is nothing
-SHOWN = 10              # links to calls that were scheduled again from one
+SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
@@ -45,6 +45,12 @@ def checked(when):
     if when < utcnow():
         raise ValueError(f"is in the past (it is now {moment(utcnow())}). Choose one to come")
     return due_time(when.isoformat())
+
+
+def first_of(lines):
+    """The first of the different lines, and how many more there are: a page of thousands helps nobody."""
+    lines = list(dict.fromkeys(lines))
+    return lines[:SHOWN] + ([f"And {len(lines) - SHOWN} more like these."] if len(lines) > SHOWN else [])
 
 
 class ScheduledCallForm(forms.ModelForm):
@@ -72,7 +78,7 @@ class ScheduledCallForm(forms.ModelForm):
                 raise forms.ValidationError(f"This time {error}.")
 
     def clean_times(self):
-        """The aware datetimes. All are looked at, and every bad one is named."""
+        """The aware datetimes. All are looked at, and the first bad ones are named."""
         good, bad, self.twice = [], [], []
         pieces = many_from_person(self.cleaned_data["times"])
         if len(pieces) > settings.MAX_TIMESTAMPS:
@@ -86,9 +92,9 @@ class ScheduledCallForm(forms.ModelForm):
                 if comes_twice(when) and not piece.endswith("Z") and "+" not in piece and piece.count("-") == 2:
                     self.twice.append(when)
             except ValueError as error:
-                bad.append(forms.ValidationError(f"“{printable(piece, 80)}” {error}."))
+                bad.append(f"“{printable(piece, 80)}” {error}.")
         if bad:
-            raise forms.ValidationError(bad)
+            raise forms.ValidationError(first_of(bad))
         return good
 
     def clean_note(self):
@@ -260,10 +266,10 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             (call.pk, str(call), ADDITION, f"Added, due {moment(call.timestamp)}.") for call in request.calls])
 
     def response_add(self, request, obj, post_url_continue=None):
-        for when in request.twice:
-            second = timezone.localtime(when).replace(fold=1)
-            self.message_user(request, f"The clocks show {when.astimezone(second.tzinfo):%Y-%m-%d %H:%M:%S} twice; the "
-                                       f"first was taken. The second is {second.isoformat()}.", messages.WARNING)
+        seconds = [timezone.localtime(when).replace(fold=1) for when in request.twice]
+        for line in first_of(f"The clocks show {second:%Y-%m-%d %H:%M:%S} twice; the first was taken. The second is "
+                             f"{second.isoformat()}." for second in seconds):
+            self.message_user(request, line, messages.WARNING)
         if len(request.calls) == 1:
             return super().response_add(request, obj, post_url_continue)
         self.message_user(request, f"{len(request.calls)} calls were added.", messages.SUCCESS)

@@ -399,6 +399,19 @@ def test_pasted_times_where_the_clocks_change(client):
     assert "twice" not in add(client, times="2095-11-06T01:30:00-05:00\n2095-11-06T01:30:00-04:00").content.decode()
 
 
+@override_settings(TIME_ZONE="America/New_York")
+def test_of_thousands_of_lines_to_be_warned_of_the_first_are_named(client):
+    doubled = [f"2095-11-06 01:{minute:02}:{second:02}" for minute in range(50) for second in range(60)]
+    answer = add(client, times="\n".join(doubled[:1] * 500 + doubled[:13])).content.decode()
+    assert answer.count("twice; the first was taken") == 10 and answer.count("show 2095-11-06 01:00:00 twice") == 1
+    assert "And 3 more like these." in answer and ScheduledCall.objects.count() == 513
+    assert "more like these" not in add(client, times="\n".join(doubled[:10])).content.decode()
+    before = ScheduledCall.objects.count()
+    answer = add(client, times="\n".join(["soon"] * 500 + [f"{i} o'clock" for i in range(3000)])).content.decode()
+    assert answer.count("is not a date and time") == 10 and answer.count("“soon” is not") == 1
+    assert "And 2991 more like these." in answer and ScheduledCall.objects.count() == before
+
+
 def test_cancelling_from_the_calls_own_page_asks_first(client):
     call = make(600, note="nightly")
     change = client.get(f"{LIST}{call.id}/change/").content.decode()
