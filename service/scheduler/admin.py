@@ -161,6 +161,8 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             return NOTHING
         if call.schedule.deleted_at:
             return format_html("<bdi>{}</bdi> (deleted)", call.schedule)
+        if not call.leads_to_schedule:
+            return format_html("<bdi>{}</bdi>", call.schedule)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
 
@@ -213,6 +215,12 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
 
     def get_fieldsets(self, request, obj=None):
         return self.known if obj else self.new
+
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see the page of its schedule."""
+        if call := super().get_object(request, object_id, from_field):
+            call.leads_to_schedule = self.admin_site.get_model_admin(Schedule).has_view_permission(request)
+        return call
 
     def get_changeform_initial_data(self, request):
         """Not the time: a query string gives one text, and its field, of two, breaks on it."""

@@ -252,3 +252,25 @@ def test_in_a_browser_the_preview_comes_before_saving(stack, browser):  # noqa: 
     until(lambda: Schedule.objects.filter(name="lunch").exists())
     until(lambda: browser.find_elements(By.LINK_TEXT, "lunch"))
     assert "Sat 2400-03-25 02:30:00 CET" in browser.page_source
+
+
+@pytest.mark.parametrize("codename, leads", [("view_scheduledcall", True), ("add_scheduledcall", False)])
+def test_its_calls_are_a_link_for_those_who_may_see_them(codename, leads):
+    client, schedule = Client(), made()
+    user = User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_schedule", codename]))
+    client.force_login(user)
+    for address in (LIST, f"{LIST}{schedule.pk}/change/"):
+        page = client.get(address)
+        assert page.status_code == 200 and (f"schedule={schedule.pk}" in page.content.decode()) == leads
+        assert ("its calls" in text(page)) == leads
+
+
+@pytest.mark.parametrize("codename, leads", [("view_schedule", True), ("add_schedule", False)])
+def test_a_calls_schedule_is_a_link_for_those_who_may_see_it(codename, leads):
+    client, schedule = Client(), made()
+    user = User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_scheduledcall", codename]))
+    client.force_login(user)
+    page = client.get(f"/admin/scheduler/scheduledcall/{schedule.calls.first().pk}/change/").content.decode()
+    assert "<bdi>lunch</bdi>" in page and (f'href="{LIST}{schedule.pk}/change/"' in page) == leads
