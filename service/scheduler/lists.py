@@ -255,11 +255,16 @@ class TogetherFilter(CallFilter):
 
 
 class SelectedRows:
-    """For a ModelAdmin: what a POST selects and cannot be a row's id is left out; the database would break on it."""
+    """For a ModelAdmin: of what a POST selects, that which cannot be a row's id is left out, as the database would
+    break on it; and the user is told how many rows are no longer there."""
 
     def response_action(self, request, queryset):
+        ids = list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME)))
         request.POST = request.POST.copy()
-        request.POST.setlist(ACTION_CHECKBOX_NAME, list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME))))
+        request.POST.setlist(ACTION_CHECKBOX_NAME, ids)
+        if request.POST.get("select_across", "0") == "0":
+            if gone := len(set(map(int, ids))) - queryset.filter(pk__in=ids).count():
+                self.message_user(request, f"{gone} of those selected are no longer there.", messages.WARNING)
         return super().response_action(request, queryset)
 
 

@@ -283,6 +283,18 @@ def test_what_left_the_view_meanwhile_is_told_of(client):
     assert "1 cancelled." in answer.content.decode() and "1 not cancelled: no longer pending" in answer.content.decode()
 
 
+@pytest.mark.parametrize("action", ["cancel", "schedule_again"])
+def test_an_action_on_calls_that_were_removed_says_so(client, action):
+    gone, call = make(600), make(600)
+    ScheduledCall.objects.filter(id=gone.id).delete()
+    answer = client.post(LIST, {"action": action, "_selected_action": [gone.id]}, follow=True).content.decode()
+    assert "1 of those selected are no longer there." in answer and statuses() == {"Pending": 1}
+    answer = client.post(LIST, {"action": action, "_selected_action": [gone.id, call.id]}, follow=True).content.decode()
+    assert "1 of those selected are no longer there." in answer
+    assert ("1 cancelled." if action == "cancel" else "1 scheduled for now.") in answer
+    assert "no longer there" not in act(client, action, [call])
+
+
 BAD_IDS = ["abc", "1.5", "\0", "9" * 20, "-1", "٣", ""]
 
 

@@ -124,6 +124,13 @@ def test_what_is_no_id_is_left_out_of_what_is_selected(client, bad, action):
     assert Schedule.objects.filter(on=True, deleted_at=None).count() == 2
 
 
+def test_an_action_on_schedules_that_somebody_deleted_says_so(client):
+    gone, kept = made("gone"), made()
+    planner.delete(gone.pk, "ann")
+    shown = text(act(client, "switch_off", [gone, kept]))
+    assert "1 of those selected are no longer there." in shown and "1 switched off." in shown
+
+
 def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_queries(client):
     schedule, off = made(), made("off", on=False)
     made("far", first_date=date(2400, 7, 3), days="mon")
