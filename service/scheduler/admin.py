@@ -9,6 +9,7 @@ from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import connection, transaction
 from django.http import Http404, HttpResponseRedirect
@@ -30,7 +31,7 @@ Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
 NOTHING = "–"           # what stands where there is nothing
-SHOWN = 10              # links to calls that were scheduled again from one
+SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"
@@ -44,6 +45,12 @@ def checked(when):
     if when < utcnow():
         raise ValueError(f"is in the past (it is now {moment(utcnow())}). Choose one to come")
     return due_time(when.isoformat())
+
+
+def first_of(lines):
+    """The first of the different lines, and how many more there are: a page of thousands helps nobody."""
+    lines = list(dict.fromkeys(lines))
+    return lines[:SHOWN] + ([f"And {len(lines) - SHOWN} more like these."] if len(lines) > SHOWN else [])
 
 
 class ScheduledCallForm(forms.ModelForm):
@@ -71,7 +78,7 @@ class ScheduledCallForm(forms.ModelForm):
                 raise forms.ValidationError(f"This time {error}.")
 
     def clean_times(self):
-        """The aware datetimes. All are looked at, and every bad one is named."""
+        """The aware datetimes. All are looked at, and the first bad ones are named."""
         good, bad, self.twice = [], [], []
         pieces = many_from_person(self.cleaned_data["times"])
         if len(pieces) > settings.MAX_TIMESTAMPS:
@@ -85,9 +92,9 @@ class ScheduledCallForm(forms.ModelForm):
                 if comes_twice(when) and not piece.endswith("Z") and "+" not in piece and piece.count("-") == 2:
                     self.twice.append(when)
             except ValueError as error:
-                bad.append(forms.ValidationError(f"“{printable(piece, 80)}” {error}."))
+                bad.append(f"“{printable(piece, 80)}” {error}.")
         if bad:
-            raise forms.ValidationError(bad)
+            raise forms.ValidationError(first_of(bad))
         return good
 
     def clean_note(self):
@@ -112,7 +119,7 @@ def column(field, description):
 
 
 @admin.register(ScheduledCall)
-class ScheduledCallAdmin(admin.ModelAdmin):
+class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
@@ -167,6 +174,8 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             return NOTHING
         if call.schedule.deleted_at:
             return format_html("<bdi>{}</bdi> (deleted)", call.schedule)
+        if not call.leads_to_schedule:
+            return format_html("<bdi>{}</bdi>", call.schedule)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
 
@@ -201,8 +210,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         if not search_term:
             return queryset, False
         number = search_term.strip()
-        good = number.isascii() and number.isdecimal() and len(number) < 19
-        return queryset.filter(pk=number) if good else queryset.none(), False
+        return queryset.filter(pk=number) if lists.is_id(number) else queryset.none(), False
 
     def get_changelist(self, request, **kwargs):
         return lists.CallList
@@ -214,7 +222,8 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             now = utcnow()
             response.context_data |= {
                 "tabs": tabs, "summary": summary.line(now),
-                "picture": picture.draw(now, tabs.name, status.status, (due.start, due.end))}
+                "picture": picture.draw(
+                    now, tabs.name, status.status, (due.start, due.end), lists.given(request, lists.TogetherFilter))}
         return response
 
     def get_fieldsets(self, request, obj=None):
@@ -222,6 +231,18 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             return self.new
         return self.known if self.has_change_permission(request, obj) else [
             (None, {"fields": ["due", "how", "said"]}), *self.known[1:]]
+
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see the page of its schedule."""
+        if call := super().get_object(request, object_id, from_field):
+            call.leads_to_schedule = self.admin_site.get_model_admin(Schedule).has_view_permission(request)
+        return call
+
+    def get_changeform_initial_data(self, request):
+        """Not the time: a query string gives one text, and its field, of two, breaks on it."""
+        initial = super().get_changeform_initial_data(request)
+        initial.pop("timestamp", None)
+        return initial
 
     def get_readonly_fields(self, request, obj=None):
         if obj is None:
@@ -235,6 +256,10 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         return form
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        if request.method == "POST" and object_id and self.has_change_permission(request):
+            call = self.get_object(request, unquote(object_id))
+            if call and not self.has_change_permission(request, call):      # it began after the page was shown
+                return self._nothing_changed(request, call)
         title = {"title": f"Call {unquote(object_id)}"} if object_id else {"title": "Schedule calls"}
         return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
 
@@ -270,10 +295,10 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             (call.pk, str(call), ADDITION, f"Added, due {moment(call.timestamp)}.") for call in request.calls])
 
     def response_add(self, request, obj, post_url_continue=None):
-        for when in request.twice:
-            second = timezone.localtime(when).replace(fold=1)
-            self.message_user(request, f"The clocks show {when.astimezone(second.tzinfo):%Y-%m-%d %H:%M:%S} twice; the "
-                                       f"first was taken. The second is {second.isoformat()}.", messages.WARNING)
+        seconds = [timezone.localtime(when).replace(fold=1) for when in request.twice]
+        for line in first_of(f"The clocks show {second:%Y-%m-%d %H:%M:%S} twice; the first was taken. The second is "
+                             f"{second.isoformat()}." for second in seconds):
+            self.message_user(request, line, messages.WARNING)
         if len(request.calls) == 1:
             return super().response_add(request, obj, post_url_continue)
         self.message_user(request, f"{len(request.calls)} calls were added.", messages.SUCCESS)
@@ -294,8 +319,11 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             return self.response_post_save_change(request, obj)
         if request.was_moved:
             return super().response_change(request, obj)
-        self.message_user(request, f"Call {obj.pk} is no longer pending; nothing was changed.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[obj.pk]))
+        return self._nothing_changed(request, obj)
+
+    def _nothing_changed(self, request, call):
+        self.message_user(request, f"Call {call.pk} is no longer pending; nothing was changed.", messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
 
     def _write_history(self, request, entries):
         """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""
@@ -333,6 +361,22 @@ class ScheduledCallAdmin(admin.ModelAdmin):
         self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
         return HttpResponseRedirect(self._together(calls))
 
+    def schedule_again_once(self, request, queryset):
+        """For the question on a call's page: each page that asks makes one call, however often its answer is
+        sent. `last` is the newest call that was there when it asked."""
+        last = request.POST.get("last", "")
+        with transaction.atomic():
+            # The second click waits here for the first.
+            User.objects.select_for_update(no_key=True).get(pk=request.user.pk)
+            since = ScheduledCall.objects.filter(
+                again_of__in=queryset.values("id"), scheduled_by=request.user.get_username(),
+                id__gt=last if lists.is_id(last) else 0)
+            if not (call := since.order_by("id").first()):
+                return self.schedule_again(request, queryset)
+        self.message_user(request, f"It is scheduled again already, as call {call.pk}; no other was added.",
+                          messages.WARNING)
+        return HttpResponseRedirect(self._together([call]))
+
     def response_action(self, request, queryset):
         """What was selected one by one may have left the view since; then the action says so."""
         if request.POST.get("select_across", "0") == "0":
@@ -357,7 +401,7 @@ class ScheduledCallAdmin(admin.ModelAdmin):
                 self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
                 yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
             path("<int:call_id>/again/", page(partial(
-                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
+                self.act_on_one, action=self.schedule_again_once, may=self.has_add_permission,
                 question="Schedule this call again, for now?", yes="Yes, call now")),
                 name="scheduler_scheduledcall_again"),
             *super().get_urls(),
@@ -377,7 +421,8 @@ class ScheduledCallAdmin(admin.ModelAdmin):
             self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
             return back
         return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts,
+            "last": ScheduledCall.objects.order_by("-id").values_list("id", flat=True).first()})
 
     def csv(self, request):
         """The calls that the list shows, with all its pages, as a file."""

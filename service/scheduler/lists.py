@@ -3,6 +3,7 @@ import re
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ALL_VAR, ERROR_FLAG, ORDER_VAR, PAGE_VAR, SEARCH_VAR, ChangeList
 from django.core.paginator import Paginator
 from django.db.models import Subquery
@@ -57,6 +58,16 @@ def link(**parameters):
     return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
 
+def is_id(text):
+    """Whether the str can be an id of a row."""
+    return text.isascii() and text.isdecimal() and len(text) < 19
+
+
+def given(request, *filters):
+    """{name: value} of the parameters of these filters, classes, that the query string holds."""
+    return {name: value for kind in filters for name in kind.parameters if (value := request.GET.get(name))}
+
+
 class CallFilter(admin.ListFilter):
     """What the filters below share: their parameters are taken out of the query string as Django does.
 
@@ -68,6 +79,7 @@ class CallFilter(admin.ListFilter):
 
     def __init__(self, request, params, model, model_admin):
         super().__init__(request, params, model, model_admin)
+        self.request = request
         for name in self.parameters:
             if name in params:
                 self.used_parameters[name] = params.pop(name)[-1].strip()
@@ -80,7 +92,8 @@ class CallFilter(admin.ListFilter):
 
 
 class ViewFilter(CallFilter):
-    """The tabs. They keep the times that are chosen, where the view can hold a call of them."""
+    """The tabs. They keep what belongs together, and the times that are chosen where the view can hold a call
+    of them."""
 
     title = "view"
     template = "admin/scheduler/scheduledcall/tabs.html"
@@ -103,7 +116,8 @@ class ViewFilter(CallFilter):
         now, due = utcnow(), changelist.spec(DueFilter)
         for name, view in VIEWS.items():
             keep = due.used_parameters if due.may_hold(name, now) else {}
-            yield {"display": view.title, "selected": name == self.name, "query_string": link(view=name, **keep)}
+            yield {"display": view.title, "selected": name == self.name,
+                   "query_string": link(view=name, **keep, **given(self.request, TogetherFilter))}
 
 
 class StatusFilter(CallFilter):
@@ -122,12 +136,12 @@ class StatusFilter(CallFilter):
 
     def choices(self, changelist):
         """A view that has no such calls is left for one that has."""
-        view, due = changelist.spec(ViewFilter).name, changelist.spec(DueFilter).used_parameters
-        yield {"display": "All", "selected": not self.status, "query_string": link(view=view, **due)}
+        view, others = changelist.spec(ViewFilter).name, given(self.request, DueFilter, TogetherFilter)
+        yield {"display": "All", "selected": not self.status, "query_string": link(view=view, **others)}
         for status in Status.values:
             kept = view if status in VIEWS[view].statuses else "all"
             yield {"display": status, "selected": status == self.status,
-                   "query_string": link(view=kept, status=status, **due)}
+                   "query_string": link(view=kept, status=status, **others)}
 
 
 class DueFilter(CallFilter):
@@ -179,14 +193,14 @@ class DueFilter(CallFilter):
 
     def hidden(self):
         """(name, value) of what the form keeps."""
-        return [(name, value) for name in ("view", "status") if (value := self.request.GET.get(name))]
+        return given(self.request, ViewFilter, StatusFilter, TogetherFilter).items()
 
     def zone(self):
         return timezone.get_default_timezone_name()
 
     def without(self):
         """The query string without times."""
-        return link(view=chosen_view(self.request), status=self.request.GET.get("status"))
+        return link(view=chosen_view(self.request), **given(self.request, StatusFilter, TogetherFilter))
 
 
 class TogetherFilter(CallFilter):
@@ -236,7 +250,22 @@ class TogetherFilter(CallFilter):
         return []
 
     def without(self):
-        return link(view="all")
+        """The query string with these and all others."""
+        return link(view=chosen_view(self.request), **given(self.request, StatusFilter, DueFilter))
+
+
+class SelectedRows:
+    """For a ModelAdmin: of what a POST selects, that which cannot be a row's id is left out, as the database would
+    break on it; and the user is told how many rows are no longer there."""
+
+    def response_action(self, request, queryset):
+        ids = list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME)))
+        request.POST = request.POST.copy()
+        request.POST.setlist(ACTION_CHECKBOX_NAME, ids)
+        if request.POST.get("select_across", "0") == "0":
+            if gone := len(set(map(int, ids))) - queryset.filter(pk__in=ids).count():
+                self.message_user(request, f"{gone} of those selected are no longer there.", messages.WARNING)
+        return super().response_action(request, queryset)
 
 
 class CallList(ChangeList):

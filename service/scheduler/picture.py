@@ -59,13 +59,14 @@ def round_up(number):
         power *= 10
 
 
-def draw(now, view="all", wanted="", chosen=(None, None)):
+def draw(now, view="all", wanted="", chosen=(None, None), kept=None):
     """The picture, as safe HTML.
 
     now: aware datetime, the middle of the picture
     view, wanted: what the list shows: a view's name, and a status or ""; the bars lead to the same, or to
         all calls of their half hour if none of them is among it
     chosen: the aware datetimes between which the list shows calls, each of them or None
+    kept: {name: value} of what else the list's query string holds, which the bars keep
     """
     start = floor(now) - timedelta(hours=HOURS)
     starts = [start + STEP * i for i in range(2 * HOURS * 2)]
@@ -89,13 +90,13 @@ def draw(now, view="all", wanted="", chosen=(None, None)):
                 parts.append({"status": status, "y": f"{y:.1f}", "height": f"{tall:.1f}"})
         if parts:
             local, local_end = timezone.localtime(at), timezone.localtime(at + STEP)
-            times = {"due_from": local.isoformat(), "due_before": local_end.isoformat()}
+            others = {"due_from": local.isoformat(), "due_before": local_end.isoformat()} | (kept or {})
             same = any(found[at, one] for one in shown) and not (VIEWS[view].until_now and at > now)
             bars.append({
                 "x": f"{LEFT + i * BAR + 1:.1f}", "parts": parts,
                 "says": f"{local:%a %H:%M}–{local_end:%H:%M}: " + ", ".join(
                     f"{found[at, status]:,} {status}" for status in STACK if found[at, status]),
-                "link": link(view=view, status=wanted, **times) if same else link(view="all", **times),
+                "link": link(view=view, status=wanted, **others) if same else link(view="all", **others),
                 "chosen": any(chosen) and since <= at and at + STEP <= until,
             })
 

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from . import planner
+from . import lists, planner
 from .clock import utcnow
 from .models import Schedule, ScheduledCall
 from .tasks import hand_over_soon
@@ -92,7 +92,7 @@ class ScheduleForm(forms.ModelForm):
         return [(says(at, rule.zone), says(at, None), remark(rule, at)) for at in planner.upcoming(rule, utcnow())]
 
 
-class ScheduleAdmin(admin.ModelAdmin):
+class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     list_display = ["name", "when", "comes_next", "last_ended", "is_on", "its_calls"]
     list_filter = ["on"]
@@ -161,11 +161,19 @@ class ScheduleAdmin(admin.ModelAdmin):
     def planned(self, schedule):
         return says(schedule.planned_until, None) if schedule.planned_until else NOTHING
 
+    def _without_calls(self, request, names):
+        """The names, but not its_calls for who may not see that page."""
+        may = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
+        return [name for name in names if may or name != "its_calls"]
+
+    def get_list_display(self, request):
+        return self._without_calls(request, self.list_display)
+
     def get_fields(self, request, obj=None):
-        return [*self.fields, *self.kept] if obj else self.fields
+        return [*self.fields, *self.get_readonly_fields(request)] if obj else self.fields
 
     def get_readonly_fields(self, request, obj=None):
-        return self.kept
+        return self._without_calls(request, self.kept)
 
     def changelist_view(self, request, extra_context=None):
         return super().changelist_view(request, {"title": "Schedules", **(extra_context or {})})

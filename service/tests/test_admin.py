@@ -14,7 +14,7 @@ from django.test import Client, override_settings
 
 from scheduler import picture, summary, transitions
 from scheduler.clock import utcnow
-from scheduler.models import ScheduledCall
+from scheduler.models import Schedule, ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"
 
@@ -193,6 +193,26 @@ def test_the_chosen_bar_is_marked(client):
     assert "Show the others too" in answer and 'aria-current="true"' not in page(client)
 
 
+def test_filters_keep_each_other(client):
+    schedule = Schedule.objects.create(name="lunch", times="12:30:00", zone="UTC")
+    call, other = make(600), make(600)
+    ScheduledCall.objects.filter(id=call.id).update(schedule=schedule)
+    start = f"{utcnow():%Y-%m-%dT%H:%M:%S}"
+    query = {"view": "all", "status": "Pending", "due_from": start, "schedule": str(schedule.id)}
+    answer = page(client, **query)
+    by_time, by_schedule = [parameters(link) for link in re.findall(r'<a href="([^"]+)">[^<]*Show the others', answer)]
+    assert by_time == {"view": "all", "status": "Pending", "schedule": str(schedule.id)}
+    assert by_schedule == {"view": "all", "status": "Pending", "due_from": start}
+    assert shown(client, **by_time) == [call.id] and set(shown(client, **by_schedule)) == {call.id, other.id}
+    assert f'<input type="hidden" name="schedule" value="{schedule.id}">' in answer
+    links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
+    kept = [link for link in links if link not in (by_time, by_schedule)]
+    assert len(kept) == 1 + 4 + 7 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
+        "a bar, the tabs, the statuses")
+    again = page(client, view="all", ids=f"{call.id}-{other.id}", again_of="7")
+    assert f"ids={call.id}-{other.id}&amp;again_of=7" in again
+
+
 def test_more_calls_than_are_counted(client, monkeypatch):
     make(60, 120)
     assert "\n120 calls" in page(client)
@@ -261,6 +281,37 @@ def test_what_left_the_view_meanwhile_is_told_of(client):
     answer = client.post(LIST + "?view=upcoming", {
         "action": "cancel", "_selected_action": [call.id for call in calls], "select_across": "0"}, follow=True)
     assert "1 cancelled." in answer.content.decode() and "1 not cancelled: no longer pending" in answer.content.decode()
+
+
+@pytest.mark.parametrize("action", ["cancel", "schedule_again"])
+def test_an_action_on_calls_that_were_removed_says_so(client, action):
+    gone, call = make(600), make(600)
+    ScheduledCall.objects.filter(id=gone.id).delete()
+    answer = client.post(LIST, {"action": action, "_selected_action": [gone.id]}, follow=True).content.decode()
+    assert "1 of those selected are no longer there." in answer and statuses() == {"Pending": 1}
+    answer = client.post(LIST, {"action": action, "_selected_action": [gone.id, call.id]}, follow=True).content.decode()
+    assert "1 of those selected are no longer there." in answer
+    assert ("1 cancelled." if action == "cancel" else "1 scheduled for now.") in answer
+    assert "no longer there" not in act(client, action, [call])
+
+
+BAD_IDS = ["abc", "1.5", "\0", "9" * 20, "-1", "٣", ""]
+
+
+@pytest.mark.parametrize("bad", BAD_IDS)
+@pytest.mark.parametrize("action", ["cancel", "schedule_again"])
+def test_what_is_no_id_is_left_out_of_what_is_selected(client, bad, action):
+    call = make(600)
+    post = {"action": action, "_selected_action": [bad]}
+    assert "Items must be selected" in client.post(LIST, post, follow=True).content.decode()
+    assert statuses() == {"Pending": 1}
+    client.post(LIST, {"action": "cancel", "_selected_action": [bad, call.id]})
+    assert statuses() == {"Cancelled": 1}
+
+
+@pytest.mark.parametrize("query", ["timestamp=2026-12-01", "timestamp_0=x", "times=x", "status=x", "schedule=x"])
+def test_no_address_breaks_the_form(client, query):
+    assert client.get(f"{LIST}add/?note=nightly&{query}").status_code == 200
 
 
 def test_all_of_the_view_and_no_others_are_cancelled(client):
@@ -360,6 +411,19 @@ def test_pasted_times_where_the_clocks_change(client):
     assert "twice" not in add(client, times="2095-11-06T01:30:00-05:00\n2095-11-06T01:30:00-04:00").content.decode()
 
 
+@override_settings(TIME_ZONE="America/New_York")
+def test_of_thousands_of_lines_to_be_warned_of_the_first_are_named(client):
+    doubled = [f"2095-11-06 01:{minute:02}:{second:02}" for minute in range(50) for second in range(60)]
+    answer = add(client, times="\n".join(doubled[:1] * 500 + doubled[:13])).content.decode()
+    assert answer.count("twice; the first was taken") == 10 and answer.count("show 2095-11-06 01:00:00 twice") == 1
+    assert "And 3 more like these." in answer and ScheduledCall.objects.count() == 513
+    assert "more like these" not in add(client, times="\n".join(doubled[:10])).content.decode()
+    before = ScheduledCall.objects.count()
+    answer = add(client, times="\n".join(["soon"] * 500 + [f"{i} o'clock" for i in range(3000)])).content.decode()
+    assert answer.count("is not a date and time") == 10 and answer.count("“soon” is not") == 1
+    assert "And 2991 more like these." in answer and ScheduledCall.objects.count() == before
+
+
 def test_cancelling_from_the_calls_own_page_asks_first(client):
     call = make(600, note="nightly")
     change = client.get(f"{LIST}{call.id}/change/").content.decode()
@@ -374,6 +438,26 @@ def test_cancelling_from_the_calls_own_page_asks_first(client):
     assert client.get(f"{LIST}999999/cancel/").status_code == 404
     again = client.post(f"{LIST}{call.id}/again/", follow=True).content.decode()
     assert "1 scheduled for now." in again and ScheduledCall.objects.get(status="Pending").again_of == call.id
+
+
+def test_a_double_click_makes_one_call(client):
+    call = make(-600, status="Failed")
+    url = f"{LIST}{call.id}/again/"
+
+    def asked():
+        return {"last": re.search('name="last" value="([0-9]+)"', client.get(url).content.decode())[1]}
+    first = asked()
+    assert "1 scheduled for now." in client.post(url, first, follow=True).content.decode()
+    new = ScheduledCall.objects.get(again_of=call.id)
+    assert new.handed_over_at
+    answer = client.post(url, first, follow=True)
+    assert f"It is scheduled again already, as call {new.id}; no other was added." in answer.content.decode()
+    assert answer.redirect_chain[0][0] == f"{LIST}?view=all&ids={new.id}-{new.id}"
+    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1 and len(history(call.id)) == 1
+    second = asked()
+    ScheduledCall.objects.create(timestamp=utcnow(), again_of=call.id, scheduled_by="ann")
+    client.post(url, second)
+    assert ScheduledCall.objects.filter(again_of=call.id, scheduled_by="root").count() == 2, "asked anew, called anew"
 
 
 def test_another_page_cannot_have_a_call_cancelled(client):
@@ -445,6 +529,13 @@ def test_what_has_begun_cannot_be_edited(client, status):
     call = make(600, status=status)
     url = f"{LIST}{call.id}/change/"
     assert 'name="_save"' not in client.get(url).content.decode()
+    answer = client.post(url, form(utcnow() + timedelta(hours=5)), follow=True)
+    assert answer.redirect_chain == [(url, 302)]
+    assert f"Call {call.id} is no longer pending; nothing was changed." in answer.content.decode()
+    assert ScheduledCall.objects.get().timestamp == call.timestamp and not LogEntry.objects.exists()
+    user = User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_scheduledcall"))
+    client.force_login(user)
     assert client.post(url, form(utcnow() + timedelta(hours=5))).status_code == 403
 
 

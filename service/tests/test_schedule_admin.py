@@ -115,6 +115,22 @@ def test_what_is_saved_is_planned_and_what_is_changed_planned_anew(client, log):
         "Added.", "Changed Name.", "Changed Name and Times.", "Changed Times and On."]
 
 
+@pytest.mark.parametrize("action", ["switch_off", "delete_selected"])
+@pytest.mark.parametrize("bad", ["abc", "1.5", "\0", "9" * 20])
+def test_what_is_no_id_is_left_out_of_what_is_selected(client, bad, action):
+    made(), made("other")
+    page = client.post(LIST, {"action": action, "_selected_action": [bad], "post": "yes"}, follow=True)
+    assert "Items must be selected" in page.content.decode()
+    assert Schedule.objects.filter(on=True, deleted_at=None).count() == 2
+
+
+def test_an_action_on_schedules_that_somebody_deleted_says_so(client):
+    gone, kept = made("gone"), made()
+    planner.delete(gone.pk, "ann")
+    shown = text(act(client, "switch_off", [gone, kept]))
+    assert "1 of those selected are no longer there." in shown and "1 switched off." in shown
+
+
 def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_queries(client):
     schedule, off = made(), made("off", on=False)
     made("far", first_date=date(2400, 7, 3), days="mon")
@@ -243,3 +259,25 @@ def test_in_a_browser_the_preview_comes_before_saving(stack, browser):  # noqa: 
     until(lambda: Schedule.objects.filter(name="lunch").exists())
     until(lambda: browser.find_elements(By.LINK_TEXT, "lunch"))
     assert "Sat 2400-03-25 02:30:00 CET" in browser.page_source
+
+
+@pytest.mark.parametrize("codename, leads", [("view_scheduledcall", True), ("add_scheduledcall", False)])
+def test_its_calls_are_a_link_for_those_who_may_see_them(codename, leads):
+    client, schedule = Client(), made()
+    user = User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_schedule", codename]))
+    client.force_login(user)
+    for address in (LIST, f"{LIST}{schedule.pk}/change/"):
+        page = client.get(address)
+        assert page.status_code == 200 and (f"schedule={schedule.pk}" in page.content.decode()) == leads
+        assert ("its calls" in text(page)) == leads
+
+
+@pytest.mark.parametrize("codename, leads", [("view_schedule", True), ("add_schedule", False)])
+def test_a_calls_schedule_is_a_link_for_those_who_may_see_it(codename, leads):
+    client, schedule = Client(), made()
+    user = User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_scheduledcall", codename]))
+    client.force_login(user)
+    page = client.get(f"/admin/scheduler/scheduledcall/{schedule.calls.first().pk}/change/").content.decode()
+    assert "<bdi>lunch</bdi>" in page and (f'href="{LIST}{schedule.pk}/change/"' in page) == leads
