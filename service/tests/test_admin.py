@@ -503,6 +503,14 @@ def test_csv_of_many_holds_each_once_and_reads_few_at_a_time(client, view, monke
     assert found == sorted((call.id for call in calls), reverse=view == "all")
 
 
+@pytest.mark.parametrize("order", ["1", "-1", "3", "-3", "3.1", "3.-1", "-3.1", "1.3", "3.3", "2", "x"])
+def test_csv_is_in_the_order_of_the_list(client, order, monkeypatch):
+    monkeypatch.setattr("scheduler.table.BATCH", 7)
+    make(90, 20), make(60, 30), make(90, 3)
+    found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view=all&o={order}"))[1:]]
+    assert found == shown(client, view="all", o=order) and len(found) == 53
+
+
 @override_settings(TIME_ZONE="Pacific/Kiritimati")
 def test_the_last_time_that_is_taken_can_be_shown_in_every_zone(client):
     page = client.post(LIST + "add/", {"timestamp_0": "9999-12-31", "timestamp_1": "23:59:59"}).content.decode()
