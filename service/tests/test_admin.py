@@ -1,7 +1,10 @@
 """The admin: what it shows, what may be changed, and what its actions do."""
+import contextlib
 import csv
 import io
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from urllib.parse import parse_qsl
@@ -10,6 +13,7 @@ import pytest
 from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client, override_settings
 
 from scheduler import picture, summary, transitions
@@ -458,6 +462,26 @@ def test_a_double_click_makes_one_call(client):
     ScheduledCall.objects.create(timestamp=utcnow(), again_of=call.id, scheduled_by="ann")
     client.post(url, second)
     assert ScheduledCall.objects.filter(again_of=call.id, scheduled_by="root").count() == 2, "asked anew, called anew"
+
+
+def test_two_clicks_at_the_same_time_make_one_call(client, monkeypatch):
+    """The first waits, before it makes its call, for the second to come as far: it does not."""
+    call, schedule, both = make(-600, status="Failed"), transitions.schedule, threading.Barrier(2)
+
+    def meet(*arguments, **named):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return schedule(*arguments, **named)
+    monkeypatch.setattr(transitions, "schedule", meet)
+
+    def click():
+        try:
+            return client.post(f"{LIST}{call.id}/again/", {"last": call.id}).status_code
+        finally:
+            connection.close()
+    with ThreadPoolExecutor(2) as pool:
+        assert [click.result() for click in [pool.submit(click) for _ in range(2)]] == [302, 302]
+    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1
 
 
 def test_another_page_cannot_have_a_call_cancelled(client):
