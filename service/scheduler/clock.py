@@ -46,6 +46,15 @@ def utcnow():
     return at + timedelta(seconds=steady() - then)
 
 
+def asked():
+    """Aware datetime, by the database's clock, which is asked. Raises django.db.Error."""
+    if connection.vendor == "sqlite":
+        return machine()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]
+
+
 def ahead():
     """How far this machine's clock is ahead of the database's, as a timedelta."""
     return machine() - utcnow()

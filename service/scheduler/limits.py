@@ -32,12 +32,16 @@ def within(seconds):
 
 
 @contextmanager
-def unlimited():
-    """For a command that may take as long as it takes, and that nobody waits for."""
+def unlimited(lock=0):
+    """For a command that may take as long as it takes, and that nobody waits for.
+
+    lock: seconds that it waits for a lock, 0 for no limit
+    """
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            for limit in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
                 cursor.execute(f"SET {limit} = 0")
+            cursor.execute(f"SET lock_timeout = '{lock}s'")
     with within(math.inf):
         yield
 

@@ -6,7 +6,7 @@ from datetime import timezone as zones
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.utils import formats, timezone
+from django.utils import timezone
 
 from . import occurrences
 from .by_status import Calls
@@ -17,7 +17,7 @@ NOTE_MAX = 200              # characters
 
 def moment(at):
     """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in TIME_ZONE."""
-    return formats.date_format(timezone.localtime(at), "DATETIME_FORMAT")
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S %Z}"
 
 
 class Schedule(models.Model):
@@ -73,8 +73,9 @@ class Schedule(models.Model):
             except ValueError as error:
                 problems[name] = f"{str(error)[:1].upper()}{str(error)[1:]}."
 
-        self.name = self.name.strip()
-        if not self.name or not self.name.isprintable():
+        # What is empty here was refused already, and that in better words.
+        name, self.name = self.name, self.name.strip()
+        if name and not (self.name and self.name.isprintable()):
             problems["name"] = "Must be text to read, without control characters."
         chosen = set(self.days.split(","))
         if unknown := chosen - set(self.DAYS):
@@ -90,8 +91,11 @@ class Schedule(models.Model):
         elif self.times.count(",") > self.MAX_TIMES:
             problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
         elif times := read("times", occurrences.parse_times):
+            if len(times) > self.MAX_TIMES:
+                problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
             self.times = ", ".join(f"{time:%H:%M:%S}" for time in times)
-        read("zone", occurrences.zone)
+        if self.zone:
+            read("zone", occurrences.zone)
         for name in ("first_date", "last_date"):
             if (date := getattr(self, name)) and date.year == MAXYEAR:
                 problems[name] = f"The year must be below {MAXYEAR}."
@@ -200,7 +204,12 @@ class ScheduledCall(models.Model):
         ]
 
     def __str__(self):
-        return f"call {self.pk}, due {moment(self.timestamp)}"
+        return f"call {self.pk}, due {self.due}"
+
+    @property
+    def due(self):
+        """When, in words."""
+        return moment(self.timestamp)
 
     @property
     def lateness(self):

@@ -20,7 +20,7 @@ from django.db import connection, transaction
 from django.db.models import DateTimeField, Exists, OuterRef, Q, Subquery, Value
 
 from . import call_log, transitions
-from .clock import steady, utcnow
+from .clock import asked, steady
 from .models import Schedule, ScheduledCall
 from .occurrences import LATEST, between
 from .transitions import BATCH, NOW
@@ -140,7 +140,7 @@ def _close(schedule, now, by):
     as the dispatcher would have, had it come first, and cancels what is Pending.
 
     schedule: as it stands, locked
-    Returns the set of those cancelled occurrences that were due already.
+    Returns the set of the occurrences that were cancelled.
     """
     with suppress(ValueError):      # of a zone that is not known here nobody can say it
         while schedule.planned_until and schedule.planned_until < now:
@@ -165,7 +165,7 @@ def save(schedule, by=""):
     if stands and all(getattr(schedule, field) == getattr(stands, field) for field in RULE):
         schedule.save(update_fields=["name"])
         return []
-    now = utcnow()
+    now = asked()
     freed = set()
     if stands:
         freed = _close(stands, now, by)
@@ -176,8 +176,9 @@ def save(schedule, by=""):
     schedule.save()
     if not schedule.on:
         return []
-    # What is due at this very moment, and would have been called had nobody changed anything, still is.
-    times = [time for time in between(schedule.rule, min(freed, default=now), schedule.planned_until)
+    # What is due at this very moment, and would have been called had nobody changed anything, still is; by
+    # what was cancelled and not by `now`, as some of it may have fallen due since.
+    times = [time for time in between(schedule.rule, min([now, *freed]), schedule.planned_until)
              if time > now or time in freed]
     _insert({schedule.pk: times}, now)
     return list(ScheduledCall.objects.filter(
@@ -192,7 +193,7 @@ def delete(schedule_id, by=""):
     by: the name of the user who asked for it
     Raises Schedule.DoesNotExist.
     """
-    schedule, now = locked().get(pk=schedule_id), utcnow()
+    schedule, now = locked().get(pk=schedule_id), asked()
     _close(schedule, now, by)
     schedule.version += 1
     schedule.planned_until, schedule.deleted_at = None, now

@@ -74,9 +74,10 @@ class Schedules(viewsets.GenericViewSet):
     def partial_update(self, request, pk):
         """Its calls that are Pending are cancelled, and planned anew as it is now. Another name alone
         changes no call. Needs the permission `change_schedule`."""
+        data = request.data             # read before anything is locked: its sender may take for ever
         with transaction.atomic():      # of two at once the second changes what the first has made of it
             self.queryset = planner.locked()
-            schedule = ScheduleChangeSerializer().changed(self.get_object(), request.data)
+            schedule = ScheduleChangeSerializer().changed(self.get_object(), data)
             return self._save(schedule, status.HTTP_200_OK)
 
     @extend_schema(

@@ -270,7 +270,7 @@ class Sender:
                 call.grant(token, asked + transitions.lease())
                 if call.outcome:
                     self._report(held)
-            elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < settings.LEAD + 1:
+            elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < 2 * settings.LEAD + EARLIER + 1:
                 self._push(self._ready, held, left=pending[call.id])    # not yet, by the database's clock
             else:
                 call.refuse()
@@ -279,15 +279,19 @@ class Sender:
     def _save(self):
         if not self._ended or (len(self._ended) < PORTION and steady() < self._save_by):
             return
-        some = self._ended
-        if outcomes := [(held.call.outcome, held.call.token) for held in some if held.call.outcome]:
-            transitions.finish(outcomes)
-        if unsent := [held.call for held in some if not held.call.outcome]:
-            transitions.release([call.id for call in unsent], {call.token for call in unsent})
-        outage.database.over()
-        self._ended = []
-        for held in some:
+        sent = [held for held in self._ended if held.call.outcome]
+        unsent = [held for held in self._ended if not held.call.outcome]
+        if sent:
+            transitions.finish([(held.call.outcome, held.call.token) for held in sent])
+        self._ended = unsent                # should the next fail, these are not finished again
+        for held in sent:
             self._settle(held)
+        if unsent:
+            transitions.release([held.call.id for held in unsent], {held.call.token for held in unsent})
+        self._ended = []
+        for held in unsent:
+            self._settle(held)
+        outage.database.over()
 
     def _look(self):
         """Ends what takes too long, and renews the leases."""

@@ -124,7 +124,8 @@ def plan(slots, now):
         # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
         cursor.executemany(
             f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, status, ended_at,"
-            " error, created_at, scheduled_via, claim_token) VALUES (%s, %s, %s, %s, %s, %s, %s, 'schedule', '')",
+            " error, created_at, scheduled_via, scheduled_by, note, cancelled_by, claim_token)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
             [(schedule_id, stored := as_stored(time), stored,
               *((str(Status.MISSED), stored_now, UNPLANNED) if time < late else (str(Status.PENDING), None, "")),
               stored_now) for schedule_id, time in slots])
@@ -137,9 +138,9 @@ def withdraw(schedule_id, by="", now=NOW):
     one whose grace time is over is left to `miss`.
 
     by: the name of the user who asked for it
-    Returns the set of those occurrences that were due already, as aware datetimes.
+    Returns the set of those occurrences, as aware datetimes, but for those whose call was moved.
     """
-    due = set()
+    freed = set()
     with transaction.atomic():
         # In the order of their ids, as `claim` takes them, so that neither waits for the other.
         rows = ScheduledCall.objects.filter(
@@ -150,8 +151,8 @@ def withdraw(schedule_id, by="", now=NOW):
             ScheduledCall.objects.filter(id__in=[row[0] for row in some]).update(
                 status=Status.CANCELLED, ended_at=some[0][3], cancelled_by=by, occurrence=None)
             _log([(Status.CANCELLED, timestamp, at) for _, timestamp, _, at in some])
-            due |= {occurrence for _, timestamp, occurrence, at in some if timestamp == occurrence <= at}
-    return due
+            freed |= {occurrence for _, timestamp, occurrence, _ in some if timestamp == occurrence}
+    return freed
 
 
 def hand_over(send, ids=None, now=NOW):
@@ -229,13 +230,18 @@ def claim(ids, token, now=NOW):
     """
     if not ids:
         return set(), {}
+    change = f"SET status = 'Running', claim_token = %(token)s, started_at = NULL, lease_until = {_sql(now, lease())}"
+    which = (f"id IN ({', '.join(map(str, map(int, ids)))})"
+             " AND (status = 'Running' AND claim_token = %(token)s OR status = 'Pending'"
+             f" AND timestamp <= {_sql(now)} AND timestamp >= {_sql(now, -settings.GRACE)})")
+    if connection.vendor == "postgresql":
+        # In the order of all who lock several rows, so that two do not wait for each other.
+        statement = (f"WITH due AS MATERIALIZED (SELECT id FROM {CALLS} WHERE {which} ORDER BY id FOR UPDATE)"
+                     f" UPDATE {CALLS} AS call {change} FROM due WHERE call.id = due.id")
+    else:
+        statement = f"UPDATE {CALLS} {change} WHERE {which}"
     with connection.cursor() as cursor:
-        cursor.execute(
-            f"UPDATE {CALLS} SET status = 'Running', claim_token = %(token)s, started_at = NULL,"
-            f" lease_until = {_sql(now, lease())} WHERE id IN ({', '.join(map(str, map(int, ids)))})"
-            " AND (status = 'Running' AND claim_token = %(token)s OR status = 'Pending'"
-            f" AND timestamp <= {_sql(now)} AND timestamp >= {_sql(now, -settings.GRACE)})",
-            {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
+        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
         if cursor.rowcount == len(ids):      # the usual case costs one statement
             return set(ids), {}
     mine = Q(status=Status.RUNNING, claim_token=token)
@@ -296,7 +302,9 @@ def finish(outcomes):
                 f"UPDATE {CALLS} AS call SET {change.format(*(f'v.v{i}' for i in range(5)))}"
                 " FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::smallint[], %s::text[],"
                 " %s::bigint[], %s::text[]) AS v(v0, v1, v2, v3, v4, id, token)"
-                " WHERE call.id = v.id AND call.status = 'Running' AND call.claim_token = v.token"
+                " WHERE call.id = v.id AND call.claim_token = v.token AND (call.status = 'Running'"
+                # Or it was written already, and the answer was lost: its line is still to be written.
+                " OR call.status = v.v0 AND call.ended_at = v.v2)"
                 " RETURNING call.id, call.claim_token", [list(column) for column in zip(*values.values())])
             ours = set(cursor.fetchall())
         else:
@@ -408,7 +416,9 @@ def prune(before, keys_before):
                 deleted += rows.filter(id__in=ids)._raw_delete(rows.db)
         return deleted
 
-    calls = in_batches(ScheduledCall.objects.filter(status__in=ScheduledCall.FINISHED, ended_at__lt=before), metrics.keep)
+    # One that stands for an occurrence to come is what keeps that from being planned again.
+    calls = in_batches(ScheduledCall.objects.filter(
+        status__in=ScheduledCall.FINISHED, ended_at__lt=before).exclude(occurrence__gt=NOW), metrics.keep)
     in_batches(LogEntry.objects.filter(
         ~Exists(ScheduledCall.objects.filter(id=Cast(OuterRef("object_id"), BigIntegerField()))),
         content_type=ContentType.objects.get_for_model(ScheduledCall), action_time__lt=before))

@@ -70,6 +70,13 @@ class StatusFilter(django_filters.MultipleChoiceFilter):
 class ScheduleChoice(forms.ModelChoiceField):
     default_error_messages = {"invalid_choice": "There is no schedule %(value)s."}
 
+    def to_python(self, value):
+        """Refuses an empty one too: left out by mistake, it would list everything."""
+        if value is not None and not re.fullmatch("[0-9]{1,18}", value):
+            raise forms.ValidationError("“%(value)s” is no number of a schedule.",
+                                        params={"value": printable(value, 80)})
+        return super().to_python(value)
+
 
 class ScheduleFilter(django_filters.ModelChoiceFilter):
     field_class = ScheduleChoice

@@ -427,3 +427,21 @@ def test_a_clock_that_was_days_ahead_for_a_while_leaves_no_schedule_without_call
     planned_until = Schedule.objects.get().planned_until
     assert utcnow() + 48 * HOUR < planned_until < utcnow() + 50 * HOUR
     assert due() == hours(utcnow(), planned_until)
+
+
+def test_a_change_by_a_machine_whose_clock_is_ahead_drops_no_occurrence(monkeypatch):
+    made = schedule()
+    before = due()
+    monkeypatch.setattr(planner, "utcnow", lambda: utcnow() + 3 * HOUR, raising=False)
+    change(made, cron="0,30 * * * *")
+    assert set(before) <= set(due())
+
+
+def test_pruning_keeps_what_a_person_cancelled_from_being_planned_again():
+    made = schedule()
+    gone = made.calls.latest("timestamp")
+    transitions.cancel([gone.pk])
+    ScheduledCall.objects.filter(pk=gone.pk).update(ended_at=utcnow() - 2 * DAY)
+    call_command("prune", "1", verbosity=0)
+    change(made, zone="Etc/UTC")
+    assert gone.timestamp not in due()

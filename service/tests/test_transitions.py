@@ -4,7 +4,7 @@ import uuid
 from datetime import timedelta
 
 import pytest
-from conftest import make, statuses
+from conftest import KIND, make, statuses
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
@@ -239,3 +239,17 @@ def test_a_moved_call_is_handed_over_anew_for_its_new_time():
     assert sent == [call.timestamp + timedelta(seconds=10)]
     ScheduledCall.objects.update(status="Running")
     assert not transitions.move(call.id, call.timestamp)
+
+
+def test_an_outcome_whose_answer_was_lost_is_written_once_and_has_its_line(log):
+    """PostgreSQL carried the statement out, and the worker asks again."""
+    call, token, now = make(-1), "t" * 32, utcnow()
+    transitions.claim([call.id], token)
+    outcome = Outcome(call.id, call.timestamp, "Succeeded", now, now, 200, "")
+    ScheduledCall.objects.filter(id=call.id).update(
+        status="Succeeded", started_at=now, ended_at=now, http_status=200, lease_until=None)
+    if KIND == "postgresql":
+        assert transitions.finish([(outcome, token)]) == {call.id} and len(log()) == 1
+    other = outcome._replace(status="Failed", ended_at=now + timedelta(seconds=1))
+    assert transitions.finish([(other, token)]) == set()
+    assert statuses() == {"Succeeded": 1}

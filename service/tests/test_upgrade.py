@@ -6,9 +6,10 @@ they sent, from its claim, renew, finish and reap.
 import threading
 from datetime import timedelta
 
+import psycopg
 import pytest
-from conftest import all_ended, free_port, make, statuses, until
-from django.core.management import call_command
+from conftest import KIND, all_ended, free_port, make, postgres, statuses, until
+from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import override_settings
@@ -225,3 +226,25 @@ def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
     before.objects.bulk_create([before(timestamp=utcnow() + timedelta(seconds=60)) for _ in range(3)])
     assert statuses() == {"Pending": 3}
     assert set(ScheduledCall.objects.values_list("schedule", "occurrence")) == {(None, None)}
+
+
+def test_schedules_are_planned_after_the_way_back_and_forth_again():
+    """SQLite's table is written anew on the way back, without the defaults that 0004 gave its columns."""
+    from scheduler import planner
+    from scheduler.models import Schedule
+    call_command("migrate", "scheduler", "0006", verbosity=0)
+    call_command("migrate", verbosity=0)
+    planner.save(Schedule(name="lunch", times="12:30:00", zone="UTC"))
+    assert statuses().keys() == {"Pending"}
+
+
+@pytest.mark.skipif(KIND == "sqlite", reason="SQLite's readers are in nobody's way")
+def test_migrate_gives_up_behind_a_backup_and_goes_on_later(before, monkeypatch):
+    """Behind its lock every claim would wait: better to come again."""
+    monkeypatch.setattr("scheduler.management.commands.migrate.LOCK", 1)
+    with psycopg.connect(postgres.url) as backup:
+        backup.execute(f"SELECT count(*) FROM {TABLE}")
+        with pytest.raises(CommandError, match="migrate again when that is over"):
+            call_command("migrate", verbosity=0)
+    call_command("migrate", verbosity=0)
+    make()
