@@ -432,4 +432,4 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             found = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
             return HttpResponseRedirect(self._list())
-        return table.response(found.queryset, found.order)
+        return table.response(found.queryset, found.whole_order)

@@ -282,7 +282,12 @@ class CallList(ChangeList):
 
     def get_ordering(self, request, queryset):
         self.order = VIEWS[chosen_view(request)].ordering
-        return super().get_ordering(request, queryset)
+        self.whole_order = []
+        for name in super().get_ordering(request, queryset):        # what is chosen, then the order of the view
+            known = {known.lstrip("-") for known in self.whole_order}
+            if name.lstrip("-") in {"timestamp", "id"} - known and "id" not in known:
+                self.whole_order.append(name)
+        return self.whole_order
 
     def _get_default_ordering(self):
         """For the arrow in the heading; the ids among calls of the same time deserve none."""

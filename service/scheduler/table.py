@@ -31,21 +31,23 @@ def cell(value):
 
 
 def batches(calls, ordering):
-    """All rows of the queryset in that order, by time and id, a list at a time; each goes on behind the last."""
-    step = "lt" if ordering[0][0] == "-" else "gt"
+    """All rows of the queryset in that order, a list at a time; each goes on behind the last."""
+    names = [name.lstrip("-") for name in ordering]
+    steps = ["lt" if name[0] == "-" else "gt" for name in ordering]
     some = calls = calls.order_by(*ordering)
     while rows := list(some[:BATCH]):
         yield rows
-        last = rows[-1]
-        some = calls.filter(
-            Q(**{f"timestamp__{step}": last.timestamp}) | Q(**{f"id__{step}": last.id}, timestamp=last.timestamp),
-            **{f"timestamp__{step}e": last.timestamp})
+        last = {name: getattr(rows[-1], name) for name in names}
+        behind = Q(**{f"{names[-1]}__{steps[-1]}": last[names[-1]]})
+        if len(names) == 2:
+            behind = Q(**{f"{names[0]}__{steps[0]}": last[names[0]]}) | behind & Q(**{names[0]: last[names[0]]})
+        some = calls.filter(behind, **{f"{names[0]}__{steps[0]}e": last[names[0]]})
 
 
 def response(calls, ordering):
     """An HTTP response with the calls of the queryset.
 
-    ordering: ["timestamp", "id"] or ["-timestamp", "-id"]
+    ordering: ["id"] or ["timestamp", "id"], each with "-" before it or not
     """
     writer = csv.writer(Echo())
 

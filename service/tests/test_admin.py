@@ -1,7 +1,10 @@
 """The admin: what it shows, what may be changed, and what its actions do."""
+import contextlib
 import csv
 import io
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from urllib.parse import parse_qsl
@@ -10,6 +13,7 @@ import pytest
 from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client, override_settings
 
 from scheduler import picture, summary, transitions
@@ -460,6 +464,26 @@ def test_a_double_click_makes_one_call(client):
     assert ScheduledCall.objects.filter(again_of=call.id, scheduled_by="root").count() == 2, "asked anew, called anew"
 
 
+def test_two_clicks_at_the_same_time_make_one_call(client, monkeypatch):
+    """The first waits, before it makes its call, for the second to come as far: it does not."""
+    call, schedule, both = make(-600, status="Failed"), transitions.schedule, threading.Barrier(2)
+
+    def meet(*arguments, **named):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return schedule(*arguments, **named)
+    monkeypatch.setattr(transitions, "schedule", meet)
+
+    def click():
+        try:
+            return client.post(f"{LIST}{call.id}/again/", {"last": call.id}).status_code
+        finally:
+            connection.close()
+    with ThreadPoolExecutor(2) as pool:
+        assert [click.result() for click in [pool.submit(click) for _ in range(2)]] == [302, 302]
+    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1
+
+
 def test_another_page_cannot_have_a_call_cancelled(client):
     call = make(600)
     strict = Client(enforce_csrf_checks=True)
@@ -501,6 +525,14 @@ def test_csv_of_many_holds_each_once_and_reads_few_at_a_time(client, view, monke
     calls = make(60, 30) + make(90, 20)
     found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view={view}"))[1:]]
     assert found == sorted((call.id for call in calls), reverse=view == "all")
+
+
+@pytest.mark.parametrize("order", ["1", "-1", "3", "-3", "3.1", "3.-1", "-3.1", "1.3", "3.3", "2", "x"])
+def test_csv_is_in_the_order_of_the_list(client, order, monkeypatch):
+    monkeypatch.setattr("scheduler.table.BATCH", 7)
+    make(90, 20), make(60, 30), make(90, 3)
+    found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view=all&o={order}"))[1:]]
+    assert found == shown(client, view="all", o=order) and len(found) == 53
 
 
 @override_settings(TIME_ZONE="Pacific/Kiritimati")
