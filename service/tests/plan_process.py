@@ -81,7 +81,7 @@ def work(what, line, rng, file):
                 for _ in range(20):
                     planner.plan(now() + OFF * rng.uniform(-1, 1), 10)
             else:
-                planner.utcnow = now
+                planner.asked = now
                 number, fields = json.loads(line)
                 if fields is None:
                     planner.delete(number)
