@@ -25,6 +25,7 @@ from .models import Schedule, ScheduledCall, moment
 from .schedule_admin import ScheduleAdmin
 from .serializers import bad_note, due_time
 from .tasks import hand_over_soon
+from .text import is_id
 from .times import comes_twice, many_from_person
 
 Status = ScheduledCall.Status
@@ -210,7 +211,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
         if not search_term:
             return queryset, False
         number = search_term.strip()
-        return queryset.filter(pk=number) if lists.is_id(number) else queryset.none(), False
+        return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
 
     def get_changelist(self, request, **kwargs):
         return lists.CallList
@@ -370,7 +371,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             User.objects.select_for_update(no_key=True).get(pk=request.user.pk)
             since = ScheduledCall.objects.filter(
                 again_of__in=queryset.values("id"), scheduled_by=request.user.get_username(),
-                id__gt=last if lists.is_id(last) else 0)
+                id__gt=last if is_id(last) else 0)
             if not (call := since.order_by("id").first()):
                 return self.schedule_again(request, queryset)
         self.message_user(request, f"It is scheduled again already, as call {call.pk}; no other was added.",

@@ -43,6 +43,10 @@ def _api(url):
     return f"API at {printable(redacted(url))}"
 
 
+def _stamp(at):
+    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
+
+
 def line(status, due, at, error=""):
     """One line of the log, with its newline.
 
@@ -56,8 +60,8 @@ def line(status, due, at, error=""):
     elif status == ScheduledCall.Status.FAILED:
         text = f"Failed to call {api} ({printable(error)})"
     else:
-        text = f"{status} call to {api} (due {timezone.localtime(due):%Y-%m-%d %H:%M:%S})"
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: {text}\n"
+        text = f"{status} call to {api} (due {_stamp(due)})"
+    return f"{_stamp(at)}: {text}\n"
 
 
 def hole(number, schedule, before, at):
@@ -66,9 +70,8 @@ def hole(number, schedule, before, at):
     number: str, how many; schedule: str, its name
     before, at: aware datetimes, when the last of them was due, about, and when it was found
     """
-    return (f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}: Missed {number} calls to API at "
-            f"{printable(redacted(settings.API_URL))} (of schedule \"{printable(schedule)}\", due before "
-            f"{timezone.localtime(before):%Y-%m-%d %H:%M:%S})\n")
+    return (f"{_stamp(at)}: Missed {number} calls to {_api(settings.API_URL)} (of schedule "
+            f"\"{printable(schedule)}\", due before {_stamp(before)})\n")
 
 
 def write(lines):

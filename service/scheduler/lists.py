@@ -13,6 +13,7 @@ from django.utils.functional import cached_property
 from .call_log import printable
 from .clock import utcnow
 from .models import Schedule, ScheduledCall, moment
+from .text import is_id
 from .times import from_person
 
 Status = ScheduledCall.Status
@@ -56,11 +57,6 @@ def chosen_view(request):
 def link(**parameters):
     """A query string of those that are not empty."""
     return "?" + urlencode({name: value for name, value in parameters.items() if value})
-
-
-def is_id(text):
-    """Whether the str can be an id of a row."""
-    return text.isascii() and text.isdecimal() and len(text) < 19
 
 
 def given(request, *filters):
@@ -222,12 +218,12 @@ class TogetherFilter(CallFilter):
                 self.says = f"scheduled together: call {self.ids[0]}" + (
                     f" to {self.ids[1]}" if self.ids[1] > self.ids[0] else "")
         if again_of := self.used_parameters.get("again_of"):
-            self.good = self.good and re.fullmatch("[0-9]{1,18}", again_of)
+            self.good = self.good and is_id(again_of)
             if self.good:
                 self.again_of = int(again_of)
                 self.says = f"scheduled again from call {self.again_of}"
         if schedule := self.used_parameters.get("schedule"):
-            self.schedule = re.fullmatch("[0-9]{1,18}", schedule) and Schedule.objects.filter(id=schedule).first()
+            self.schedule = is_id(schedule) and Schedule.objects.filter(id=schedule).first()
             self.good = self.good and self.schedule
             self.says = f"planned by schedule {self.schedule}"
         if not self.good:

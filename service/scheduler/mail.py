@@ -28,12 +28,11 @@ from django.core.mail import EmailMessage
 from django.core.mail.backends.smtp import EmailBackend
 from django.db import connection, transaction
 from django.db.models import Subquery
-from django.utils import timezone
 
 from . import outage
 from .call_log import printable, redacted
 from .clock import steady
-from .models import Heartbeat, Notice, ScheduledCall
+from .models import Heartbeat, Notice, ScheduledCall, moment
 from .reporter import hidden
 from .transitions import BATCH, NOW
 
@@ -170,7 +169,7 @@ def _due(notice):
 
 
 def _moment(iso):
-    return f"{timezone.localtime(datetime.fromisoformat(iso)):%Y-%m-%d %H:%M:%S %Z}"
+    return moment(datetime.fromisoformat(iso))
 
 
 def _send(notice, now, subject, body, sent):

@@ -10,10 +10,9 @@ from .clock import utcnow
 from .models import Schedule
 from .schedule_serializers import (
     EXAMPLE, ScheduleChangeSerializer, ScheduleNewSerializer, ScheduleShownSerializer)
-from .serializers import ProblemSerializer, Refusal
+from .serializers import ProblemSerializer
 from .tasks import hand_over_soon
-from .text import printable
-from .views import THROTTLED, USUAL, CallPages
+from .views import THROTTLED, USUAL, CallPages, body, check_parameters
 
 
 class SchedulePages(CallPages):
@@ -43,9 +42,7 @@ class Schedules(viewsets.GenericViewSet):
     def create(self, request):
         """Its calls of the next 48 hours are among the calls when the answer comes. Repeated, the request is
         a 409, as a name can be taken once. Needs the permission `add_schedule`."""
-        if "HTTP_TRANSFER_ENCODING" in request.META:
-            raise Refusal("The body must come with a Content-Length; chunks are not taken.")
-        schedule = ScheduleNewSerializer().changed(Schedule(), request.data)
+        schedule = ScheduleNewSerializer().changed(Schedule(), body(request))
         return self._save(schedule, status.HTTP_201_CREATED)
 
     @extend_schema(
@@ -54,11 +51,7 @@ class Schedules(viewsets.GenericViewSet):
         responses={200: ScheduleShownSerializer(many=True), 400: ProblemSerializer, 404: ProblemSerializer, **USUAL})
     def list(self, request):
         """In the order in which they were made, a page at a time. Needs the permission `view_schedule`."""
-        known = [CallPages.cursor_query_param, CallPages.page_size_query_param]
-        if unknown := sorted(set(request.query_params) - set(known)):
-            raise Refusal(f"There is no parameter {printable(unknown[0], 80)}; there are {', '.join(known)}.")
-        if twice := [name for name in known if len(request.query_params.getlist(name)) > 1]:
-            raise Refusal(f"{twice[0]} stands twice; which is meant?")
+        check_parameters(request, [CallPages.cursor_query_param, CallPages.page_size_query_param])
         return self.get_paginated_response(_answer(self.paginate_queryset(self.get_queryset())))
 
     @extend_schema(summary="One schedule", responses={200: ScheduleShownSerializer, 404: ProblemSerializer, **USUAL})
@@ -74,7 +67,7 @@ class Schedules(viewsets.GenericViewSet):
     def partial_update(self, request, pk):
         """Its calls that are Pending are cancelled, and planned anew as it is now. Another name alone
         changes no call. Needs the permission `change_schedule`."""
-        data = request.data             # read before anything is locked: its sender may take for ever
+        data = body(request)            # read before anything is locked: its sender may take for ever
         with transaction.atomic():      # of two at once the second changes what the first has made of it
             self.queryset = planner.locked()
             schedule = ScheduleChangeSerializer().changed(self.get_object(), data)

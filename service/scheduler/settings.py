@@ -53,7 +53,7 @@ MAX_TIMESTAMPS = number("MAX_TIMESTAMPS", 10_000, 1)    # in one request
 BODY_MAX = number("BODY_MAX", 1_000_000, 1000)          # bytes of a request
 DATA_UPLOAD_MAX_MEMORY_SIZE = BODY_MAX
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 1100    # a page of the admin's list has up to 1000 calls to tick
-WRITE_RATE = env.str("WRITE_RATE", default="120/min")   # POSTs and DELETEs, for each user
+WRITE_RATE = env.str("WRITE_RATE", default="120/min")   # POSTs, PATCHes and DELETEs, for each user
 if not re.fullmatch("[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", WRITE_RATE):
     raise ImproperlyConfigured(
         f"WRITE_RATE={WRITE_RATE!r} in the environment must be a number per second, minute, hour or day, "

@@ -33,6 +33,7 @@ from .serializers import (
     ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
     ScheduledCallSerializer, ScheduleSerializer, instant)
 from .tasks import hand_over_soon
+from .text import is_id
 
 KEY_MAX = 255               # characters of an Idempotency-Key
 HEALTH_WITHIN = 1.3         # seconds for each part to answer /healthz, all asked at the same time
@@ -72,7 +73,7 @@ class ScheduleChoice(forms.ModelChoiceField):
 
     def to_python(self, value):
         """Refuses an empty one too: left out by mistake, it would list everything."""
-        if value is not None and not re.fullmatch("[0-9]{1,18}", value):
+        if value is not None and not is_id(value):
             raise forms.ValidationError("“%(value)s” is no number of a schedule.",
                                         params={"value": printable(value, 80)})
         return super().to_python(value)
@@ -132,6 +133,22 @@ class CallPages(CursorPagination):
         return int(asked)
 
 
+def body(request):
+    """What `request` asks for, of JSON. Raises Refusal if Django would not read it: it takes a body without a
+    length for none."""
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        raise Refusal("The body must come with a Content-Length; chunks are not taken.")
+    return request.data
+
+
+def check_parameters(request, known, many=()):
+    """Raises Refusal for a parameter that is none of `known`, or stands twice and is none of `many`."""
+    if unknown := sorted(set(request.query_params) - set(known)):
+        raise Refusal(f"There is no parameter {printable(unknown[0], 80)}; there are {', '.join(known)}.")
+    if twice := [name for name in known if name not in many and len(request.query_params.getlist(name)) > 1]:
+        raise Refusal(f"{twice[0]} stands twice; which is meant?")
+
+
 # What every request may get.
 USUAL = {401: ProblemSerializer, 403: ProblemSerializer, 503: ProblemSerializer}
 THROTTLED = {429: ProblemSerializer}
@@ -178,9 +195,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def create(self, request):
         """Creates a call for each timestamp that is not in the past, in one transaction: all or,
         when anything is wrong with the request, none. Needs the permission `add_scheduledcall`."""
-        if "HTTP_TRANSFER_ENCODING" in request.META:
-            raise Refusal("The body must come with a Content-Length; chunks are not taken.")
-        asked = ScheduleSerializer().to_internal_value(request.data)
+        asked = ScheduleSerializer().to_internal_value(body(request))
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return Response(self._schedule(**asked), status.HTTP_201_CREATED)
@@ -230,10 +245,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         these is a 400: misspelt, it would list everything. Needs the permission `view_scheduledcall`."""
         known = [*CallFilter.base_filters, DueOrdering.ordering_param, CallPages.cursor_query_param,
                  CallPages.page_size_query_param]
-        if unknown := sorted(set(request.query_params) - set(known)):
-            raise Refusal(f"There is no parameter {printable(unknown[0], 80)}; there are {', '.join(known)}.")
-        if twice := [name for name in known if name != "status" and len(request.query_params.getlist(name)) > 1]:
-            raise Refusal(f"{twice[0]} stands twice; which is meant?")
+        check_parameters(request, known, many=["status"])
         return super().list(request)
 
     @extend_schema(summary="Everything about one call", responses={
