@@ -141,18 +141,28 @@ def withdraw(schedule_id, by="", now=NOW):
     Returns the set of those occurrences, as aware datetimes, but for those whose call was moved.
     """
     freed = set()
+    rows = ScheduledCall.objects.filter(
+        schedule=schedule_id, timestamp__gte=now - timedelta(seconds=settings.GRACE))
     with transaction.atomic():
-        # In the order of their ids, as `claim` takes them, so that neither waits for the other.
-        rows = ScheduledCall.objects.filter(
-            schedule=schedule_id, status=Status.PENDING, timestamp__gte=now - timedelta(seconds=settings.GRACE),
-        ).order_by("id")
-        while some := list(rows.select_for_update().annotate(now=_value(now))
-                           .values_list("id", "timestamp", "occurrence", "now")[:BATCH]):
-            ScheduledCall.objects.filter(id__in=[row[0] for row in some]).update(
-                status=Status.CANCELLED, ended_at=some[0][3], cancelled_by=by, occurrence=None)
-            _log([(Status.CANCELLED, timestamp, at) for _, timestamp, _, at in some])
+        while some := _cancel(rows, by, now, occurrence=None):
             freed |= {occurrence for _, timestamp, occurrence, _ in some if timestamp == occurrence}
     return freed
+
+
+def _cancel(rows, by, now, **values):
+    """Cancels the first BATCH of `rows` that are Pending, and gives them these `values`.
+
+    Returns [(id, timestamp, occurrence, when it was cancelled), ...].
+    """
+    with transaction.atomic():
+        # In the order of all who lock several rows, so that two do not wait for each other.
+        some = list(rows.filter(status=Status.PENDING).order_by("id").select_for_update().annotate(now=_value(now))
+                    .values_list("id", "timestamp", "occurrence", "now")[:BATCH])
+        if some:
+            ScheduledCall.objects.filter(id__in=[row[0] for row in some], status=Status.PENDING).update(
+                status=Status.CANCELLED, ended_at=some[0][3], cancelled_by=by, **values)
+        _log([(Status.CANCELLED, timestamp, at) for _, timestamp, _, at in some])
+    return some
 
 
 def hand_over(send, ids=None, now=NOW):
@@ -361,20 +371,9 @@ def cancel(ids, *, by="", now=NOW):
     by: the name of the user who asked for it, "" for nobody who is known
     Returns the list of the ids that it cancelled.
     """
-    cancelled = []
-    for i in range(0, len(ids), BATCH):
-        with transaction.atomic():
-            # In the order of all who lock several rows, so that two do not wait for each other.
-            rows = ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status=Status.PENDING).order_by("id")
-            if connection.features.has_select_for_update:
-                rows = rows.select_for_update()
-            pending = list(rows.annotate(now=_value(now)).values_list("id", "timestamp", "now"))
-            if pending:
-                ScheduledCall.objects.filter(id__in=[row[0] for row in pending], status=Status.PENDING).update(
-                    status=Status.CANCELLED, ended_at=pending[0][2], cancelled_by=by)
-            _log([(Status.CANCELLED, timestamp, at) for _, timestamp, at in pending])
-        cancelled += [call_id for call_id, _, _ in pending]
-    return cancelled
+    batches = (ids[i:i + BATCH] for i in range(0, len(ids), BATCH))
+    return [row[0] for batch in batches
+            for row in _cancel(ScheduledCall.objects.filter(id__in=batch), by, now)]
 
 
 def move(call_id, timestamp):
