@@ -65,6 +65,12 @@ def make(due):
         chunk.settled.wait()
 
 
+def early():
+    """Seconds before its first call is due that a message comes to a worker: what it takes at most to connect,
+    and once more LEAD for what there is to prepare."""
+    return settings.LEAD and 2 * settings.LEAD + EARLIER
+
+
 def _lead(others):
     """Seconds before it is due that a call gets its thread, when so many others wait for theirs."""
     return settings.LEAD and settings.LEAD + min(others * SETUP, EARLIER)
@@ -270,7 +276,7 @@ class Sender:
                 call.grant(token, asked + transitions.lease())
                 if call.outcome:
                     self._report(held)
-            elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < 2 * settings.LEAD + EARLIER + 1:
+            elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < early() + 1:
                 self._push(self._ready, held, left=pending[call.id])    # not yet, by the database's clock
             else:
                 call.refuse()

@@ -28,11 +28,9 @@ def send(ids, first):
     """Gives one chunk to the broker.
 
     ids: list of int; first: aware datetime, when the first of its calls is due
-    The message comes to the worker early, by the database's clock (celery.py): by what the sender takes at
-    most to connect, and once more by LEAD for what there is to prepare.
+    The message comes to the worker early, by the database's clock (celery.py).
     """
-    early = settings.LEAD and 2 * settings.LEAD + sender.EARLIER
-    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=early))
+    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=sender.early()))
     outage.broker.over()
 
 
