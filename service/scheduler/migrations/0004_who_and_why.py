@@ -6,6 +6,8 @@ writes. That can be done in no transaction, so each step can be taken again if t
 """
 from django.db import migrations, models
 
+from ._while_up import AddIndexWhileUp
+
 TEXT = "varchar({}) NOT NULL DEFAULT ''"
 COLUMNS = {"scheduled_by": TEXT.format(150), "scheduled_via": TEXT.format(10), "note": TEXT.format(200),
            "again_of": "bigint NULL", "cancelled_by": TEXT.format(150)}
@@ -16,46 +18,25 @@ INDEXES = [
 ]
 
 
-def found(schema_editor, table):
-    """(names of the columns, names of the indexes) that the table has."""
+def missing(schema_editor, table):
+    """Those of COLUMNS that the table does not have."""
     connection = schema_editor.connection
     with connection.cursor() as cursor:
-        return ({column.name for column in connection.introspection.get_table_description(cursor, table)},
-                set(connection.introspection.get_constraints(cursor, table)))
+        there = {column.name for column in connection.introspection.get_table_description(cursor, table)}
+    return [name for name in COLUMNS if name not in there]
 
 
 def add_columns(apps, schema_editor):
     """By ALTER TABLE, which writes no row; Django's AddField would have SQLite copy the whole table."""
     table = apps.get_model("scheduler", "ScheduledCall")._meta.db_table
-    columns, _ = found(schema_editor, table)
-    for name in [name for name in COLUMNS if name not in columns]:
+    for name in missing(schema_editor, table):
         schema_editor.execute(f'ALTER TABLE {table} ADD COLUMN "{name}" {COLUMNS[name]}')
 
 
 def drop_columns(apps, schema_editor):
     table = apps.get_model("scheduler", "ScheduledCall")._meta.db_table
-    columns, _ = found(schema_editor, table)
-    for name in [name for name in COLUMNS if name in columns]:
+    for name in COLUMNS.keys() - missing(schema_editor, table):
         schema_editor.execute(f'ALTER TABLE {table} DROP COLUMN "{name}"')
-
-
-def build_indexes(apps, schema_editor):
-    drop_indexes(apps, schema_editor)       # one that was half built is there, and of no use
-    for index in INDEXES:
-        schema_editor.add_index(apps.get_model("scheduler", "ScheduledCall"), index, **beside(schema_editor))
-
-
-def drop_indexes(apps, schema_editor):
-    model = apps.get_model("scheduler", "ScheduledCall")
-    _, indexes = found(schema_editor, model._meta.db_table)
-    for index in INDEXES:
-        if index.name in indexes:
-            schema_editor.remove_index(model, index, **beside(schema_editor))
-
-
-def beside(schema_editor):
-    """How an index is changed beside the writes of others."""
-    return {"concurrently": True} if schema_editor.connection.vendor == "postgresql" else {}
 
 
 def rename_permissions(name):
@@ -86,9 +67,8 @@ class Migration(migrations.Migration):
                 max_length=150, blank=True, editable=False, help_text="The user's name at that time.")),
             migrations.AlterModelOptions("scheduledcall", {
                 "ordering": ["timestamp", "id"], "verbose_name": "call", "verbose_name_plural": "calls"}),
-            *(migrations.AddIndex("scheduledcall", index) for index in INDEXES),
         ]),
-        migrations.RunPython(build_indexes, drop_indexes),
+        *(AddIndexWhileUp("scheduledcall", index) for index in INDEXES),
         migrations.RunPython(rename_permissions("call"),
                              rename_permissions("scheduled call"), atomic=True),
     ]
