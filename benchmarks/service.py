@@ -289,6 +289,15 @@ def obvious(environment, api, port, size):
         server.stop()
 
 
+def numbered(number, seconds):
+    """The SQL of (the time that lies `seconds`, an expression of i, from now; a table of i from 1 to `number`)."""
+    from django.db import connection
+    if connection.vendor == "sqlite":
+        return (f"strftime('%Y-%m-%d %H:%M:%S', 'now', CAST({seconds} AS INTEGER) || ' seconds')",
+                f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) SELECT i FROM n)")
+    return f"date_trunc('second', now() + ({seconds}) * interval '1 second')", f"generate_series(1, {number}) AS i"
+
+
 def fill(finished, pending):
     """That many rows, most of them finished, as they are after a long time of use."""
     from django.db import connection
@@ -297,15 +306,8 @@ def fill(finished, pending):
     columns = "(timestamp, status, created_at, ended_at, claim_token, error)"
     with unlimited(), connection.cursor() as cursor:
         for number, status, sign in ((finished, "Succeeded", "-"), (pending, "Pending", "+")):
-            if connection.vendor == "sqlite":
-                when = f"strftime('%Y-%m-%d %H:%M:%S', 'now', '{sign}' || (3600 + i) || ' seconds')"
-                rows = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i < {number})"
-                source = f"{rows} SELECT {when}, '{status}', {when}, {when}, '', '' FROM n"
-                cursor.execute(f"INSERT INTO {table} {columns} {source}")
-            else:
-                when = f"now() {sign} (3600 + i) * interval '1 second'"
-                cursor.execute(f"INSERT INTO {table} {columns} SELECT {when}, '{status}', {when}, {when}, '', ''"
-                               f" FROM generate_series(1, {number}) AS i")
+            when, source = numbered(number, f"{sign}(3600 + i)")
+            cursor.execute(f"INSERT INTO {table} {columns} SELECT {when}, '{status}', {when}, {when}, '', '' FROM {source}")
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
 
 
@@ -428,12 +430,7 @@ def pages(number, some):
     from scheduler.limits import unlimited
     from scheduler.models import ScheduledCall
     ScheduledCall.objects.all()._raw_delete("default")
-    shift = f"(i - {number / 2}) * {48 * 3600 / number}"
-    when, source = {
-        "sqlite": (f"strftime('%Y-%m-%d %H:%M:%S', 'now', CAST({shift} AS INTEGER) || ' seconds')",
-                   f"(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) SELECT i FROM n)"),
-        "postgresql": (f"date_trunc('second', now() + {shift} * interval '1 second')", f"generate_series(1, {number}) AS i"),
-    }[connection.vendor]
+    when, source = numbered(number, f"(i - {number / 2}) * {48 * 3600 / number}")
     # One in 500 of what is over failed, as many were missed, and as many are cancelled, past and to come.
     status = (f"CASE WHEN i % 500 = 3 THEN 'Cancelled' WHEN i > {number // 2} THEN 'Pending' WHEN i % 500 = 1 THEN"
               " 'Failed' WHEN i % 500 = 2 THEN 'Missed' ELSE 'Succeeded' END")
@@ -515,7 +512,7 @@ def main():
         if "burst" in options.part:
             result["burst"] = bursts(service, stand_in, conftest.free_port(), size, repeats, True)
         if "https" in options.part:
-            with Api(certificate(conftest.WORK)) as secure:
+            with Api(conftest.certificate(conftest.WORK)) as secure:
                 result["https"] = bursts(service, secure, conftest.free_port(), size, repeats, False)
         if "sustained" in options.part:
             rate, duration = (30, 5) if options.smallest else (300, 120)
@@ -553,20 +550,11 @@ def main():
         conftest.pytest_unconfigure(None)
 
 
-def certificate(folder):
-    """(file of a certificate for 127.0.0.1, file of its key), made in `folder`."""
-    files = folder / "benchmark.pem", folder / "benchmark-key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
-    return files
-
-
 class Api:
     """The local API in a process of its own; what it saw is fetched from it."""
 
     def __init__(self, tls=()):
-        """tls: what `certificate` returned, for HTTPS"""
+        """tls: what `conftest.certificate` returned, for HTTPS"""
         import requests
         self.process = subprocess.Popen(
             [sys.executable, str(SERVICE / "tests" / "api_server.py"), "0", *map(str, tls)],

@@ -299,6 +299,16 @@ def stack():
     stack.stop()
 
 
+def certificate(folder):
+    """(file of a certificate for 127.0.0.1 that vouches for itself, file of its key), made in `folder`."""
+    files = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
+                    "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
+    return files
+
+
 def chrome(profile, width=1300, height=900):
     """A real browser, without a window, whose pages are that many pixels wide.
 

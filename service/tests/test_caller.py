@@ -9,7 +9,7 @@ from datetime import timedelta
 from unittest import mock
 
 import pytest
-from conftest import WORK, Api, free_port, until
+from conftest import WORK, Api, certificate, free_port, until
 from django.test import override_settings
 
 from scheduler import caller
@@ -180,15 +180,11 @@ def test_no_such_host():
 @pytest.fixture(scope="module")
 def secure_api():
     """The API's stand-in with TLS; `.certificate` is the file of the only certificate to trust for it."""
-    key, certificate = WORK / "key.pem", WORK / "certificate.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1",
-                    "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
-                    "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    files = certificate(WORK)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    context.load_cert_chain(*files)
     api = Api().start(context)
-    api.certificate = certificate
+    api.certificate = files[0]
     return api
 
 

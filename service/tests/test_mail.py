@@ -2,7 +2,6 @@
 import re
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import pytest
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from conftest import KIND, all_ended, free_port, in_seconds, make, until
+from conftest import KIND, all_ended, certificate, free_port, in_seconds, make, until
 from django.db import connection
 from django.db.models import DateTimeField, Value
 from django.test import override_settings
@@ -479,25 +478,16 @@ def test_it_talks_nonsense_once_it_has_taken_the_mail(server, dispatcher):
     assert len(taken) == 1 and Notice.objects.get().failing
 
 
-@pytest.fixture
-def certificate(work):
-    """(certificate, key) of 127.0.0.1, files."""
-    files = work / "cert.pem", work / "key.pem"
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-                    "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-out", files[0], "-keyout", files[1]], check=True, capture_output=True)
-    return files
-
-
 @pytest.mark.filterwarnings("ignore:Requiring AUTH")     # that server does not see that it speaks TLS
 @pytest.mark.parametrize("scheme, password, trusted", [
     ("smtp+tls", "p%40ss%2fword", True), ("smtp+ssl", "p%40ss%2fword", True), ("smtp+tls", "wrong-one", True),
     ("smtp+tls", "p%40ss", False), ("smtp+ssl", "p%40ss", False)])
-def test_tls_and_a_password(stack, certificate, api, scheme, password, trusted):
+def test_tls_and_a_password(stack, work, api, scheme, password, trusted):
     """As EMAIL_URL says, with the service's own processes. A certificate that nobody vouches for gets none,
     and no line shows the password."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+    files = certificate(work)
+    context.load_cert_chain(*files)
     seen = []
 
     def check(server, session, envelope, mechanism, data):
@@ -509,7 +499,7 @@ def test_tls_and_a_password(stack, certificate, api, scheme, password, trusted):
     try:
         stack.start("worker", "beat", FAILURES_TO=TO[0], DEFAULT_FROM_EMAIL="Scheduler <s@example.org>",
                     EMAIL_URL=f"{scheme}://ops%40x:{password}@127.0.0.1:{server.port}",
-                    SSL_CERT_FILE=certificate[0] if trusted else "/dev/null")
+                    SSL_CERT_FILE=files[0] if trusted else "/dev/null")
         until(lambda: Notice.objects.exists())
         make(-300)
         if trusted and "wrong" not in password:

@@ -29,6 +29,14 @@ def client():
     return client
 
 
+def guest(*codenames):
+    """The client of somebody who may only do what these permissions say."""
+    client, user = Client(), User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    return client
+
+
 def made(name="lunch", **fields):
     schedule = Schedule(name=name, **{"times": "12:30:00, 14:15:30", "zone": "Europe/Berlin"} | fields)
     planner.save(schedule)
@@ -263,10 +271,7 @@ def test_in_a_browser_the_preview_comes_before_saving(stack, browser):  # noqa: 
 
 @pytest.mark.parametrize("codename, leads", [("view_scheduledcall", True), ("add_scheduledcall", False)])
 def test_its_calls_are_a_link_for_those_who_may_see_them(codename, leads):
-    client, schedule = Client(), made()
-    user = User.objects.create_user("ann", is_staff=True)
-    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_schedule", codename]))
-    client.force_login(user)
+    client, schedule = guest("view_schedule", codename), made()
     for address in (LIST, f"{LIST}{schedule.pk}/change/"):
         page = client.get(address)
         assert page.status_code == 200 and (f"schedule={schedule.pk}" in page.content.decode()) == leads
@@ -275,9 +280,6 @@ def test_its_calls_are_a_link_for_those_who_may_see_them(codename, leads):
 
 @pytest.mark.parametrize("codename, leads", [("view_schedule", True), ("add_schedule", False)])
 def test_a_calls_schedule_is_a_link_for_those_who_may_see_it(codename, leads):
-    client, schedule = Client(), made()
-    user = User.objects.create_user("ann", is_staff=True)
-    user.user_permissions.add(*Permission.objects.filter(codename__in=["view_scheduledcall", codename]))
-    client.force_login(user)
+    client, schedule = guest("view_scheduledcall", codename), made()
     page = client.get(f"/admin/scheduler/scheduledcall/{schedule.calls.first().pk}/change/").content.decode()
     assert "<bdi>lunch</bdi>" in page and (f'href="{LIST}{schedule.pk}/change/"' in page) == leads

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 import requests
 from conftest import (
-    PASSWORD, SERVICE, WORK, all_ended, end, free_port, in_seconds, make, person, redis_server, statuses, until)
+    PASSWORD, SERVICE, WORK, all_ended, certificate, end, free_port, in_seconds, make, person, redis_server,
+    statuses, until)
 from django.contrib.auth.models import User
 from django.core.cache import cache
 from django.test import Client, override_settings
@@ -85,15 +86,13 @@ def test_what_lies_in_redis_is_never_run():
 @pytest.fixture
 def redis_over_tls(work):
     """The URL of a Redis server that speaks TLS and asks for a password."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", work / "key.pem", "-out",
-                    work / "cert.pem", "-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-                   check=True, capture_output=True)
+    trusted, key = certificate(work)
     port = free_port()
     process = subprocess.Popen(
         ["redis-server", "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--requirepass", "hunter2",
-         "--tls-cert-file", work / "cert.pem", "--tls-key-file", work / "key.pem", "--tls-ca-cert-file", work / "cert.pem",
+         "--tls-cert-file", trusted, "--tls-key-file", key, "--tls-ca-cert-file", trusted,
          "--tls-auth-clients", "no", "--save", "", "--dir", work], stdout=subprocess.DEVNULL)
-    yield f"rediss://:hunter2@127.0.0.1:{port}/0?ssl_ca_certs={work / 'cert.pem'}"
+    yield f"rediss://:hunter2@127.0.0.1:{port}/0?ssl_ca_certs={trusted}"
     end(process)
 
 
