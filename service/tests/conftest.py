@@ -212,9 +212,12 @@ def api():
 
 @pytest.fixture
 def log():
-    """The lines of the log so far, as a function."""
-    def lines():
+    """The lines of the log so far, as a function. A line follows its row's commit: who has seen a
+    row that another process ended says how many lines must come."""
+    def lines(number=0):
         path = WORK / "api_calls.log"
+        until(lambda: not number or path.exists() and len(path.read_text().splitlines()) >= number,
+              10, f"{number} lines in the log")
         return path.read_text().splitlines() if path.exists() else []
     return lines
 

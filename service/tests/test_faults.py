@@ -26,8 +26,9 @@ def broker():
 
 
 def one_line_each(log, number):
-    assert len(until(lambda: len(log()) >= number and log(), 5, f"{number} lines")) == number
-    return log()
+    lines = log(number)
+    assert len(lines) == number
+    return lines
 
 
 def never_early(api, due):
@@ -87,8 +88,7 @@ def test_worker_killed_in_a_burst(stack, api, log):
     assert len(api.seen) > at_the_kill
     assert not ScheduledCall.objects.filter(started_at__lt=F("timestamp")).exists()
     # Killed between a commit and its lines, a worker leaves none for one portion.
-    until(lambda: len(log()) >= 1001 - sender.PORTION, 5, "the lines")
-    assert len(log()) <= 1001
+    assert len(log(1001 - sender.PORTION)) <= 1001
 
 
 def test_worker_killed_between_two_calls_of_a_second(stack, api, log):
@@ -165,7 +165,7 @@ def test_dispatcher_killed_between_its_commit_and_its_message(api, log, stack):
     stack.start("worker", "beat")
     assert all_ended(1) == {"Succeeded": 1}
     never_early(api, due)
-    assert len(api.seen) == 1 and len(log()) == 1
+    assert len(api.seen) == 1 and len(log(1)) == 1
 
 
 def test_web_killed_after_its_answer(stack, api, log):

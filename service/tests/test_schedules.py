@@ -283,7 +283,7 @@ def test_an_occurrence_in_some_seconds_is_called_on_time(stack, api, log):
         f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (first, second)]
     assert all_ended(2) == {"Succeeded": 2, "Pending": len(ScheduledCall.objects.filter(status="Pending"))}
     assert len(api.seen) == 2 and all(0 <= late < 2 for late in (api.arrivals(first)[0], api.arrivals(second)[1]))
-    assert sum("Successfully called" in line for line in log()) == 2
+    assert sum("Successfully called" in line for line in log(2)) == 2
     calls = requests.get(stack.url + f"/api/schedule-api/?schedule={answer.json()['id']}", timeout=10).json()["results"]
     assert [call["status"] for call in calls[:2]] == ["Succeeded"] * 2
     Schedule.objects.update(planned_until=utcnow())

@@ -95,7 +95,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
     assert set(ScheduledCall.objects.values_list("scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by")) == {
         ("", "", "", None, "")}
     assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
-    assert len(api.seen) == 3 and len(log()) == 5       # three made, one missed, one lost
+    assert len(api.seen) == 3 and len(log(5)) == 5       # three made, one missed, one lost
     assert transitions.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
 
 
