@@ -1796,7 +1796,7 @@ class Main(Folder):
 
     def test_a_password_in_config_py_is_not_quoted_by_a_warning_of_pythons(self):
         self.write("config.py", "API_URL = 'http://me:se\\cret@h/'\nLOG_FILE = 'test.log'")
-        self.assertEqual(self.run_script("--dry-run", "23:59:59")[2], "")
+        self.assertEqual(self.run_script("--dry-run", soon(60))[2], "")
 
     def test_without_curl_it_says_what_to_install(self):
         os.mkdir(self.path("empty"))
