@@ -63,6 +63,14 @@ api_scheduler.leave(api_scheduler.main(arguments))
 """ % SOON
 
 
+def setUpModule():
+    """Have signals as in a terminal: nohup and a shell's background job ignore some, for all that they start."""
+    for name in ("SIGINT", "SIGQUIT", "SIGHUP", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def soon(after=0.0):
     """Return what stands for the time at which the script is up, or that many seconds after."""
     return "SOON+%.3f" % after

@@ -8,6 +8,7 @@ start share one database, migrated once and emptied before every test.
 import asyncio
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -36,9 +37,12 @@ from api_server import ApiServer  # noqa: E402
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on which nothing listens. None of those that the system gives to outgoing connections
+    (ip_local_port_range, tcp(7)): one of them, or one's own, could have it by the time it is used."""
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", 10000 + secrets.randbelow(20000)))
+            return probe.getsockname()[1]
 
 
 def until(condition, seconds=20, what=None):
@@ -154,6 +158,7 @@ stand_in = Api()
 def pytest_configure(config):
     """Before Django reads its settings."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
     redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
