@@ -1864,7 +1864,7 @@ class Main(Folder):
 
     def test_main_and_call_api_can_be_called_from_python(self):
         handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         log = self.path("python.log")
         stdout = io.StringIO()
         with Server() as server, contextlib.redirect_stdout(stdout):
@@ -1884,10 +1884,10 @@ class Main(Folder):
         self.assertEqual(len(self.log("python.log")), 4)
         self.assertEqual(stdout.getvalue().splitlines(), self.log("python.log"))
         self.assertEqual([signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], handlers)
-        for thread in threading.enumerate():
-            if getattr(thread, "_target", None) and "arm_groups" in thread._target.__name__:
-                thread.join(PATIENCE)
-        self.assertLessEqual(threading.active_count(), threads)
+        left = set(threading.enumerate()) - threads
+        for thread in left:
+            thread.join(PATIENCE)
+        self.assertEqual([thread for thread in left if thread.is_alive()], [])
 
     def test_100000_times_are_planned(self):
         first = datetime.datetime(2199, 1, 1)
