@@ -143,6 +143,7 @@ def test_dispatcher_killed(stack, api, log):
     stack.start("worker", "beat")
     until(lambda: transitions.Heartbeat.objects.exists(), what="a first tick")
     stack.kill("beat")
+    until(lambda: transitions.since_beat() > 2, what="the ticks that it had sent are over")
     due = in_seconds(2)
     ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(20)])
     until(lambda: utcnow() > due + timedelta(seconds=1))

@@ -105,8 +105,8 @@ def test_all_web_processes_tell_the_same_and_they_tell_what_the_workers_did(stac
     all_ended(5)
     told = parsed(requests.get(stack.url + "/metrics", timeout=10).text)
     assert told["scheduler_calls_ended_totalSucceeded"] == told["scheduler_call_lateness_seconds_count"] == 5
-    assert until(lambda: parsed(requests.get(stack.url + "/metrics", timeout=10).text))[
-        "scheduler_last_tick_age_seconds"] < 30
+    until(lambda: parsed(requests.get(stack.url + "/metrics", timeout=10).text)["scheduler_last_tick_age_seconds"] < 30,
+          what="a first tick")
     answer = requests.get(stack.url + "/metrics", timeout=10)
     assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
     result = subprocess.run(["promtool", "check", "metrics"], input=answer.content, capture_output=True)
