@@ -28,6 +28,7 @@ import argparse
 import collections
 import contextlib
 import datetime
+import errno
 import math
 import os
 import queue
@@ -130,6 +131,9 @@ def parse_time(text):
         raise ValueError(UNKNOWN_YEAR) from None
 
 
+URL_LIKE = r".*://|(?:[a-zA-Z][^/\s]*|[^/\s]*\.[^/\s]*)/"  # and not 2026/11/22
+
+
 def read_times(arguments):
     """Yield ``(text, time, reason)`` for each entry of comma-separated `arguments`.
 
@@ -144,8 +148,8 @@ def read_times(arguments):
             try:
                 yield text, parse_time(text), None
             except ValueError as error:
-                if "://" in text or "@" in argument:  # what follows may be a password, too
-                    yield text.partition(":")[0] + ":...", None, "a URL is given with --url"
+                if "@" in argument or re.match(URL_LIKE, text):  # what follows may be a password, too
+                    yield re.match("[^:/?]*.?", text).group() + "...", None, "a URL is given with --url"
                     break
                 yield text, None, str(error)
 
@@ -249,6 +253,21 @@ def arming_times(groups, start=0.0, each=ARM_SECONDS_PER_CALL):
         times.append(room)
     times.reverse()
     return times
+
+
+def too_many(groups, start, each, most):
+    """Return of the first group that will be late by arming ``(due, calls, how many will be ready)``.
+
+    None if there is no such group. `start` and `each` are as for `arming_times`; more than
+    `most` curls cannot be up at once.
+    """
+    busy = -math.inf  # until when the groups before are being armed
+    for (due, calls), begin in zip(groups, arming_times(groups, start, each)):
+        begin = max(busy, begin)
+        busy = begin + calls * each
+        if calls > most or busy > due:
+            return due, calls, min(most, max(0, int((due - begin) / each)))
+    return None
 
 
 # ----------------------------------------------------------------------------- wait
@@ -375,8 +394,9 @@ def check_curl(settings):
         again = run_curl(command + [READ_CONFIG] + end, b'stderr = "-"\n')
         if "no URL specified" in again[1] or READ_CONFIG in asked[2]:
             raise SetupError("the last of the curl options, %s, lacks its value" % heard[-1])
-    refuse_what_curl_refuses(*asked)
-    for line in filter(None, asked[2].splitlines()):
+    said = re.sub(r"\r?\nWarning: (?![A-Z])", "", asked[2])  # curl 7 breaks them, whatever COLUMNS says
+    refuse_what_curl_refuses(*asked[:2], said)
+    for line in filter(None, said.splitlines()):
         warn("curl: " + without_secrets(line))
     each = max(ARM_SECONDS_PER_CALL, start / (os.cpu_count() or 1))  # each processor starts one
     return Asked(curl, version, files, lines, start, each)
@@ -386,14 +406,14 @@ def refuse_what_curl_refuses(code, out, err):
     """Raise SetupError unless curl, asked as above, only lacked a URL."""
     if code == 0:
         raise SetupError("with the curl options given, curl prints something and calls nothing")
-    if code == 1 or "curl: (1)" in out:
+    if (code == 1 or "curl: (1)" in out) and "curl: option" not in out + err:
         raise SetupError(
             "the curl options (or a .curlrc) hold a URL of their own: it is given with --url"
         )
     if "password for user" in out + err:
         raise SetupError("curl would ask for a password: give it as -u NAME:PASSWORD")
-    unread = re.search(r"(?i)warning: ((couldn't read|failed to (open|read)).*)", err)
-    if unread:  # curl 8 refuses that by itself
+    unread = re.search(r"(?i)(?:warning|curl): ((couldn't read|failed to (open|read)|error trying read).*)", err)
+    if unread and "no URL specified" in out:  # else curl refuses it by itself
         raise SetupError("curl cannot read a file that its options name: %s" % unread.group(1))
     if "no URL specified" in out:
         return
@@ -452,13 +472,14 @@ def run_curl(command, config=b""):
 
 # What these find among all options, one on a line. Curl 7 takes long ones in capitals too, and
 # most curls take them cut short.
-NAMES_CONFIG = re.compile(r"(?m)^(?:-[^-\sK]*K|(?i:--(?:expand-)?conf\S*))\n?(.+)")
-SETS_LIMITS = re.compile(r"(?m)^\s*(?:-[^-\s]*m|(?i:--(?:max-t|retr)))")
-STDIN = r"/dev/stdin|/dev/fd/0|/proc/self/fd/0"
+FLAGS = r"-[^-\sAbcCdDeEFHhKmoPQrtTuUwxXyYz]*"  # short options without a value, behind which another may stand
+NAMES_CONFIG = re.compile(r"(?m)^(?:-[^-\sK]*K|(?i:--(?:expand-)?conf[^\s=]*))[\n=]?(.+)")
+NAMES_DATA = re.compile(r"(?m)^\s*(?:-[^-\s]*d|(?i:--(?:da|json)[^\s=@]*))?[\s=:\"]*@([^\"\n]+)")
+SETS_LIMITS = re.compile(r"(?m)^\s*(?:%sm|(?i:--(?:max-t|retr)))" % FLAGS)
+STDIN = r'(?:^(?:\s*--?[\w-]+[\s=:]*"?)?|[@<]"?)(?:/dev/stdin|/dev/fd/0|/proc/self/fd/0)(?=[\s";,]|$)'
 CANNOT_WORK = (  # and what to say
     (
-        # The flags are short options without a value, for which next may hide behind others.
-        r"^\s*(?:--$|(?i:--nex)|-[^-\sAbcCdDeEFHhKmoPQrtTuUwxXyYz]*:)",
+        r"^\s*(?:--$|(?i:--nex)|%s:)" % FLAGS,
         "among the curl options, -- and --next cannot be used: a call has one URL",
     ),
     (r"^\s*(?i:--std)", "curl's --stderr would keep from the log why a call failed: leave it out"),
@@ -466,6 +487,7 @@ CANNOT_WORK = (  # and what to say
         r'^\s*(?:-[^-\s]*[TbK]|(?i:--(?:up[\w-]*|cookie|conf\w*)))[\s=:]*"?[-.]"?\s*$|' + STDIN,
         "a curl option reads standard input, which is not there for it: name a file",
     ),
+    (r"^\s*(?i:--libc)", "curl's --libcurl would write its file when curl is only asked: leave it out"),
     (r"^\s*(?i:--expand-[cu])", "curl's --expand-config and --expand-url cannot be used: what they "
      "name is not known before the call"),
 )  # fmt: skip
@@ -484,7 +506,8 @@ def all_options(curl, curl_options):
     names = (".curlrc", "_curlrc", "curlrc")
     paths = [os.path.join(home, name) for home in homes if home for name in names]
     paths += NAMES_CONFIG.findall("\n".join(curl_options))
-    files, lines = [path for path in paths if os.path.isfile(path)], list(curl_options)
+    files = [path for path in paths if os.path.isfile(path)]
+    lines = [option.replace("\n", " ") for option in curl_options]
     for path in files:
         with contextlib.suppress(OSError):  # curl will say so
             with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -505,6 +528,8 @@ def refuse_what_cannot_work(lines):
     for pattern, words in CANNOT_WORK:
         if re.search("(?m)" + pattern, lines):
             raise SetupError(words)
+    for path in filter(os.path.isdir, NAMES_DATA.findall(lines)):
+        raise SetupError("curl cannot read %s, which its options name: it is a folder" % path)
 
 
 CHOOSES_TRUST = re.compile(
@@ -1106,10 +1131,15 @@ class Log:
         self.warn = warn
         self.warned = False
 
-    def check(self):
-        """Raise SetupError if the file cannot be opened."""
+    def check(self, only_look=False):
+        """Raise SetupError if the file cannot be opened. Unless `only_look`, it is there afterwards."""
         try:
-            os.close(os.open(self.path, self.FLAGS, 0o666))
+            if only_look and not os.path.exists(self.path):
+                folder = os.path.join(os.path.dirname(self.path), "")
+                if os.stat(folder) and not os.access(folder, os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            else:
+                os.close(os.open(self.path, self.FLAGS, 0o666))
         except (OSError, ValueError) as error:
             raise SetupError(
                 "the log file %s cannot be opened: %s" % (self.path, reason_of(error))
@@ -1393,11 +1423,13 @@ def read_config(path):
             warnings.simplefilter("ignore")  # Python's own show the line, and a password in it
             exec(compile(source, path, "exec"), values)  # not imported: no stale bytecode
     except SyntaxError as error:
-        hint = "; " + SLASHES if "unicodeescape" in error.msg else ""
+        cut = re.search("unicodeescape|string literal", error.msg)  # also by a backslash before the quote
+        hint = "; " + SLASHES if cut else ""
         reason = "%s, line %s%s" % (error.msg, error.lineno, hint)
         raise SetupError("%s cannot be read: %s" % (path, reason)) from None
     except (Exception, SystemExit) as error:
-        reason = without_secrets("%s %s" % (reason_of(error), getattr(error, "filename", "") or ""))
+        words = reason_of(error), getattr(error, "filename", "") or ""
+        reason = without_secrets("%s: %s %s" % (type(error).__name__, *words))
         raise SetupError("%s cannot be read: %s" % (path, reason)) from None
     return values
 
@@ -1466,13 +1498,7 @@ def carry_out(groups, settings, log, quiet=False):
         Scheduler(groups, settings, reporter, most)
     ) as scheduler, scheduler.caught_signals():
         asked = check_curl(settings)
-        most = min(most, int((ARM_EARLIEST - ARM_MARGIN) / asked.each))
-        crowd = [(calls, due) for due, calls in groups if calls > most]
-        if crowd:
-            warn(
-                "%d calls are due at %s, and about %d can be made ready here before their time: "
-                "the last of them will be late" % (crowd[0][0], local(crowd[0][1]), most)
-            )
+        warn_of_too_many(groups, asked, most)
         try:
             reporter.start()
             scheduler.run(asked)
@@ -1486,6 +1512,16 @@ def carry_out(groups, settings, log, quiet=False):
     if scheduler.signals:
         return 128 + scheduler.signals[0]
     return 0 if reporter.counts[CALLED] == reporter.calls else 1
+
+
+def warn_of_too_many(groups, asked, most):
+    found = too_many(groups, asked.start, asked.each, most)
+    if found:
+        due, calls, ready = found
+        warn(
+            "%d calls are due at %s, and about %d can be made ready here before their time: "
+            "the last of them will be late" % (calls, local(due), ready)
+        )
 
 
 def call_api(url=None, log_file=None, timeout=None, curl_options=()):
@@ -1542,17 +1578,19 @@ def schedule(argv, now, logs):
     for words in skipped:
         warn(words)
     for text, due in tomorrow.items():
-        warn("'%s' has just passed: it is planned for tomorrow, %s" % (text, local(due)))
+        day = "tomorrow" if local(due)[:10] != local(now)[:10] else "its next time"
+        warn("'%s' has just passed: it is planned for %s, %s" % (text, day, local(due)))
+    log = Log(settings.log_file)
+    log.check(arguments.dry_run)
     if not arguments.dry_run:
-        log = Log(settings.log_file)
-        log.check()
         logs.append(log)
         log.write([stamped(now, words) for words in skipped])
     if not groups:
         raise SetupError("nothing to do: none of the times is valid and still to come")
     if arguments.dry_run:
         check_url(settings.url)
-        check_curl(settings)
+        with places(sum(calls for _, calls in groups)) as most:
+            warn_of_too_many(groups, check_curl(settings), most)
         what = " to %s\n" % without_password(settings.url)
         plans = ["%s  %s" % (local(due), how_many(calls)) for due, calls in groups]
         return 0 if say(sys.stdout, what.join(plans + [""])) else 1

@@ -450,6 +450,16 @@ class Plan(unittest.TestCase):
         self.assertAlmostEqual(small, large - cost)
         self.assertEqual(api_scheduler.arming_times([(1000, 10 ** 6)]), [1000 - api_scheduler.ARM_EARLIEST])
 
+    def test_the_first_group_that_is_late_by_arming_is_known(self):
+        def found(*groups, most=5000):
+            return api_scheduler.too_many(groups, 0.0, 0.02, most)
+        self.assertIsNone(found((1000, 1), (1001, 2900)))
+        self.assertEqual(found((1000, 3500)), (1000, 3500, 3000))
+        self.assertEqual(found((1000, 3500), most=40), (1000, 3500, 40))
+        groups = [(1000 + n, 2500) for n in range(4)]  # each alone would have the time, all together have not
+        self.assertEqual(found(*groups), (1001, 2500, 550))
+        self.assertIsNone(found((1000, 2500), (1100, 2500)))
+
     def test_a_curl_that_starts_slowly_is_armed_that_much_earlier(self):
         (usual,), (slow,) = (api_scheduler.arming_times([(1000, 1)], start) for start in (0, 3))
         self.assertAlmostEqual(usual - slow, 3)
@@ -917,7 +927,7 @@ class Calls(Folder):
     def test_who_sets_limits_of_time_is_left_alone_with_them(self):
         for options in (["-m", "5"], ["-sm5"], ["--max-time", "5"], ["--retry", "3"], ["-K", self.write("a", "retry = 3")]):
             self.assertRegex(api_scheduler.all_options(CURL, options)[1], api_scheduler.SETS_LIMITS)
-        for options in (["-X", "POST"], ["--data", "retry"], ["-K", self.write("a", "# retry")], ["-H", "retry-after: 5"]):
+        for options in (["-X", "POST"], ["--data", "retry"], ["-umary:pw"], ["-Fimage=@x.png"], ["-d", "a\n-item"], ["-K", self.write("a", "# retry")], ["-H", "retry-after: 5"]):
             self.assertNotRegex(api_scheduler.all_options(CURL, options)[1], api_scheduler.SETS_LIMITS)
 
     @unittest.skipUnless(curl_takes("--fail-with-body"), "this curl, before 7.76, has no such option")
@@ -945,6 +955,14 @@ class Calls(Folder):
             (["-K", self.path("next")], "URL of its own"),
             (["-K" + self.path("next")], "URL of its own"),
             (["--CONFIG", self.path("next")], "URL of its own"),
+            (["--config=" + self.path("next")], "URL of its own"),
+            (["--conf=" + self.path("nested")], "names another file"),
+            (["--proto-default", "foo"], "--proto-default"),
+            (["--libcurl", "code.c"], "--libcurl"),
+            (["--data", "@" + self.folder], "it is a folder"),
+            (["-K", self.path("missing.cfg")], "missing.cfg"),
+            (["-T/dev/stdin"], "standard input"),
+            (["-F", 'a=@"/dev/stdin";type=x'], "standard input"),
             (["--proto-default", "dict", "--noproxy", "*", self.server.url[7:]], "URL of their own"),
             (["--noproxy", "*", "dict://" + self.server.url[7:]], "URL of their own"),
             (["-x", self.server.url, "dict.invalid/"], "URL of their own"),
@@ -999,6 +1017,22 @@ class Calls(Folder):
             self.assertEqual(status, 2)
             self.assertIn(words, err)
         self.assertEqual(self.server.requests, [])
+        self.write(".curlrc", "data = @missing.json")  # curl 8 only warns, and makes a GET of it
+        self.assertIn("missing.json", self.run_script("23:59:59", "--dry-run")[2])
+
+    def test_what_only_looks_like_an_option_is_a_body(self):
+        self.config(self.server.url)
+        bodies = ["a\n--\nb", "a\n--next\n", '{"path": "/dev/stdin"}', "see /dev/fd/0"]
+        headers = ["X: see /dev/fd/01"]
+        for option, value in [("-d", body) for body in bodies] + [("-H", header) for header in headers]:
+            self.assertEqual(self.run_script("23:59:59", "--dry-run", "--", option, value)[::2], (0, ""), value)
+        status, _ = self.call("/", "--", "--data", bodies[0])
+        self.assertEqual((status, self.server.requests[0][4]), (0, bodies[0].encode()))
+
+    def test_the_name_of_a_missing_file_is_not_cut(self):
+        self.config(self.server.url)
+        name = self.path("folder" * 20, "body.json")
+        self.assertIn(name, self.run_script("23:59:59", "--dry-run", "--", "--data", "@" + name)[2])
 
     def test_a_hung_api_fails_after_the_timeout(self):
         status, log = self.call("/slow", "--timeout", "0.3")
@@ -1676,6 +1710,16 @@ class Main(Folder):
             self.assertEqual(server.requests, [])
             self.assertFalse(os.path.exists(self.path("test.log")))
 
+    def test_dry_run_finds_what_a_start_would_be_refused_or_warned_for(self):
+        self.config("http://127.0.0.1:9/")
+        crowd = "2199-01-01T00:00:00," * 6000
+        status, out, err = self.run_script("--dry-run", "@" + self.write("crowd.txt", crowd.replace(",", "\n")))
+        self.assertEqual((status, out.split("  ")[1][:10]), (0, "6000 calls"))
+        self.assertRegex(err, r"6000 calls are due at .*, and about \d+ can be made ready")
+        for path in (self.path("nothing", "x.log"), self.path("crowd.txt", "x.log")):
+            self.assertIn("x.log cannot be opened", self.refused("--dry-run", "23:59:59", "--log-file", path))
+            self.assertFalse(os.path.exists(self.path("nothing")))
+
     def test_times_can_come_from_a_file_and_stand_anywhere(self):
         self.write("times.txt", "\ufeff2199-01-01T00:00:00\n\n# a comment\n2199-01-02T00:00:00, 2199-01-03T00:00:00\n")
         status, out, err = self.run_script("2199-01-04T00:00:00", "--dry-run", "@times.txt", env=dict(self.environ, PYTHONUTF8="1", LC_ALL="C.UTF-8"))
@@ -1740,15 +1784,17 @@ class Main(Folder):
                 self.assertIn(words, self.refused(*arguments))
 
     def test_a_url_in_the_place_of_a_time_is_not_repeated(self):
-        err = self.refused("http://me:hun,ter2@h/", "me:ter2,hun@h", "23:59:5x http://me:hunter2@h/")
+        urls = "http://me:hun,ter2@h/", "me:ter2,hun@h", "127.0.0.1/x?key=hunter2", "localhost:80/hunter2"
+        err = self.refused(*urls, "23:59:5x http://me:hunter2@h/")
         self.assertIn("--url", err)
         self.assertNotIn("ter2", err + "".join(self.log()))
-        self.assertEqual(len([line for line in self.log() if "Skipped" in line]), 3)
+        self.assertEqual(len([line for line in self.log() if "Skipped" in line]), 5)
+        self.assertIn("'2026/11/22 12:00:00'", self.refused("2026/11/22 12:00:00"))
 
     def test_a_time_that_has_just_passed_is_told_with_the_date_it_is_planned_for(self):
         passed = time.strftime("%H:%M:%S", time.localtime(time.time() - 3))
         _, out, err = self.run_script("--dry-run", passed)
-        self.assertIn("planned for tomorrow, " + out.split("  ")[0], err)
+        self.assertRegex(err, "planned for (tomorrow|its next time), " + out.split("  ")[0])  # this one after midnight
 
     def test_files_that_name_files_without_end(self):
         for n in range(1200):
@@ -1798,7 +1844,7 @@ class Main(Folder):
         self.write("config.py", "import nothing_of_this_name")
         self.assertIn("nothing_of_this_name", self.refused("23:59:59"))
         self.write("config.py", "raise SystemExit")
-        self.assertIn("config.py", self.refused("23:59:59"))
+        self.assertIn("SystemExit", self.refused("23:59:59"))
         os.remove(self.path("config.py"))
         self.assertIn("LOG_FILE", self.refused("23:59:59"))
 
@@ -1929,7 +1975,7 @@ class Terminal(Folder):
     def test_one_status_line_is_redrawn_in_place(self):
         with Server() as server:
             self.config(server.url)
-            shown = self.on_terminal(soon(), soon(1.6))
+            shown = self.on_terminal(soon(2.5), soon(4))
         self.assertRegex(shown, r"next %s\S*, in 0:00:0\d \| 0 done, 0 failed, 2 to go" % STAMP)
         self.assertIn("1 done, 0 failed, 1 to go", shown)
         self.assertEqual(shown.count("\n"), 2)  # the two lines of the log
