@@ -9,9 +9,11 @@ from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
+from django.contrib.admin.widgets import AdminSplitDateTime
+from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -26,7 +28,7 @@ from .schedule_admin import ScheduleAdmin
 from .serializers import bad_note, due_time
 from .tasks import hand_over_soon
 from .text import is_id
-from .times import comes_twice, many_from_person
+from .times import comes_twice, from_person, many_from_person
 
 Status = ScheduledCall.Status
 
@@ -54,6 +56,18 @@ def first_of(lines):
     return lines[:SHOWN] + ([f"And {len(lines) - SHOWN} more like these."] if len(lines) > SHOWN else [])
 
 
+class DueField(forms.SplitDateTimeField):
+    """The calendar's day and time, read as pasted ones are: Django's refuses an hour that the clocks show twice."""
+
+    def compress(self, data_list):
+        if not (data_list and all(data_list)):
+            return super().compress(data_list)
+        try:
+            return from_person("{} {}".format(*data_list))
+        except ValueError as error:
+            raise forms.ValidationError(f"This time {error}.")
+
+
 class ScheduledCallForm(forms.ModelForm):
     """A call's time. For new calls also many, pasted, and a note."""
 
@@ -63,7 +77,7 @@ class ScheduledCallForm(forms.ModelForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        zone = timezone.get_default_timezone_name()
+        zone, self.twice = timezone.get_default_timezone_name(), []
         if due := self.fields.get("timestamp"):
             due.help_text = f"In {zone}. When the API is to be called; never earlier, not by a millisecond."
             due.required = "times" not in self.fields
@@ -74,13 +88,15 @@ class ScheduledCallForm(forms.ModelForm):
     def clean_timestamp(self):
         if timestamp := self.cleaned_data["timestamp"]:
             try:
+                if "timestamp" in self.changed_data and comes_twice(timestamp):
+                    self.twice.append(timestamp)
                 return checked(timestamp)
             except ValueError as error:
                 raise forms.ValidationError(f"This time {error}.")
 
     def clean_times(self):
         """The aware datetimes. All are looked at, and the first bad ones are named."""
-        good, bad, self.twice = [], [], []
+        good, bad = [], []
         pieces = many_from_person(self.cleaned_data["times"])
         if len(pieces) > settings.MAX_TIMESTAMPS:
             raise forms.ValidationError(
@@ -119,9 +135,20 @@ def column(field, description):
     return in_words
 
 
+class PersonAdmin(UserAdmin):
+    """What the service notes of a user is only looked at; fields to edit would not say their zone."""
+
+    readonly_fields = ["last_login", "date_joined"]
+
+
+admin.site.unregister(User)
+admin.site.register(User, PersonAdmin)
+
+
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
+    formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
     list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
     list_filter = [lists.ViewFilter, lists.StatusFilter, lists.DueFilter, lists.TogetherFilter]
@@ -159,10 +186,18 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
     @admin.display(description="outcome")
     def outcome(self, call):
         """In one column: an error says what the HTTP status was."""
-        return call.error or (f"HTTP status {call.http_status}" if call.http_status else NOTHING)
+        said = call.error or (f"HTTP status {call.http_status}" if call.http_status else "")
+        if call.cancelled_by:
+            return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
+        return said or NOTHING
 
     @admin.display(description="scheduled by")
     def who(self, call):
+        """And from which call again."""
+        who = self._by(call)
+        return who if call.again_of is None else format_html("{}, again from {}", who, self._link(call.again_of))
+
+    def _by(self, call):
         if call.schedule:
             return format_html("schedule <bdi>{}</bdi>", call.schedule)
         if call.scheduled_by and call.scheduled_via:
@@ -173,9 +208,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
     def planned_by(self, call):
         if call.schedule is None:
             return NOTHING
-        if call.schedule.deleted_at:
-            return format_html("<bdi>{}</bdi> (deleted)", call.schedule)
-        if not call.leads_to_schedule:
+        if call.schedule.deleted_at or not call.leads_to_schedule:
             return format_html("<bdi>{}</bdi>", call.schedule)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
@@ -280,6 +313,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             request.was_moved = None    # a form shows whole seconds, and must not take the rest of one away
             return
         if change:
+            request.twice = form.twice
             request.was_moved = transitions.move(obj.pk, obj.timestamp)
             soon = [obj]
         else:
@@ -295,11 +329,14 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
         self._write_history(request, [
             (call.pk, str(call), ADDITION, f"Added, due {moment(call.timestamp)}.") for call in request.calls])
 
-    def response_add(self, request, obj, post_url_continue=None):
+    def _warn_of_twice(self, request):
         seconds = [timezone.localtime(when).replace(fold=1) for when in request.twice]
         for line in first_of(f"The clocks show {second:%Y-%m-%d %H:%M:%S} twice; the first was taken. The second is "
                              f"{second.isoformat()}." for second in seconds):
             self.message_user(request, line, messages.WARNING)
+
+    def response_add(self, request, obj, post_url_continue=None):
+        self._warn_of_twice(request)
         if len(request.calls) == 1:
             return super().response_add(request, obj, post_url_continue)
         self.message_user(request, f"{len(request.calls)} calls were added.", messages.SUCCESS)
@@ -319,6 +356,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             self.message_user(request, f"Nothing was changed on {obj}.", messages.INFO)
             return self.response_post_save_change(request, obj)
         if request.was_moved:
+            self._warn_of_twice(request)
             return super().response_change(request, obj)
         return self._nothing_changed(request, obj)
 

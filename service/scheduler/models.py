@@ -15,9 +15,10 @@ from .clock import utcnow
 NOTE_MAX = 200              # characters
 
 
-def moment(at):
-    """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in TIME_ZONE."""
-    return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S %Z}"
+def moment(at, zone=None):
+    """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in `zone`, a tzinfo,
+    or TIME_ZONE."""
+    return f"{timezone.localtime(at, zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
 class Schedule(models.Model):
@@ -60,7 +61,7 @@ class Schedule(models.Model):
                                 condition=models.Q(planned_until__isnull=False))]
 
     def __str__(self):
-        return self.name
+        return f"{self.name} (deleted)" if self.deleted_at else self.name
 
     def clean(self):
         """Brings what a person wrote into one form. Raises ValidationError, with the words for each

@@ -117,6 +117,7 @@ def draw(now, view="all", wanted="", chosen=(None, None), kept=None):
                   for part in range(5)],
         "band": any(chosen) and x(until) > x(since) and {
             "x": f"{x(since):.1f}", "width": f"{x(until) - x(since):.1f}", "height": GROUND - TOP},
+        "focus": f"{(x(max(since, starts[0])) + x(until)) / 2 / WIDTH if any(chosen) else x(now) / WIDTH:.4f}",
         "now_x": f"{x(now):.1f}", "now": f"{timezone.localtime(now):%H:%M %Z}",
         "bar_width": f"{BAR - 2:.1f}", "left": LEFT, "right": WIDTH - RIGHT, "ground": GROUND, "top": TOP,
         "width": WIDTH, "height": HEIGHT,

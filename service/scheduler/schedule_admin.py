@@ -6,16 +6,15 @@ from zoneinfo import available_timezones
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, models, transaction
 from django.db.models import Count, OuterRef, Q, Subquery
 from django.http import HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from . import lists, planner
 from .clock import utcnow
-from .models import Schedule, ScheduledCall
+from .models import Schedule, ScheduledCall, moment
 from .tasks import hand_over_soon
 
 Status = ScheduledCall.Status
@@ -25,11 +24,6 @@ LAST = 5            # outcomes shown of each schedule
 AT_ONCE = 1000      # schedules that one action takes
 DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
 HOURS = timedelta(hours=3)      # no clock is changed twice within them
-
-
-def says(at, zone):
-    """The aware datetime `at` in words, in `zone`, or the admin's for None: str."""
-    return f"{timezone.localtime(at, zone):%a %Y-%m-%d %H:%M:%S %Z}"
 
 
 def remark(rule, at):
@@ -81,25 +75,36 @@ class ScheduleForm(forms.ModelForm):
         return super().is_valid() and "_preview" not in self.data
 
     def preview(self):
-        """[(str, str, remark), ...]: the next occurrences in the schedule's zone and in the admin's.
-        None while there is nothing to reckon with."""
+        """[(day, str, str, remark), ...]: the next occurrences, on which day of the week and when, in the
+        schedule's zone, and when in the admin's. None while there is nothing to reckon with."""
         if self.errors if self.is_bound else not self.instance.pk:
             return None
         try:
             rule = self.instance.rule
         except ValueError:      # a zone that this machine does not know, or no longer
             return None
-        return [(says(at, rule.zone), says(at, None), remark(rule, at)) for at in planner.upcoming(rule, utcnow())]
+        times, remarks = planner.upcoming(rule, utcnow()), {}
+        # What a person cancelled stays so, whatever is changed here; what was moved only if nothing is.
+        calls = ScheduledCall.objects.filter(schedule=self.instance.pk, occurrence__in=times)
+        for call in calls if self.instance.pk else ():
+            if call.status == Status.CANCELLED:
+                remarks[call.occurrence] = "its call was cancelled"
+            elif call.timestamp != call.occurrence and not self.is_bound:
+                remarks[call.occurrence] = f"its call was moved to {moment(call.timestamp, rule.zone)}"
+        return [(f"{at.astimezone(rule.zone):%a}", moment(at, rule.zone), moment(at),
+                 remarks.get(at) or remark(rule, at)) for at in times]
 
 
 class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
+    # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
+    formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")}}
     list_display = ["name", "when", "comes_next", "last_ended", "is_on", "its_calls"]
     list_filter = ["on"]
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
-    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     actions = ["switch_off", "switch_on"]
     fields = ["name", "times", "cron", "zone", "days", "first_date", "last_date", "on"]
     kept = ["comes_next", "last_ended", "its_calls", "created", "planned"]
@@ -134,15 +139,15 @@ class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
             return str(error)
         if at is None and schedule.planned_until:
             at = next(iter(planner.upcoming(rule, schedule.planned_until, 1)), None)
-        return says(at, rule.zone) if at else NOTHING
+        return moment(at, rule.zone) if at else NOTHING
 
     @admin.display(description="last ended")
     def last_ended(self, schedule):
-        """The latest at the right, as in a line of time."""
+        """The latest at the right, as in a line of time, and as a word."""
         ended = [status for i in reversed(range(LAST)) if (status := getattr(schedule, f"ended_{i}"))]
-        return format_html('<span class="outcomes">{}</span>', format_html_join(
+        return format_html('<span class="outcomes">{} {}</span>', format_html_join(
             "", '<span class="outcome outcome-{}" role="img" aria-label="{}" title="{}"></span>',
-            ((status, status, status) for status in ended))) if ended else NOTHING
+            ((status, status, status) for status in ended)), ended[-1]) if ended else NOTHING
 
     @admin.display(description="on", boolean=True, ordering="on")
     def is_on(self, schedule):
@@ -150,16 +155,17 @@ class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="calls")
     def its_calls(self, schedule):
-        return format_html('<a href="{}?view=all&amp;schedule={}">its calls</a>',
-                           reverse("admin:scheduler_scheduledcall_changelist"), schedule.pk)
+        calls = reverse("admin:scheduler_scheduledcall_changelist")
+        return format_html('<a href="{}">to come</a>, <a href="{}">so far</a>', *(
+            calls + lists.link(view=view, schedule=schedule.pk) for view in ("upcoming", "recent")))
 
     @admin.display(description="created")
     def created(self, schedule):
-        return f"{says(schedule.created_at, None)}{schedule.created_by and f', by {schedule.created_by}'}"
+        return f"{moment(schedule.created_at)}{schedule.created_by and f', by {schedule.created_by}'}"
 
     @admin.display(description="planned until")
     def planned(self, schedule):
-        return says(schedule.planned_until, None) if schedule.planned_until else NOTHING
+        return moment(schedule.planned_until) if schedule.planned_until else NOTHING
 
     def _without_calls(self, request, names):
         """The names, but not its_calls for who may not see that page."""
@@ -182,8 +188,9 @@ class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
         return {"zone": settings.TIME_ZONE, **super().get_changeform_initial_data(request)}
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        title = {"title": "Schedule" if object_id else "Add a schedule"}
         try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
+            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
         except IntegrityError:
             self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
         except Schedule.DoesNotExist:
@@ -214,7 +221,7 @@ class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
         pending = dict(ScheduledCall.objects.filter(schedule__in=[schedule.pk for schedule in objs],
                                                     status=Status.PENDING)
                        .order_by().values_list("schedule").annotate(Count("id")))
-        lines = [f"{schedule}: {pending.get(schedule.pk, 0)} pending calls are cancelled, all its calls are kept"
+        lines = [f"{schedule}: {pending.get(schedule.pk, 0)} pending calls will be cancelled; all its calls are kept"
                  for schedule in objs]
         allowed = self.has_delete_permission(request)
         return lines, {"schedules": len(lines)}, set() if allowed else {"schedule"}, []

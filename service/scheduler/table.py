@@ -9,7 +9,8 @@ from django.utils import timezone
 from .clock import utcnow
 
 COLUMNS = ["id", "timestamp", "status", "lateness", "http_status", "error", "created_at", "handed_over_at",
-           "started_at", "ended_at", "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule_id"]
+           "started_at", "ended_at", "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule_id",
+           "schedule"]
 BATCH = 1000        # rows of one query: a statement that takes as long as the download would be ended
 
 

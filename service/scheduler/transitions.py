@@ -42,6 +42,7 @@ AGAIN_AFTER = timedelta(seconds=5)  # so it is handed over again, but not more o
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
 WORKER_LOST = "worker lost, outcome unknown"
+WITHDRAWN = "its schedule was changed, switched off or deleted"
 CALLS = ScheduledCall._meta.db_table
 UNPLANNED = "its schedule was not planned in time, no dispatcher ran"
 NOW = Now()             # the database's clock, at the beginning of a statement
@@ -144,7 +145,7 @@ def withdraw(schedule_id, by="", now=NOW):
     rows = ScheduledCall.objects.filter(
         schedule=schedule_id, timestamp__gte=now - timedelta(seconds=settings.GRACE))
     with transaction.atomic():
-        while some := _cancel(rows, by, now, occurrence=None):
+        while some := _cancel(rows, by, now, occurrence=None, error=WITHDRAWN):
             freed |= {occurrence for _, timestamp, occurrence, _ in some if timestamp == occurrence}
     return freed
 

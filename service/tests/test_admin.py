@@ -416,6 +416,43 @@ def test_pasted_times_where_the_clocks_change(client):
 
 
 @override_settings(TIME_ZONE="America/New_York")
+def test_calendar_times_where_the_clocks_change_are_read_as_pasted_ones(client):
+    def chosen(path, date, time):
+        return client.post(LIST + path, {"timestamp_0": date, "timestamp_1": time}, follow=True).content.decode()
+    assert "This time does not exist in America/New_York" in chosen("add/", "2095-03-13", "02:30:00")
+    assert statuses() == {}
+    first = datetime(2095, 11, 6, 5, 30, tzinfo=timezone.utc)
+    second = "The second is 2095-11-06T01:30:00-05:00."
+    assert second in chosen("add/", "2095-11-06", "01:30:00")
+    call = ScheduledCall.objects.get()
+    assert call.timestamp == first
+    ScheduledCall.objects.update(timestamp=first + timedelta(hours=1))
+    answer = chosen(f"{call.pk}/change/", "2095-11-06", "01:30:00")
+    assert "Nothing was changed" in answer and "twice" not in answer
+    assert ScheduledCall.objects.get().timestamp == first + timedelta(hours=1), "the second, as it was"
+    ScheduledCall.objects.update(timestamp=first + timedelta(days=1))
+    assert second in chosen(f"{call.pk}/change/", "2095-11-06", "01:30:00")
+    assert ScheduledCall.objects.get().timestamp == first
+    assert "Enter a valid time" in chosen("add/", "2095-11-06", "soon")
+    assert "Choose a time" in chosen("add/", "", "") and "This field is required" in chosen(f"{call.pk}/change/", "", "")
+
+
+def test_the_list_says_who_cancelled_a_call_and_what_it_repeats(client):
+    old = make(60)
+    client.post(f"{LIST}{old.pk}/cancel/")
+    new = make(120, scheduled_by="ann", scheduled_via="admin", again_of=old.pk)
+    row = page(client, view="all")
+    assert "cancelled by <bdi>root</bdi>" in row
+    assert f'<bdi>ann</bdi> (admin), again from <a href="{LIST}{old.pk}/change/">call {old.pk}</a>' in row, new
+
+
+def test_times_of_people_say_their_zone(client):
+    root = User.objects.get(username="root")
+    shown = client.get(f"/admin/auth/user/{root.pk}/change/").content.decode()
+    assert f"{root.date_joined:%Y-%m-%d %H:%M:%S} UTC" in shown and "date_joined_0" not in shown
+
+
+@override_settings(TIME_ZONE="America/New_York")
 def test_of_thousands_of_lines_to_be_warned_of_the_first_are_named(client):
     doubled = [f"2095-11-06 01:{minute:02}:{second:02}" for minute in range(50) for second in range(60)]
     answer = add(client, times="\n".join(doubled[:1] * 500 + doubled[:13])).content.decode()

@@ -13,9 +13,9 @@ from django.test.utils import CaptureQueriesContext
 from selenium.webdriver.common.by import By
 from test_browser import browser  # noqa: F401
 
-from scheduler import planner, schedule_admin
+from scheduler import planner, schedule_admin, transitions
 from scheduler.clock import utcnow
-from scheduler.models import Schedule, ScheduledCall
+from scheduler.models import Schedule, ScheduledCall, moment
 
 LIST = "/admin/scheduler/schedule/"
 FORM = {"name": "lunch", "times": "12:30:00, 14:15:30", "cron": "", "zone": "Europe/Berlin", "days": Schedule.DAYS,
@@ -54,7 +54,7 @@ def act(client, action, schedules, **more):
 def test_the_preview_shows_the_next_ten_and_saves_nothing(client):
     page = client.post(LIST + "add/", FORM | {"_preview": "Preview", "first_date": "2400-07-01", "days": ["mon", "fri"]})
     shown = text(page)
-    assert "In Europe/Berlin In UTC Mon 2400-07-03 12:30:00 CEST Mon 2400-07-03 10:30:00 UTC" in shown
+    assert "In Europe/Berlin In UTC Mon 2400-07-03 12:30:00 CEST 2400-07-03 10:30:00 UTC" in shown
     assert shown.count("CEST") == 10 and "2400-07-17 14:15:30 CEST" in shown
     assert not Schedule.objects.exists() and statuses() == {} and not LogEntry.objects.exists()
     source = page.content.decode()
@@ -93,7 +93,7 @@ def test_clock_changes_are_noted():
     def remarks(day, **fields):
         rule = Schedule(**{"name": "x", "zone": "Europe/Berlin"} | fields).rule
         start = datetime(2026, *day, tzinfo=timezone.utc)
-        return [(schedule_admin.says(at, rule.zone)[4:], schedule_admin.remark(rule, at))
+        return [(moment(at, rule.zone), schedule_admin.remark(rule, at))
                 for at in planner.upcoming(rule, start, 3)]
     assert remarks((3, 28, 12), times="02:30:00, 12:00:00") == [
         ("2026-03-29 03:30:00 CEST", "the clocks jump over 02:30:00"),
@@ -151,8 +151,9 @@ def test_the_list_shows_what_comes_next_and_how_the_last_ones_ended_in_so_many_q
     page = client.get(LIST)
     shown = text(page)
     soon = ScheduledCall.objects.filter(status="Pending").order_by("timestamp")[0]
-    assert schedule_admin.says(soon.timestamp, schedule.rule.zone) in shown
-    assert "Mon 2400-07-03 12:30:00 CEST" in shown and "12:30:00, 14:15:30, mon, from 2400-07-03, Europe/Berlin" in shown
+    assert f"{moment(soon.timestamp, schedule.rule.zone)} " in shown
+    assert "2400-07-03 12:30:00 CEST" in shown and "12:30:00, 14:15:30, mon, from 2400-07-03, Europe/Berlin" in shown
+    assert "Succeeded to come" in shown, "the newest is said in a word"
     assert re.findall('outcome-([A-Z][a-z]*)" role="img" aria-label="([A-Z][a-z]*)"', page.content.decode()) == [
         (status, status) for status in ("Failed", "Missed", "Succeeded", "Failed", "Succeeded")]
     assert client.get(f"/admin/scheduler/scheduledcall/?view=all&schedule={off.pk}").status_code == 200
@@ -187,13 +188,36 @@ def test_deleting_cancels_what_is_pending_and_keeps_all_calls(client):
     schedules = [made(str(i)) for i in range(3)]
     number = ScheduledCall.objects.count()
     page = client.get(f"{LIST}{schedules[0].pk}/delete/")
-    assert "0: " in text(page) and "pending calls are cancelled, all its calls are kept" in text(page)
+    assert "0: " in text(page) and "pending calls will be cancelled; all its calls are kept" in text(page)
     client.post(f"{LIST}{schedules[0].pk}/delete/", {"post": "yes"})
     assert client.get(f"{LIST}{schedules[0].pk}/change/").status_code == 302
     assert "are kept" in text(act(client, "delete_selected", schedules))
     act(client, "delete_selected", schedules, post="yes")
     assert statuses() == {"Cancelled": number} and not Schedule.objects.filter(deleted_at=None).exists()
     assert LogEntry.objects.filter(action_flag=3).count() == 3
+
+
+def test_a_call_that_a_person_cancelled_or_moved_is_told_in_the_preview(client):
+    schedule = made(times="00:00:00, 12:00:00", zone="UTC")
+    cancelled, moved = ScheduledCall.objects.order_by("timestamp")[1:3]
+    transitions.cancel([cancelled.pk], by="ben")
+    transitions.move(moved.pk, moved.timestamp + timedelta(hours=1))
+    url, form = f"{LIST}{schedule.pk}/change/", FORM | {"times": "00:00:00, 12:00:00", "zone": "UTC", "_preview": "x"}
+    told = f"{moment(cancelled.timestamp)} its call was cancelled"
+    shown = text(client.get(url))
+    assert told in shown and shown.count("its call was") == 2
+    assert f"{moment(moved.timestamp)} its call was moved to {moment(moved.timestamp + timedelta(hours=1))}" in shown
+    shown = text(client.post(url, form))
+    assert told in shown and shown.count("its call was") == 1, "a change plans the moved one anew"
+
+
+def test_what_a_change_cancelled_says_so_and_a_deleted_schedule_too(client):
+    schedule = made()
+    call = ScheduledCall.objects.latest("timestamp")
+    planner.delete(schedule.pk, "ben")
+    for address in ("?view=all", f"{call.pk}/change/"):
+        shown = text(client.get(f"/admin/scheduler/scheduledcall/{address}"))
+        assert "its schedule was changed, switched off or deleted" in shown and "lunch (deleted)" in shown and "ben" in shown
 
 
 def test_a_call_shows_its_schedule(client):
@@ -256,17 +280,17 @@ def test_in_a_browser_the_preview_comes_before_saving(stack, browser):  # noqa: 
     zone = browser.find_element(By.NAME, "zone")
     zone.clear()
     zone.send_keys("Europe/Berlin")
-    browser.find_element(By.NAME, "first_date").send_keys("2400-03-25")
+    browser.execute_script("arguments[0].value = '2400-03-25'", browser.find_element(By.NAME, "first_date"))
     browser.find_element(By.NAME, "_preview").click()
     rows = until(lambda: browser.find_elements(By.CSS_SELECTOR, "#preview tbody tr"))
     assert len(rows) == 10
-    assert rows[1].text == "Sun 2400-03-26 03:30:00 CEST Sun 2400-03-26 01:30:00 UTC the clocks jump over 02:30:00"
+    assert rows[1].text == "Sun 2400-03-26 03:30:00 CEST 2400-03-26 01:30:00 UTC the clocks jump over 02:30:00"
     assert not Schedule.objects.exists()
     assert browser.find_element(By.NAME, "times").get_attribute("value") == "02:30:00"
     browser.find_element(By.NAME, "_save").click()
     until(lambda: Schedule.objects.filter(name="lunch").exists())
     until(lambda: browser.find_elements(By.LINK_TEXT, "lunch"))
-    assert "Sat 2400-03-25 02:30:00 CET" in browser.page_source
+    assert "2400-03-25 02:30:00 CET" in browser.page_source
 
 
 @pytest.mark.parametrize("codename, leads", [("view_scheduledcall", True), ("add_scheduledcall", False)])
@@ -275,7 +299,7 @@ def test_its_calls_are_a_link_for_those_who_may_see_them(codename, leads):
     for address in (LIST, f"{LIST}{schedule.pk}/change/"):
         page = client.get(address)
         assert page.status_code == 200 and (f"schedule={schedule.pk}" in page.content.decode()) == leads
-        assert ("its calls" in text(page)) == leads
+        assert ("so far" in text(page)) == leads
 
 
 @pytest.mark.parametrize("codename, leads", [("view_schedule", True), ("add_schedule", False)])
