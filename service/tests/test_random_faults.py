@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ from conftest import KIND, LONG, SEED, postgres, redis_server, statuses, until
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from scheduler import sender, tasks
+from scheduler import call_log, sender, tasks
 from scheduler.clock import machine
 from scheduler.models import ScheduledCall
 
@@ -31,6 +32,7 @@ class Faults:
         self.stack, self.rng = stack, rng
         self.undo = {}              # what is broken: (time.monotonic() at which it is mended, how)
         self.counts = {}
+        self.workers_killed = 0
 
     def one(self):
         kind = self.rng.choice(["kill", "kill", "freeze", "freeze", "flush", "double", "double", "redis frozen",
@@ -54,6 +56,7 @@ class Faults:
         name = self._some_process()
         if name not in self.undo:
             self.stack.kill(name)
+            self.workers_killed += name.startswith("worker")
             self._for(name, 0, 3, lambda: self.stack.launch(name))
 
     def freeze(self):
@@ -150,7 +153,7 @@ def test_random_faults(restored, stack, api, log):
     for request in api.seen:
         seen.setdefault(int(request["headers"]["X-Call"]), []).append(request["at"])
     rows = {call.id: call for call in ScheduledCall.objects.all()}
-    interrupted = sum(faults.counts.get(kind, 0) for kind in ("kill", "database away"))
+    interrupted = faults.workers_killed + faults.counts.get("database away", 0)
     print(f"seed {SEED}: {faults.counts}, {len(accepted)} accepted, {len(rows)} rows, {statuses()}, {len(log())} lines",
           file=sys.stderr)
 
@@ -162,4 +165,7 @@ def test_random_faults(restored, stack, api, log):
     assert [i for i in seen if rows[i].status in ("Missed", "Cancelled", "Pending")] == []
     assert [i for i, row in rows.items() if row.started_at and row.started_at < row.timestamp] == []
     # One line each; a process that dies between a commit and its line, as README says, may owe some.
-    assert len(log(max(0, len(rows) - interrupted * sender.UNKNOWN))) <= len(rows)
+    lines = Counter(log(max(0, len(rows) - interrupted * sender.UNKNOWN)))
+    expected = Counter(call_log.line(row.status, row.timestamp, row.started_at or row.ended_at, row.error).strip()
+                       for row in rows.values())
+    assert lines - expected == Counter(), "no line twice, and none that is not of a row"
