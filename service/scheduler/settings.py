@@ -319,6 +319,7 @@ CACHES = {"default": {
     "BACKEND": "django.core.cache.backends.redis.RedisCache",
     "LOCATION": REDIS_URL,
     "KEY_PREFIX": "scheduler",
+    "VERSION": 2,       # under 1 lies pickle: web servers that write it may still be up, and cannot read JSON
     "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.access.JSONCache"},
 }}
 
