@@ -150,7 +150,7 @@ def test_no_password_ships():
 def test_a_path_without_its_slash_or_with_a_typing_error_is_a_404_that_says_so():
     client = Client()
     client.force_login(person())
-    for path in ("/api/schedule-api", "/api/schedul-api/", "/api/schedule-api/one/"):
+    for path in ("/api", "/api/", "/api//", "/api/schedule-api", "/api/schedul-api/", "/api/schedule-api/one/"):
         for method in ("get", "post"):
             answer = ask(client, method, path)
             assert answer.status_code == 404 and path in answer.json()["detail"]
