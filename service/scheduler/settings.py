@@ -20,6 +20,7 @@ from django.core.validators import validate_email
 from kombu import Exchange, Queue
 
 from .celery import Every
+from . import sqlite
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -229,6 +230,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # `synchronous` stays FULL: a claim that a power cut takes back would be made a second time.
     _options.setdefault("transaction_mode", "IMMEDIATE")
     _options.setdefault("timeout", DATABASE_TIMEOUT)        # for the write lock
+    _options.setdefault("factory", sqlite.Connection)
     _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
 else:
     # However many chunks are under way in a process, it holds at most this many connections.

@@ -233,12 +233,16 @@ def rights(path):
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_log_and_database_are_their_owners_alone(work):
+def test_the_log_is_its_owners_alone(work):
     with override_settings(CALL_LOG=work / "logs" / "calls.log"):
         call_log.write(["one\n"])
     assert rights(work / "logs" / "calls.log") == 0o600 and rights(work / "logs") == 0o700
-    result = manage("manage.py", "migrate", DEBUG="true", DATABASE_URL=f"sqlite:///{work / 'db.sqlite3'}")
-    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("first", [["migrate"], ["prune", "90"], ["createsuperuser", "--noinput"],
+                                   ["shell", "-c", "from django.db import connection; connection.cursor()"]])
+def test_the_database_is_its_owners_alone_whichever_command_comes_first(work, first):
+    manage("manage.py", *first, DEBUG="true", DATABASE_URL=f"sqlite:///{work / 'db.sqlite3'}")
     assert {rights(path) for path in work.glob("db.sqlite3*")} == {0o600}
 
 
