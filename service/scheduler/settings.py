@@ -18,6 +18,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
 from kombu import Exchange, Queue
+from redis import ConnectionPool, RedisError
 
 from .celery import Every
 from . import sqlite
@@ -249,6 +250,16 @@ else:
 REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
 _redis_timeouts = {                         # seconds
     "socket_connect_timeout": 1,
+try:
+    ConnectionPool.from_url(REDIS_URL).make_connection()
+    _redis = urlsplit(REDIS_URL)
+    _good = _redis.scheme in ("redis", "rediss") and re.fullmatch("/?[0-9]*", _redis.path)
+except (RedisError, TypeError, ValueError):
+    _good = False
+if not _good:                               # without its text, as that may hold a password
+    raise ImproperlyConfigured(
+        "REDIS_URL in the environment must be redis://:password@host:6379/0, or rediss:// and so on with TLS; "
+        "special characters in a password are percent-encoded, / as %2F.")
     "socket_timeout": 3,                    # longer than a worker's longest wait for a message
     "socket_keepalive": True,
 }
