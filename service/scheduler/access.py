@@ -1,7 +1,6 @@
 """Who may use the API, and how much."""
 import ipaddress
 import json
-import logging
 import time
 from contextlib import suppress
 
@@ -12,9 +11,8 @@ from rest_framework.parsers import JSONParser
 from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.throttling import UserRateThrottle
 
+from . import outage
 from .models import ScheduledCall
-
-logger = logging.getLogger(__name__)
 
 CLOCKS_APART = 600      # seconds by which one web server's clock may be ahead of another's
 
@@ -72,10 +70,12 @@ class WriteThrottle(UserRateThrottle):
         if request.method in SAFE_METHODS or not request.user.is_authenticated:
             return True
         try:
-            return super().allow_request(request, view)
+            allowed = super().allow_request(request, view)
         except RedisError as error:
-            logger.warning("not throttled, Redis cannot be reached: %s", error)
+            outage.broker.began(error, "Until it is back calls are taken all the same, and nobody is throttled")
             return True
+        outage.broker.over()
+        return allowed
 
 
 class SafeJSONParser(JSONParser):

@@ -21,7 +21,7 @@ class Outage:
         with self._lock:
             if self._since is None:
                 self._since = error
-                said = " ".join(str(error).split()) or type(error).__name__
+                said = " ".join(str(error).split()).removesuffix(".") or type(error).__name__
                 logger.error("%s %s: %s%s", self.what, self.away, said, then and f". {then}")
 
     def over(self):
