@@ -1,7 +1,8 @@
 """Who may use the API, and how much."""
 import ipaddress
 import json
-import logging
+import time
+from contextlib import suppress
 
 from django.conf import settings
 from redis import RedisError
@@ -10,9 +11,10 @@ from rest_framework.parsers import JSONParser
 from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.throttling import UserRateThrottle
 
+from . import outage
 from .models import ScheduledCall
 
-logger = logging.getLogger(__name__)
+CLOCKS_APART = 600      # seconds by which one web server's clock may be ahead of another's
 
 # Set by proxies: what comes through one is not this machine's own, whatever its address.
 FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP", "HTTP_VIA")
@@ -68,10 +70,12 @@ class WriteThrottle(UserRateThrottle):
         if request.method in SAFE_METHODS or not request.user.is_authenticated:
             return True
         try:
-            return super().allow_request(request, view)
+            allowed = super().allow_request(request, view)
         except RedisError as error:
-            logger.warning("not throttled, Redis cannot be reached: %s", error)
+            outage.broker.began(error, "Until it is back calls are taken all the same, and nobody is throttled")
             return True
+        outage.broker.over()
+        return allowed
 
 
 class SafeJSONParser(JSONParser):
@@ -88,7 +92,11 @@ def client_address(request):
     """Whose failed logins are counted together: str. Behind a proxy it is what that proxy itself has
     added to X-Forwarded-For; the rest of that header may be made up."""
     forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "") if settings.TRUST_PROXY else ""
-    return forwarded.rpartition(",")[2].strip() or request.META.get("REMOTE_ADDR", "")
+    last = forwarded.rpartition(",")[2].strip()
+    for address in (last, last.rpartition(":")[0]):         # some proxies add the port
+        with suppress(ValueError):
+            return str(ipaddress.ip_address(address.strip("[]").partition("%")[0]))
+    return request.META.get("REMOTE_ADDR", "")              # others write `unknown`
 
 
 class JSONCache:
@@ -101,7 +109,9 @@ class JSONCache:
     def loads(self, data):
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
-        times = isinstance(value, list) and all(isinstance(time, (int, float)) for time in value)
+        # Of the future are at most those of a machine whose clock is ahead.
+        times = isinstance(value, list) and all(
+            isinstance(at, (int, float)) and 0 <= at < time.time() + CLOCKS_APART for at in value)
         return value if times else []

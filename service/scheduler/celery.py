@@ -90,6 +90,10 @@ class BrokerAway(logging.Filter):
 for name in ("celery.worker.consumer.consumer", "celery.worker.request", "celery.beat"):
     logging.getLogger(name).addFilter(BrokerAway())
 
+# Celery warns each time that the broker goes, in eight lines, of tasks that are acknowledged late. There are none.
+logging.getLogger("py.warnings").addFilter(
+    lambda record: "worker_cancel_long_running_tasks_on_connection_loss" not in record.getMessage())
+
 
 @signals.celeryd_init.connect
 @signals.beat_init.connect
@@ -112,7 +116,7 @@ class ForgivingQoS(redis.QoS):
         try:
             super().restore_unacked(client)
         except Exception as error:
-            logging.getLogger(__name__).warning(
+            logging.getLogger(__name__).debug(
                 "%d messages could not be given back to Redis (%s); the dispatcher will hand their "
                 "calls over again", len(self._delivered), error)
             self._delivered.clear()

@@ -1,18 +1,22 @@
 """What is said when something goes wrong: below /api/ always JSON, and always in one shape, `detail`
 with a sentence and `errors` where there may be several."""
+import sys
+
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError, connection
-from django.http import JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.utils.log import log_response
 from django.views import defaults
 from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
+from . import outage
 from .call_log import printable
 from .limits import reason
 
+RETRY_AFTER = 5     # seconds
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
 
 
@@ -20,7 +24,7 @@ class Unavailable(APIException):
     """A 503: later it may go well."""
 
     status_code = 503
-    wait = 5        # seconds, for Retry-After
+    wait = RETRY_AFTER
     default_detail = ("The database does not answer. Try again in some seconds; with an Idempotency-Key, as "
                       "a POST may have been taken all the same, and with it is not taken twice.")
 
@@ -30,6 +34,14 @@ def no_answer(error):
     it was asked."""
     return isinstance(error, InterfaceError) or (
         isinstance(error, DatabaseError) and not isinstance(error, (DataError, IntegrityError, ProgrammingError)))
+
+
+def away(error):
+    """Ends the use of a database for which `no_answer`, and says so in the output, once."""
+    connection.close()
+    # Of SQLite; to PostgreSQL it is an error of the program's.
+    then = "Migrate it: python manage.py migrate" if str(error).startswith("no such ") else ""
+    outage.database.began(printable(reason(error)), then)
 
 
 def explain(error, context):
@@ -53,16 +65,13 @@ def explain(error, context):
     elif isinstance(error, SuspiciousOperation):
         error = ParseError(str(error))
     elif no_answer(error):
-        connection.close()
+        away(error)
         error = Unavailable()
     response = exception_handler(error, context)
     if response is None:
         response = Response({"detail": BROKEN}, 500)
         log_response("Internal Server Error: %s", request.path, response=response, request=request,
                      exception=cause)
-    elif isinstance(error, Unavailable):
-        log_response("Service Unavailable: %s: %s", request.path, printable(reason(cause)),
-                     response=response, request=request)
     elif "detail" not in response.data:         # of the filters: {name: [reason, ...], ...}
         errors = [{"parameter": name, "reason": str(reason)}
                   for name, reasons in response.data.items() for reason in reasons]
@@ -71,8 +80,39 @@ def explain(error, context):
     return response
 
 
+def unavailable(request):
+    """The answer when the database gives none, outside of a view of the API: to people in a line of text."""
+    more = {"status": Unavailable.status_code, "headers": {"Retry-After": RETRY_AFTER}}
+    if request.path.startswith("/api/"):
+        return JsonResponse({"detail": Unavailable.default_detail}, **more)
+    return HttpResponse("The database does not answer. Try again in some seconds; what you sent may have been "
+                        "taken all the same.\n", "text/plain", **more)
+
+
+class DatabaseAway:
+    """A middleware that answers so for people's pages, and notices that the database is back."""
+
+    def __init__(self, get_response):
+        self.get_response = get_response
+
+    def __call__(self, request):
+        response = self.get_response(request)
+        if connection.connection is not None:       # it was asked, and not without an answer
+            outage.database.over(after=settings.DATABASE_TIMEOUT + 1)       # by then who waited in vain has said so
+        return response
+
+    def process_exception(self, request, error):
+        if no_answer(error):
+            away(error)
+            return unavailable(request)
+
+
 def server_error(request):
-    """Django's handler500, for what went wrong outside of a view of the API."""
+    """Django's handler500, for what went wrong outside of a view: in the middleware of sessions, say."""
+    error = sys.exc_info()[1]
+    if no_answer(error):
+        away(error)
+        return unavailable(request)
     if request.path.startswith("/api/"):
         return JsonResponse({"detail": BROKEN}, status=500)
     return defaults.server_error(request)

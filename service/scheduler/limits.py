@@ -61,7 +61,9 @@ class Connection(psycopg.Connection):
     @classmethod
     def connect(cls, *args, **kwargs):
         try:
-            return super().connect(*args, **kwargs)
+            connection = super().connect(*args, **kwargs)
+            Connection.refusal = None
+            return connection
         except psycopg.Error as error:
             Connection.refusal = str(error)
             raise

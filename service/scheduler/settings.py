@@ -18,7 +18,9 @@ import environ
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import validate_email
 from kombu import Exchange, Queue
+from redis import ConnectionPool, RedisError
 
+from . import sqlite
 from .celery import Every
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -163,6 +165,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
+    "scheduler.errors.DatabaseAway",
 ]
 TEMPLATES = [{
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -195,10 +198,10 @@ if not DEBUG:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"asked": {      # /healthz is asked every few seconds, and whoever asks is told
+    "filters": {"told": {       # a 503: by a line when the database goes (outage.py), to whoever asks for /healthz
         "()": "django.utils.log.CallbackFilter",
-        "callback": lambda record: record.getMessage() != "Service Unavailable: /healthz"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["asked"]},
+        "callback": lambda record: getattr(record, "status_code", None) != 503}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["told"]},
                  "nowhere": {"class": "logging.NullHandler"}},
     "loggers": {
         "scheduler": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
@@ -227,14 +230,16 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers go on while one writes. IMMEDIATE takes the write lock when a transaction
     # begins: one that reads first and writes later fails at once, however long the timeout.
     # `synchronous` stays FULL: a claim that a power cut takes back would be made a second time.
+    _options.setdefault("factory", sqlite.Connection)
     _options.setdefault("transaction_mode", "IMMEDIATE")
     _options.setdefault("timeout", DATABASE_TIMEOUT)        # for the write lock
     _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
 else:
-    # However many chunks are under way in a process, it holds at most this many connections.
+    # However many chunks are under way in a process, it holds at most this many connections. A web process
+    # needs one for each thread: a request keeps its own while a password is hashed, and others wait, and fail.
     from .limits import Connection
     _options.setdefault("pool", {
-        "min_size": 1, "max_size": number("DATABASE_POOL", 10, 1), "connection_class": Connection,
+        "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": Connection,
         "timeout": 3, "reconnect_timeout": 3})      # seconds
     _options.setdefault("connect_timeout", 3)
     _ms = int(DATABASE_TIMEOUT * 1000)
@@ -245,6 +250,16 @@ else:
 # --- Broker ----------------------------------------------------------------------------------
 
 REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
+try:
+    ConnectionPool.from_url(REDIS_URL).make_connection()
+    _redis = urlsplit(REDIS_URL)
+    _good = _redis.scheme in ("redis", "rediss") and re.fullmatch("/?[0-9]*", _redis.path)
+except (RedisError, TypeError, ValueError):
+    _good = False
+if not _good:                               # without its text, as that may hold a password
+    raise ImproperlyConfigured(
+        "REDIS_URL in the environment must be redis://:password@host:6379/0, or rediss:// and so on with TLS; "
+        "special characters in a password are percent-encoded, / as %2F.")
 _redis_timeouts = {                         # seconds
     "socket_connect_timeout": 1,
     "socket_timeout": 3,                    # longer than a worker's longest wait for a message
@@ -319,6 +334,7 @@ CACHES = {"default": {
     "BACKEND": "django.core.cache.backends.redis.RedisCache",
     "LOCATION": REDIS_URL,
     "KEY_PREFIX": "scheduler",
+    "VERSION": 2,       # under 1 lies pickle: web servers that write it may still be up, and cannot read JSON
     "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.access.JSONCache"},
 }}
 

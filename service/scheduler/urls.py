@@ -1,6 +1,6 @@
 """Where everything is."""
 from django.contrib import admin
-from django.urls import path
+from django.urls import path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
@@ -19,7 +19,7 @@ urlpatterns = [
          Schedules.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="schedule"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
-    path("api/<path:path>", Nowhere.as_view()),
+    re_path(r"^api(?:/|$)", Nowhere.as_view()),
     path("healthz", Health.as_view(), name="healthz"),
     path("metrics", Metrics.as_view(), name="metrics"),
     path("admin/", admin.site.urls),

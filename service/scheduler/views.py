@@ -2,6 +2,7 @@
 import hashlib
 import json
 import re
+from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from functools import partial
@@ -47,7 +48,8 @@ class InstantField(forms.CharField):
         try:
             return None if value is None else instant(value)
         except ValueError as error:
-            hint = " (In a URL a + is written %2B.)" if re.search(r"\d \d\d:?\d\d$", value) else ""
+            # A time of day, then a space where a + belongs.
+            hint = " (In a URL a + is written %2B.)" if re.search(r"[T ]\d\d\S* \d\d(:?\d\d)?$", value) else ""
             raise forms.ValidationError(        # in two parts, as a % of the first is a place for the second
                 "%(problem)s", params={"problem": f"“{printable(value, 80)}” {error}.{hint}"})
 
@@ -125,6 +127,17 @@ class CallPages(CursorPagination):
             return super().paginate_queryset(queryset, request, view)
         except (ValidationError, ValueError, OverflowError, DataError):     # its position is no time or id
             raise NotFound(self.invalid_cursor_message)
+
+    def decode_cursor(self, request):
+        """As DRF does; but where it leaves out of a cursor what it does not know, nothing may be left over,
+        and the first page be the answer."""
+        cursor = request.query_params.get(self.cursor_query_param)
+        try:
+            if cursor is not None and not re.match(b"[opr]=", b64decode(cursor, validate=True)):
+                raise ValueError
+        except ValueError:
+            raise NotFound(self.invalid_cursor_message)
+        return super().decode_cursor(request)
 
     def get_page_size(self, request):
         asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
@@ -272,7 +285,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
 
 
 class Nowhere(APIView):
-    """Any other path below /api/: a 404 in JSON, whatever the method."""
+    """/api and any other path below it: a 404 in JSON, whatever the method."""
 
     schema = None
 

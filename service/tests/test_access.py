@@ -111,6 +111,11 @@ def manage(*arguments, **environment):
     ({"DEBUG": "true", "DATABASE_URL": "postgress://ann:hunter2@h/x"}, "DATABASE_URL in the environment must be"),
     ({"DEBUG": "true", "DATABASE_URL": "mysql://ann:hunter2@h/x"}, "DATABASE_URL in the environment must be"),
     ({"DEBUG": "true", "DATABASE_URL": "postgres://ann:hunter2@h:many/x"}, "DATABASE_URL in the environment must be"),
+    ({"DEBUG": "true", "REDIS_URL": "redis://:hunter2/x@127.0.0.1:6379/0"}, "/ as %2F"),
+    ({"DEBUG": "true", "REDIS_URL": "redis://:12/hunter2@127.0.0.1/0"}, "REDIS_URL in the environment must be"),
+    ({"DEBUG": "true", "REDIS_URL": "redis://:hunter2@127.0.0.1/0?hunter2=1"}, "REDIS_URL in the environment must be"),
+    ({"DEBUG": "true", "REDIS_URL": "amqp://ann:hunter2@127.0.0.1"}, "REDIS_URL in the environment must be"),
+    ({"DEBUG": "true", "REDIS_URL": ""}, "REDIS_URL in the environment must be"),
     ({"DEBUG": "true", "TIME_ZONE": "Mars/Olympus"}, "TIME_ZONE='Mars/Olympus' in the environment"),
     ({"DEBUG": "true", "TIME_ZONE": "Europe"}, "TIME_ZONE='Europe'"),
     ({"DEBUG": "true", "TIME_ZONE": "../etc"}, "TIME_ZONE='../etc'"),
@@ -150,7 +155,7 @@ def test_no_password_ships():
 def test_a_path_without_its_slash_or_with_a_typing_error_is_a_404_that_says_so():
     client = Client()
     client.force_login(person())
-    for path in ("/api/schedule-api", "/api/schedul-api/", "/api/schedule-api/one/"):
+    for path in ("/api", "/api/", "/api//", "/api/schedule-api", "/api/schedul-api/", "/api/schedule-api/one/"):
         for method in ("get", "post"):
             answer = ask(client, method, path)
             assert answer.status_code == 404 and path in answer.json()["detail"]

@@ -56,7 +56,13 @@ def get():
     ({"due_from": "2096-01-01T00:00:00 05:30"}, "(In a URL a + is written %2B.)", ["due_from"]),
     ({"due_from": "100%d"}, "“100%d” is not", ["due_from"]),
     ({"due_from": ""}, "due_from: “” is empty", ["due_from"]),
-    ({"cursor": "abc"}, "cursor", None),
+    ({"cursor": "abc"}, "Invalid cursor", None),
+    ({"cursor": "!!!!"}, "Invalid cursor", None),
+    ({"cursor": "%%"}, "Invalid cursor", None),
+    ({"cursor": "\0"}, "Invalid cursor", None),
+    ({"cursor": "ä"}, "Invalid cursor", None),
+    ({"cursor": ""}, "Invalid cursor", None),
+    ({"cursor": "aGVsbG8="}, "Invalid cursor", None),
     ({"page_size": "0"}, "page_size must be", None),
     ({"due_from": ["2096-01-01T00:00:00Z", "2097-01-01T00:00:00Z"]}, "due_from stands twice", None),
     ({"page_size": ["1", "2"]}, "page_size stands twice", None),
@@ -81,4 +87,7 @@ def test_two_statuses_mean_either(get):
 
 def test_a_plus_that_is_written_as_one_ought_to(get):
     assert get(CALLS + "?due_from=2096-01-01T00:00:00%2B05:30").status_code == 200
-    assert "%2B" in get(CALLS + "?due_from=2096-01-01T00:00:00+05:30").json()["detail"]
+    for time, hint in (("2096-01-01T00:00:00+05:30", True), ("2096-01-01T00:00:00+05", True),
+                       ("2096-01-01+00:00:00.5+0530", True), ("20960101T000000+0530", True),
+                       ("2096-01-01+14", False), ("2096-01-01+14:30", False)):
+        assert ("%2B" in get(CALLS + f"?due_from={time}").json()["detail"]) == hint, time

@@ -61,7 +61,7 @@ class Client:
 
 
 def is_a_503(answer):
-    assert answer.status_code == 503, answer.text
+    assert answer.status_code == 503, answer.content
     assert answer.headers["Content-Type"] == "application/json" and int(answer.headers["Retry-After"]) > 0
     assert "database does not answer" in answer.json()["detail"]
 
@@ -74,6 +74,14 @@ def health_is_quick(stack):
         assert requests.get(stack.url + "/healthz", timeout=20).status_code == 503
         took.append(time.monotonic() - began)
     assert min(took) < 2, took
+
+
+def said_once(stack, part):
+    """However many were refused: one line that it is gone, one that it is back, and nothing else of it."""
+    lines = [line for line in stack.says("web").splitlines() if "[INFO]" not in line]
+    own = [line for line in lines if line.startswith(part)]
+    assert len(own) == 2 and own[0].startswith(f"{part} cannot be reached: ") and own[1] == f"{part} is back", lines
+    assert all(line.startswith(("the database", "the broker")) and ".. " not in line for line in lines), lines
 
 
 @pytest.mark.parametrize("broker", [False, True])
@@ -92,8 +100,8 @@ def test_a_post_ends_within_ten_seconds_and_health_within_two(stack, broker):
                 assert seconds < ALL_OF_A_POST
         until(lambda: clients[0].post(due)[0].status_code == 201, 15, "all is well again")
     assert statuses() == {"Pending": 7}
-    output = stack.outputs["web"].read_text()
-    assert "Traceback" not in output and output.count("Service Unavailable: /api/schedule-api/: ") >= 6
+    until(lambda: clients[0].ask("GET", CALLS) and "the database is back" in stack.says("web"), 15, "it says so")
+    said_once(stack, "the database")
 
 
 @pytest.mark.parametrize("broker", [False, True])
@@ -122,9 +130,13 @@ def test_redis_frozen_alone_delays_a_post_and_no_more(stack):
     stack.start("web", DEBUG="false")
     client = Client(stack.url)
     with hanging(database=False, broker=True):
-        answer, seconds = client.post(in_seconds(5))
-        assert answer.status_code == 201 and seconds < ALL_OF_A_POST
+        for _ in range(2):
+            answer, seconds = client.post(in_seconds(5))
+            assert answer.status_code == 201 and seconds < ALL_OF_A_POST
         health_is_quick(stack)
+    for _ in range(2):
+        assert client.post(in_seconds(86400))[0].status_code == 201
+    said_once(stack, "the broker")
 
 
 def test_every_other_answer_below_api_is_a_503_in_json_too(stack):
@@ -138,6 +150,73 @@ def test_every_other_answer_below_api_is_a_503_in_json_too(stack):
             answer, _ = client.ask(method, path, **({"json": {"timestamps": ""}} if method == "POST" else {}))
             is_a_503(answer)
     until(lambda: client.ask("GET", CALLS)[0].status_code == 200, 15, "all is well again")
+
+
+@pytest.mark.parametrize("debug", ["true", "false"])
+def test_people_get_a_503_in_a_line_of_text(stack, debug):
+    """And no 500, with 160 lines in the output, for each wrong password that somebody tries meanwhile."""
+    stack.start("web", DEBUG=debug)
+    browser = requests.Session()
+    browser.get(stack.url + "/admin/login/", timeout=10)
+    form = {"username": "root", "password": "wrong", "csrfmiddlewaretoken": browser.cookies["scheduler_csrftoken"]}
+
+    def is_text(answer):
+        assert answer.status_code == 503 and answer.headers["Content-Type"] == "text/plain"
+        assert answer.text.count("\n") == 1 and "database does not answer" in answer.text
+        assert int(answer.headers["Retry-After"]) > 0
+    with gone():
+        for _ in range(2):
+            is_text(browser.post(stack.url + "/admin/login/", data=form, timeout=20))
+            is_text(requests.get(stack.url + "/admin/", cookies={"scheduler_sessionid": "a" * 32}, timeout=20))
+    until(lambda: browser.post(stack.url + "/admin/login/", data=form, timeout=20).status_code == 200, 15)
+    with hanging():
+        is_text(browser.post(stack.url + "/admin/login/", data=form, timeout=20))
+    assert stack.says("web").count("the database cannot be reached") <= 2 and "Traceback" not in stack.says("web")
+
+
+def test_a_database_that_goes_while_a_session_is_saved(monkeypatch, capfd):
+    """Outside of any view, after it."""
+    from django.contrib.sessions.backends.db import SessionStore
+    from django.db import OperationalError
+    from django.test import Client, override_settings
+
+    def locked(*_, **__):
+        raise OperationalError("database is locked")
+    client = Client(raise_request_exception=False)
+    client.force_login(person())
+    monkeypatch.setattr(SessionStore, "save", locked)
+    with override_settings(SESSION_SAVE_EVERY_REQUEST=True):
+        answer = client.get("/admin/login/")
+        assert answer.status_code == 503 and "database does not answer" in answer.content.decode()
+        is_a_503(client.get(CALLS))
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.skipif(KIND == "sqlite", reason="has no pool, and one lock")
+def test_thirty_requests_that_wait_leave_connections_for_others(stack):
+    """Each holds one. In the README's command a process has 32 threads."""
+    stack.start("web", DEBUG="false")
+    clients = [Client(stack.url) for _ in range(31)]
+    clients.pop().ask("GET", CALLS)
+    with psycopg.connect(postgres.url) as other, ThreadPoolExecutor(30) as threads:
+        other.execute("LOCK TABLE scheduler_scheduledcall")
+        posts = [threads.submit(client.post, in_seconds(86400)) for client in clients]
+        until(lambda: psycopg.connect(postgres.url).execute(
+            "SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0] == 30, 10, "all wait for the lock")
+        health = requests.get(stack.url + "/healthz", timeout=10,
+                              headers={"Authorization": clients[0].session.headers["Authorization"]})
+        other.rollback()
+        assert health.json()["database"] == "ok"
+        assert {post.result()[0].status_code for post in posts} == {201}
+
+
+@pytest.mark.skipif(KIND == "postgresql", reason="that is a mistake of the program's there, with a traceback")
+def test_a_database_that_was_never_migrated(stack, work):
+    stack.start("web", DEBUG="true", DATABASE_URL=f"sqlite:///{work / 'new.sqlite3'}")
+    for _ in range(2):
+        is_a_503(requests.post(stack.url + CALLS, json={"timestamps": "2096-01-01T00:00:00Z"}, timeout=10))
+    line, = [line for line in stack.says("web").splitlines() if "[INFO]" not in line]
+    assert "no such table" in line and line.endswith("python manage.py migrate")
 
 
 def test_a_pool_of_dead_connections_costs_nobody_a_request():

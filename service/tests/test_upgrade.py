@@ -8,11 +8,12 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from conftest import KIND, all_ended, free_port, make, postgres, statuses, until
+from conftest import KIND, all_ended, free_port, make, person, postgres, redis_server, statuses, until
+from django.core.cache.backends.redis import RedisCache
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
-from django.test import override_settings
+from django.test import Client, override_settings
 
 from scheduler import mail, tasks, transitions
 from scheduler.clock import utcnow
@@ -52,6 +53,18 @@ def old_finish(call_id, token, now, status="Succeeded"):
         return old(f"UPDATE {TABLE} SET status = %s, started_at = %s, ended_at = %s, http_status = 200,"
                    " error = '', lease_until = NULL WHERE id = %s", status, now, now, call_id)
     return 0
+
+
+def test_web_servers_of_both_versions_count_writes_beside_each_other():
+    """That version pickles, as Django does by itself, and answers 500 to a POST if it finds JSON."""
+    user = person()
+    client, old_cache = Client(), RedisCache(redis_server.url, {"KEY_PREFIX": "scheduler", "VERSION": 1})
+    client.force_login(user)
+    for _ in range(2):
+        assert client.post("/api/schedule-api/", {"timestamps": "2096-01-01T00:00:00Z"},
+                           content_type="application/json").status_code == 201
+        assert len(redis_server.command("keys", f"scheduler:*:throttle_write_{user.pk}").split()) == 1
+        assert old_cache.get(f"throttle_write_{user.pk}") is None
 
 
 def test_rows_in_every_state_are_taken_over(before, stack, api, log):
