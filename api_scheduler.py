@@ -46,9 +46,10 @@ try:
 except ImportError:
     msvcrt = None
 try:
-    import resource  # POSIX only
+    import pwd  # POSIX only, and so is the other
+    import resource
 except ImportError:
-    resource = None
+    pwd = resource = None
 
 __version__ = "2.0.0"
 
@@ -375,13 +376,14 @@ def check_curl(settings):
     to standard output: if that stays empty, an option took the standard input away.
     """
     curl = find_curl()
-    version = run_curl([curl, "--version"])[1]
+    version = run_curl([curl, "-q", "--version"])[1]  # else it would read a curlrc, and do its --stderr
     files, lines = all_options(curl, settings.curl_options)
     refuse_what_cannot_work(lines)
     known = version.partition("Protocols:")[2].partition("\n")[0].split()
     nobodys = ["=" + name for name in UNUSED if name in known and name not in lines.lower()]
     end = ["--proto", (nobodys + ["-all"])[0]]
-    heard = [option for option in settings.curl_options if option not in ("-s", "-sS", "--silent")]
+    # One word for one, as it may be the value of the option before: -H -s http://another/
+    heard = ["-S" if option in ("-s", "-sS", "--silent") else option for option in settings.curl_options]
     command = curl_command(curl, settings.timeout, heard, silent="--no-silent")
     url = run_curl([curl, "-q", "--globoff"] + end + [READ_CONFIG], curl_config(settings.url))
     if url[0] == 3:
@@ -397,7 +399,7 @@ def check_curl(settings):
     said = re.sub(r"\r?\nWarning: (?![A-Z])", "", asked[2])  # curl 7 breaks them, whatever COLUMNS says
     refuse_what_curl_refuses(*asked[:2], said)
     for line in filter(None, said.splitlines()):
-        warn("curl: " + without_secrets(line))
+        warn("curl: " + without_secrets(without_values(line)))
     each = max(ARM_SECONDS_PER_CALL, start / (os.cpu_count() or 1))  # each processor starts one
     return Asked(curl, version, files, lines, start, each)
 
@@ -415,7 +417,7 @@ def refuse_what_curl_refuses(code, out, err):
     unread = re.search(r"(?i)(?:warning|curl): ((couldn't read|failed to (open|read)|error trying read).*)", err)
     if unread and "no URL specified" in out:  # else curl refuses it by itself
         raise SetupError("curl cannot read a file that its options name: %s" % unread.group(1))
-    if "no URL specified" in out:
+    if code == 2 and "no URL specified" in out:  # else a --write-out says so
         return
     if "no URL specified" in err:
         raise SetupError(
@@ -423,9 +425,14 @@ def refuse_what_curl_refuses(code, out, err):
         )
     lines = [line for line in (err + out).splitlines() if line.strip() and "--help" not in line]
     named = [line for line in lines if line.startswith("curl:")] or lines
-    words = re.sub(r"(option -[^\s=]*=)\S*", r"\1***", " ".join(named))  # --user=me:secret
-    words = without_secrets(words) or "exit code %d" % code
+    words = without_secrets(" ".join(map(without_values, named))) or "exit code %d" % code
     raise SetupError("curl refuses its options: %s" % words)
+
+
+def without_values(line):
+    """Return a line of what curl says of options without a value that it repeats: a password, perhaps."""
+    line = re.sub(r"(The argument ').*(' starts)", r"\1***\2", line)  # a quote of a web page
+    return re.sub(r"(option |')(-[^\s=:']*[=:])(?!\s).*(?=' |: )", r"\1\2***", line)  # --user=me:secret
 
 
 def find_curl():
@@ -473,7 +480,7 @@ def run_curl(command, config=b""):
 # What these find among all options, one on a line. Curl 7 takes long ones in capitals too, and
 # most curls take them cut short.
 FLAGS = r"-[^-\sAbcCdDeEFHhKmoPQrtTuUwxXyYz]*"  # short options without a value, behind which another may stand
-NAMES_CONFIG = re.compile(r"(?m)^(?:-[^-\sK]*K|(?i:--(?:expand-)?conf[^\s=]*))[\n=]?(.+)")
+NAMES_CONFIG = re.compile(r"(?s)(?:-[^-\sK]*K|(?i:--(?:expand-)?conf[^\s=]*))(=?(.*))")
 NAMES_DATA = re.compile(r"(?m)^\s*(?:-[^-\s]*d|(?i:--(?:da|json)[^\s=@]*))?[\s=:\"]*@([^\"\n]+)")
 SETS_LIMITS = re.compile(r"(?m)^\s*(?:%sm|(?i:--(?:max-t|retr)))" % FLAGS)
 STDIN = r'(?:^(?:\s*--?[\w-]+[\s=:]*"?)?|[@<]"?)(?:/dev/stdin|/dev/fd/0|/proc/self/fd/0)(?=[\s";,]|$)'
@@ -482,13 +489,23 @@ CANNOT_WORK = (  # and what to say
         r"^\s*(?:--$|(?i:--nex)|%s:)" % FLAGS,
         "among the curl options, -- and --next cannot be used: a call has one URL",
     ),
-    (r"^\s*(?i:--std)", "curl's --stderr would keep from the log why a call failed: leave it out"),
     (
-        r'^\s*(?:-[^-\s]*[TbK]|(?i:--(?:up[\w-]*|cookie|conf\w*)))[\s=:]*"?[-.]"?\s*$|' + STDIN,
+        r"^\s*(?i:--url)(?![\w-])",
+        "the curl options hold a URL of their own: it is given with --url before the --",
+    ),
+    (r"^\s*(?i:--no-gl)", "curl's --no-globoff would make several calls of one: leave it out"),
+    (r"^\s*(?i:--skip)", "with curl's --skip-existing a call may not be made: leave it out"),
+    (
+        r"^\s*(?:%sZ|(?i:--parallel)(?![\w-]))" % FLAGS,
+        "with curl's --parallel a failure may look like a success: leave it out",
+    ),
+    (r"^\s*(?i:--(?:expand-)?std)", "curl's --stderr would keep from the log why a call failed: leave it out"),
+    (
+        r'^\s*(?:-[^-\s]*[TbK]|(?i:--(?:expand-)?(?:up[\w-]*|cookie|conf\w*)))[\s=:]*"?\\?[-.](?:["\s]|$)|' + STDIN,
         "a curl option reads standard input, which is not there for it: name a file",
     ),
-    (r"^\s*(?i:--libc)", "curl's --libcurl would write its file when curl is only asked: leave it out"),
-    (r"^\s*(?i:--expand-[cu])", "curl's --expand-config and --expand-url cannot be used: what they "
+    (r"^\s*(?i:--(?:expand-)?libc)", "curl's --libcurl would write its file when curl is only asked: leave it out"),
+    (r"^\s*(?i:--expand-(?:conf|url(?![\w-])))", "curl's --expand-config and --expand-url cannot be used: what they "
      "name is not known before the call"),
 )  # fmt: skip
 
@@ -503,15 +520,24 @@ def all_options(curl, curl_options):
     homes = ("CURL_HOME", "XDG_CONFIG_HOME", "HOME", "USERPROFILE", "APPDATA")
     homes = [os.environ.get(name) for name in homes] + [os.path.dirname(curl)]
     homes += [os.path.expanduser("~"), os.path.expanduser("~/.config")]
+    if pwd:  # curl looks there too if HOME names another folder, which has none
+        with contextlib.suppress(KeyError):
+            homes.append(pwd.getpwuid(os.geteuid()).pw_dir)
     names = (".curlrc", "_curlrc", "curlrc")
     paths = [os.path.join(home, name) for home in homes if home for name in names]
-    paths += NAMES_CONFIG.findall("\n".join(curl_options))
+    for option, behind in zip(curl_options, curl_options[1:] + [""]):
+        match = NAMES_CONFIG.match(option)
+        if match:  # which of the three depends on the option and on curl
+            paths += [match.group(1), match.group(2), behind]
     files = [path for path in paths if os.path.isfile(path)]
-    lines = [option.replace("\n", " ") for option in curl_options]
+    lines = [option.replace("\n", " ").strip() for option in curl_options]
     for path in files:
         with contextlib.suppress(OSError):  # curl will say so
             with open(path, encoding="utf-8-sig", errors="replace") as file:
-                text = re.sub(r"(?m)^\s*(?=\w)", "--", file.read())  # there they may lack the dashes
+                text = "\n".join(filter(None, map(str.strip, file)))
+            if "\0" in text:  # curl 7 goes on in the next line behind it
+                raise SetupError("%s is not a text file" % path)
+            text = re.sub(r"(?m)^(?=\w)", "--", text)  # there they may lack the dashes
             if re.search(r"(?im)^\s*--(?:expand-)?url?(?![\w-])", text):
                 raise SetupError("%s holds a URL of its own: it is given with --url" % path)
             if re.search(r"(?m)^\s*(?:-[^-\sK]*K|(?i:--(?:expand-)?conf))", text):
@@ -533,7 +559,8 @@ def refuse_what_cannot_work(lines):
 
 
 CHOOSES_TRUST = re.compile(
-    r"-[^-]*[kKq].*|--(ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-).*"  # also cut short
+    r"-[^-]*[kKq].*"  # long ones may be cut short
+    r"|(?i:--(?:expand-)?(?:ca|ins|no-ins|conf|dis|crl|ssl|tls|curv|ciph|eng|proxy-)).*"
 )
 SYSTEM_FOLDERS = ("/usr/bin", "/bin")  # a curl from elsewhere may bring its own authorities
 
@@ -1068,7 +1095,8 @@ def without_secrets(words, url=""):
 
         for secret in (password.group(1), unquote(password.group(1))):
             words = words.replace(secret, "***")
-    return re.sub(r"\S*//.*@|\S+@", "***@", words)
+    before, at, behind = words.rpartition("@")  # `behind` would be searched again from each of its characters
+    return re.sub(r"\S*//.*@|'[^']*@|\S+@", "***@", before + at) + behind
 
 
 def printable(text):

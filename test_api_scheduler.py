@@ -962,6 +962,22 @@ class Calls(Folder):
             (["--data", "@" + self.folder], "it is a folder"),
             (["-K", self.path("missing.cfg")], "missing.cfg"),
             (["-T/dev/stdin"], "standard input"),
+            (["-H", "-s", self.server.url], "URL of their own"),
+            (["-w", "curl: option no URL specified", self.server.url], "curl refuses its options"),
+            (["--url", "@" + self.path("next")], "URL of their own"),
+            (["--no-globoff"], "--no-globoff"),
+            (["--skip-existing"], "--skip-existing"),
+            (["-sZ"], "--parallel"),
+            (["--parallel"], "--parallel"),
+            (["--expand-stderr", "v"], "--stderr"),
+            (["--expand-libcurl", "v"], "--libcurl"),
+            (["-A", "-K", "-K", self.path("next")], "URL of its own"),
+            (["-ume:passK", "-K", self.path("next")], "URL of its own"),
+            (["-K=" + self.path("next")], "URL of its own"),
+            (["-K", self.write("commented", "upload-file = - # x")], "standard input"),
+            (["-K", self.write("nul", "u\0\nrl = %s" % self.server.url)], "not a text file"),
+            (["--usr=me:a hunter2"], "--usr"),
+            (["--user:me:hunter2"], "--user:***"),
             (["-F", 'a=@"/dev/stdin";type=x'], "standard input"),
             (["--proto-default", "dict", "--noproxy", "*", self.server.url[7:]], "URL of their own"),
             (["--noproxy", "*", "dict://" + self.server.url[7:]], "URL of their own"),
@@ -1028,6 +1044,41 @@ class Calls(Folder):
             self.assertEqual(self.run_script("23:59:59", "--dry-run", "--", option, value)[::2], (0, ""), value)
         status, _ = self.call("/", "--", "--data", bodies[0])
         self.assertEqual((status, self.server.requests[0][4]), (0, bodies[0].encode()))
+
+    @unittest.skipUnless(POSIX, "needs pwd")
+    def test_a_curlrc_in_the_home_that_the_system_knows_is_looked_at_too(self):
+        """There curl looks for it, if HOME names another folder, which has none."""
+        self.write(".curlrc", "url = http://h/")
+        home = mock.Mock(pw_dir=self.folder)
+        with mock.patch.dict(os.environ, {"HOME": os.path.dirname(self.folder)}):
+            with mock.patch.object(api_scheduler.pwd, "getpwuid", return_value=home):
+                with self.assertRaisesRegex(SetupError, "URL of its own"):
+                    api_scheduler.all_options(CURL, [])
+
+    def test_curl_is_asked_for_its_version_without_a_curlrc(self):
+        self.config(self.server.url)
+        self.write(".curlrc", 'stderr = "%s"' % self.write("x", "kept").replace("\\", "/"))
+        self.assertEqual(self.run_script("23:59:59", "--dry-run")[0], 2)
+        with open(self.path("x")) as file:
+            self.assertEqual(file.read(), "kept")
+
+    def test_much_that_means_nothing_is_passed_over_at_once(self):
+        self.write("blank", "\n" * 100000 + "referer = x\n")
+        self.assertIn("--referer", api_scheduler.all_options(CURL, ["-K", self.path("blank")])[1])
+        api_scheduler.refuse_what_cannot_work(api_scheduler.all_options(CURL, ["-K", self.path("blank")])[1])
+        self.assertEqual(api_scheduler.without_secrets("-" * 100000), "-" * 100000)
+
+    def test_what_curl_repeats_of_a_value_is_hidden(self):
+        self.config(self.server.url)
+        said = self.run_script("23:59:59", "--dry-run", "--", "-K", self.write("secret", "--user:me:hunter2"))[2]
+        self.assertRegex(said, "curl: .*--user")
+        self.assertNotIn("hunter2", said)
+        for said in ("curl: option --user=me:a hunter2: is unknown", "Warning: '--user=me:hunter2' is unknown",
+                     "Warning: The argument '\u201cme:hunter2\u201d' starts with a Unicode quote"):
+            self.assertNotIn("hunter2", api_scheduler.without_values(said))
+        self.assertNotIn("se cret", api_scheduler.without_secrets("Unsupported proxy syntax in 'me:se cret@127.0.0.1:1'"))
+        kept = "curl: option -o: requires parameter"
+        self.assertEqual(api_scheduler.without_values(kept), kept)
 
     def test_the_name_of_a_missing_file_is_not_cut(self):
         self.config(self.server.url)
