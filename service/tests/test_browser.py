@@ -244,6 +244,11 @@ def test_a_phone_shows_it_all(stack, phone):
     paper = one(phone, "#calls-picture .paper")
     assert paper.size["width"] < 390 and one(phone, "#calls-picture svg").size["width"] >= 900
     assert phone.execute_script("arguments[0].scrollLeft = 9999; return arguments[0].scrollLeft", paper) > 400
+    assert one(phone, "#content h1").text == "Calls" and phone.title.startswith("Calls")
+    assert one(phone, "#result_list .field-late").text == one(phone, "#result_list .field-said").text == "–"
+    file = phone.execute_async_script("fetch(arguments[0]).then(answer => answer.text()).then(arguments[1])",
+                                      phone.find_element(By.PARTIAL_LINK_TEXT, "CSV").get_attribute("href"))
+    assert len(file.splitlines()) == 4 and file.startswith("id,timestamp,"), "of the three that this view shows"
     status = one(phone, "#result_list .call-status")
     assert status.size["height"] < 1.5 * float(status.value_of_css_property("font-size")[:-2]) + 6, "dot and word on a line"
 
