@@ -975,7 +975,7 @@ class Calls(Folder):
             (["-ume:passK", "-K", self.path("next")], "URL of its own"),
             (["-K=" + self.path("next")], "URL of its own"),
             (["-K", self.write("commented", "upload-file = - # x")], "standard input"),
-            (["-K", self.write("nul", "u\0\nrl = %s" % self.server.url)], "not a text file"),
+            (["-K", self.write("zeros", "u\0\nrl = %s" % self.server.url)], "not a text file"),
             (["--usr=me:a hunter2"], "--usr"),
             (["--user:me:hunter2"], "--user:***"),
             (["-F", 'a=@"/dev/stdin";type=x'], "standard input"),
