@@ -314,8 +314,9 @@ def finish(outcomes):
                 " FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[], %s::smallint[], %s::text[],"
                 " %s::bigint[], %s::text[]) AS v(v0, v1, v2, v3, v4, id, token)"
                 " WHERE call.id = v.id AND call.claim_token = v.token AND (call.status = 'Running'"
-                # Or it was written already, and the answer was lost: its line is still to be written.
-                " OR call.status = v.v0 AND call.ended_at = v.v2)"
+                # Or it was written already, and the answer was lost: its line is still to be written. (What
+                # `reap` gave up in the same microsecond has another error.)
+                " OR call.status = v.v0 AND call.ended_at = v.v2 AND call.error = v.v4)"
                 " RETURNING call.id, call.claim_token", [list(column) for column in zip(*values.values())])
             ours = set(cursor.fetchall())
         else:

@@ -125,7 +125,7 @@ def test_it_is_told_to_those_who_may_read_or_on_a_setting_to_all():
 
 def test_its_queries_read_no_finished_row():
     """Once the past is counted, a million old rows cost nothing: each query is served by an index."""
-    ended(-86400, 20_000), make(86400, 2_000)
+    ended(-86400, 20_000), make(86400, 20)      # of many to come PostgreSQL may find reading all cheaper
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
     measured()

@@ -253,3 +253,13 @@ def test_an_outcome_whose_answer_was_lost_is_written_once_and_has_its_line(log):
     other = outcome._replace(status="Failed", ended_at=now + timedelta(seconds=1))
     assert transitions.finish([(other, token)]) == set()
     assert statuses() == {"Succeeded": 1}
+
+
+def test_what_reap_gave_up_stands_even_in_the_same_instant(log):
+    call, token, now = make(-1), "t" * 32, utcnow()
+    transitions.claim([call.id], token)
+    late = now + timedelta(seconds=2 * transitions.lease())
+    assert transitions.reap(late) == 1
+    outcome = Outcome(call.id, call.timestamp, "Failed", now, late, 503, "HTTP status 503")
+    assert transitions.finish([(outcome, token)]) == set() and len(log()) == 1
+    assert ScheduledCall.objects.get().error == transitions.WORKER_LOST
