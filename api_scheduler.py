@@ -477,35 +477,35 @@ def run_curl(command, config=b""):
     return curl.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
 
 
-# What these find among all options, one on a line. Curl 7 takes long ones in capitals too, and
-# most curls take them cut short.
+# What these find among all options, one on a line without blanks around it. Curl 7 takes long
+# ones in capitals too, and most curls take them cut short.
 FLAGS = r"-[^-\sAbcCdDeEFHhKmoPQrtTuUwxXyYz]*"  # short options without a value, behind which another may stand
 NAMES_CONFIG = re.compile(r"(?s)(?:-[^-\sK]*K|(?i:--(?:expand-)?conf[^\s=]*))(=?(.*))")
-NAMES_DATA = re.compile(r"(?m)^\s*(?:-[^-\s]*d|(?i:--(?:da|json)[^\s=@]*))?[\s=:\"]*@([^\"\n]+)")
-SETS_LIMITS = re.compile(r"(?m)^\s*(?:%sm|(?i:--(?:max-t|retr)))" % FLAGS)
-STDIN = r'(?:^(?:\s*--?[\w-]+[\s=:]*"?)?|[@<]"?)(?:/dev/stdin|/dev/fd/0|/proc/self/fd/0)(?=[\s";,]|$)'
+NAMES_DATA = re.compile(r"(?m)^(?:-[^-\s]*d|(?i:--(?:da|json)[^\s=@]*))?[\s=:\"]*@([^\"\n]+)")
+SETS_LIMITS = re.compile(r"(?m)^(?:%sm|(?i:--(?:max-t|retr)))" % FLAGS)
+STDIN = r'(?:^(?:--?[\w-]+[\s=:]*"?)?|[@<]"?)(?:/dev/stdin|/dev/fd/0|/proc/self/fd/0)(?=[\s";,]|$)'
 CANNOT_WORK = (  # and what to say
     (
-        r"^\s*(?:--$|(?i:--nex)|%s:)" % FLAGS,
+        r"^(?:--$|(?i:--nex)|%s:)" % FLAGS,
         "among the curl options, -- and --next cannot be used: a call has one URL",
     ),
     (
-        r"^\s*(?i:--url)(?![\w-])",
+        r"^(?i:--url)(?![\w-])",
         "the curl options hold a URL of their own: it is given with --url before the --",
     ),
-    (r"^\s*(?i:--no-gl)", "curl's --no-globoff would make several calls of one: leave it out"),
-    (r"^\s*(?i:--skip)", "with curl's --skip-existing a call may not be made: leave it out"),
+    (r"^(?i:--no-gl)", "curl's --no-globoff would make several calls of one: leave it out"),
+    (r"^(?i:--skip)", "with curl's --skip-existing a call may not be made: leave it out"),
     (
-        r"^\s*(?:%sZ|(?i:--parallel)(?![\w-]))" % FLAGS,
+        r"^(?:%sZ|(?i:--parallel)(?![\w-]))" % FLAGS,
         "with curl's --parallel a failure may look like a success: leave it out",
     ),
-    (r"^\s*(?i:--(?:expand-)?std)", "curl's --stderr would keep from the log why a call failed: leave it out"),
+    (r"^(?i:--(?:expand-)?std)", "curl's --stderr would keep from the log why a call failed: leave it out"),
     (
-        r'^\s*(?:-[^-\s]*[TbK]|(?i:--(?:expand-)?(?:up[\w-]*|cookie|conf\w*)))[\s=:]*"?\\?[-.](?:["\s]|$)|' + STDIN,
+        r'^(?:-[^-\s]*[TbK]|(?i:--(?:expand-)?(?:up[\w-]*|cookie|conf\w*)))[\s=:]*"?\\?[-.](?:["\s]|$)|' + STDIN,
         "a curl option reads standard input, which is not there for it: name a file",
     ),
-    (r"^\s*(?i:--(?:expand-)?libc)", "curl's --libcurl would write its file when curl is only asked: leave it out"),
-    (r"^\s*(?i:--expand-(?:conf|url(?![\w-])))", "curl's --expand-config and --expand-url cannot be used: what they "
+    (r"^(?i:--(?:expand-)?libc)", "curl's --libcurl would write its file when curl is only asked: leave it out"),
+    (r"^(?i:--expand-(?:conf|url(?![\w-])))", "curl's --expand-config and --expand-url cannot be used: what they "
      "name is not known before the call"),
 )  # fmt: skip
 
@@ -538,9 +538,9 @@ def all_options(curl, curl_options):
             if "\0" in text:  # curl 7 goes on in the next line behind it
                 raise SetupError("%s is not a text file" % path)
             text = re.sub(r"(?m)^(?=\w)", "--", text)  # there they may lack the dashes
-            if re.search(r"(?im)^\s*--(?:expand-)?url?(?![\w-])", text):
+            if re.search(r"(?im)^--(?:expand-)?url?(?![\w-])", text):
                 raise SetupError("%s holds a URL of its own: it is given with --url" % path)
-            if re.search(r"(?m)^\s*(?:-[^-\sK]*K|(?i:--(?:expand-)?conf))", text):
+            if re.search(r"(?m)^(?:-[^-\sK]*K|(?i:--(?:expand-)?conf))", text):
                 raise SetupError("%s names another file for curl: give it with -K" % path)
             lines.append(text)
     return files, "\n".join(lines)
