@@ -11,7 +11,7 @@ from celery import Celery, beat, bootsteps, schedules, signals
 from celery.worker.strategy import default
 from kombu.transport import redis
 
-from . import clock, outage
+from .base import clock, outage
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler.settings")
 

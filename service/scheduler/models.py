@@ -8,9 +8,9 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils import timezone
 
-from . import occurrences
-from .by_status import Calls
-from .clock import utcnow
+from .base.clock import utcnow
+from .calls.queryset import Calls
+from .schedules import recurrence
 
 NOTE_MAX = 200              # characters
 
@@ -86,17 +86,17 @@ class Schedule(models.Model):
             problems["times"] = ("Give either times or a cron expression, not both." if self.times else
                                  "Give times of day, such as 12:30:00, 14:15:30, or else a cron expression.")
         elif self.cron:
-            self.cron = read("cron", occurrences.parse_cron) or self.cron
+            self.cron = read("cron", recurrence.parse_cron) or self.cron
             if not unknown and len(chosen) < len(self.DAYS):
                 problems["days"] = "A cron expression says its days itself: here it must be all of them."
         elif self.times.count(",") > self.MAX_TIMES:
             problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
-        elif times := read("times", occurrences.parse_times):
+        elif times := read("times", recurrence.parse_times):
             if len(times) > self.MAX_TIMES:
                 problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
             self.times = ", ".join(f"{time:%H:%M:%S}" for time in times)
         if self.zone:
-            read("zone", occurrences.zone)
+            read("zone", recurrence.zone)
         for name in ("first_date", "last_date"):
             if (date := getattr(self, name)) and date.year == MAXYEAR:
                 problems[name] = f"The year must be below {MAXYEAR}."
@@ -107,10 +107,10 @@ class Schedule(models.Model):
 
     @property
     def rule(self):
-        """When it occurs, an occurrences.Rule."""
-        return occurrences.Rule(
-            times=() if self.cron else tuple(occurrences.parse_times(self.times)), cron=self.cron,
-            zone=occurrences.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
+        """When it occurs, a recurrence.Rule."""
+        return recurrence.Rule(
+            times=() if self.cron else tuple(recurrence.parse_times(self.times)), cron=self.cron,
+            zone=recurrence.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
             first=self.first_date, last=self.last_date)
 
 

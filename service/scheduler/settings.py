@@ -20,7 +20,7 @@ from django.core.validators import validate_email
 from kombu import Exchange, Queue
 from redis import ConnectionPool, RedisError
 
-from . import sqlite
+from .base import sqlite
 from .celery import Every
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -115,7 +115,7 @@ TRUST_PROXY = env.bool("TRUST_PROXY", default=False)    # only behind a proxy th
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 METRICS_OPEN = env.bool("METRICS_OPEN", default=False)  # /metrics for everybody who can reach it
-DEFAULT_EXCEPTION_REPORTER = "scheduler.reporter.Reporter"
+DEFAULT_EXCEPTION_REPORTER = "scheduler.api.reporter.Reporter"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -129,7 +129,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=10)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "scheduler.access.client_address"
+AXES_CLIENT_IP_CALLABLE = "scheduler.api.access.client_address"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_COOLOFF_MESSAGE = "Too many wrong passwords. Wait ten minutes, then try again."
@@ -154,8 +154,8 @@ INSTALLED_APPS = [
     "axes",
 ]
 MIDDLEWARE = [
-    "scheduler.middleware.own_host",
-    "scheduler.middleware.in_time",
+    "scheduler.api.middleware.own_host",
+    "scheduler.api.middleware.in_time",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -165,7 +165,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "scheduler.errors.DatabaseAway",
+    "scheduler.api.errors.DatabaseAway",
 ]
 TEMPLATES = [{
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -237,7 +237,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 else:
     # However many chunks are under way in a process, it holds at most this many connections. A web process
     # needs one for each thread: a request keeps its own while a password is hashed, and others wait, and fail.
-    from .limits import Connection
+    from .base.database import Connection
     _options.setdefault("pool", {
         "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": Connection,
         "timeout": 3, "reconnect_timeout": 3})      # seconds
@@ -335,7 +335,7 @@ CACHES = {"default": {
     "LOCATION": REDIS_URL,
     "KEY_PREFIX": "scheduler",
     "VERSION": 2,       # under 1 lies pickle: web servers that write it may still be up, and cannot read JSON
-    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.access.JSONCache"},
+    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.api.access.JSONCache"},
 }}
 
 # --- The API ---------------------------------------------------------------------------------
@@ -345,14 +345,14 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.TokenAuthentication",    # first: it makes a 401 of no credentials
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["scheduler.access.MayUse"],
-    "DEFAULT_THROTTLE_CLASSES": ["scheduler.access.WriteThrottle"],
+    "DEFAULT_PERMISSION_CLASSES": ["scheduler.api.access.MayUse"],
+    "DEFAULT_THROTTLE_CLASSES": ["scheduler.api.access.WriteThrottle"],
     "DEFAULT_THROTTLE_RATES": {"write": WRITE_RATE},
     # JSON only. A form could be posted by any web page that a local developer happens to open.
-    "DEFAULT_PARSER_CLASSES": ["scheduler.access.SafeJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["scheduler.api.access.SafeJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "scheduler.errors.explain",
+    "EXCEPTION_HANDLER": "scheduler.api.errors.explain",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
@@ -366,8 +366,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
-    "SERVE_PERMISSIONS": ["scheduler.access.MayUse"],
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.views.with_example"],
+    "SERVE_PERMISSIONS": ["scheduler.api.access.MayUse"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.calls.with_example"],
 }
 
 # --- What must not wait until the first call to be found wrong ---------------------------------

@@ -14,9 +14,12 @@ from celery import shared_task
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
 
-from . import mail, outage, planner, sender, transitions
-from .caller import prepare
-from .clock import steady, utcnow
+from .base import outage
+from .base.clock import steady, utcnow
+from .calls import ledger, worker
+from .calls.request import prepare
+from .ops import notify
+from .schedules import planner
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +33,7 @@ def send(ids, first):
     ids: list of int; first: aware datetime, when the first of its calls is due
     The message comes to the worker early, by the database's clock (celery.py).
     """
-    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=sender.early()))
+    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=worker.early()))
     outage.broker.over()
 
 
@@ -39,7 +42,7 @@ def hand_over_soon(ids):
     soon to wait for the dispatcher. A broker that is down delays them, and nothing else."""
     def hand_over():
         try:
-            transitions.hand_over(send, ids)
+            ledger.hand_over(send, ids)
         except kombu.exceptions.OperationalError as error:
             outage.broker.began(error, "The dispatcher hands over what is due once it is back")
         except Exception as error:
@@ -76,10 +79,10 @@ def tick():
             logger.error("dispatcher: %s: %s", type(error).__name__, error)
             connection.close()
         return False
-    handed_over = done(lambda: transitions.hand_over(send))
-    done(mail.tell)     # calls are made whether anybody is told or not
-    if all([handed_over, done(transitions.miss), done(transitions.reap), done(planner.plan)]):
-        if done(transitions.beat):
+    handed_over = done(lambda: ledger.hand_over(send))
+    done(notify.tell)     # calls are made whether anybody is told or not
+    if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.plan)]):
+        if done(ledger.beat):
             outage.database.over()
 
 
@@ -97,12 +100,12 @@ def make_calls(ids, first):
     try:
         prepare()
         try:
-            due = transitions.due_times(ids)
+            due = ledger.due_times(ids)
         except (OperationalError, InterfaceError) as error:
             outage.database.began(error)
             due = dict.fromkeys(ids, first)     # about right; the claim knows it
         finally:
             connection.close()                  # a waiting chunk holds none
-        sender.make(due)
+        worker.make(due)
     finally:
         _chunks_free.release()

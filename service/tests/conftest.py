@@ -196,7 +196,8 @@ def clean():
     from django.contrib.auth.models import User
     from django.core.cache import cache
 
-    from scheduler import call_log, tasks
+    from scheduler.calls import log as call_log
+    from scheduler import tasks
     from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()

@@ -8,7 +8,7 @@ import pytest
 from conftest import SERVICE
 from django.test import override_settings
 
-from scheduler import call_log
+from scheduler.calls import log as call_log
 
 DUE = datetime(2025, 10, 8, 12, 30, tzinfo=timezone.utc)
 

@@ -10,11 +10,11 @@ from django.db.models import Subquery
 from django.utils import timezone
 from django.utils.functional import cached_property
 
-from .call_log import printable
-from .clock import utcnow
-from .models import Schedule, ScheduledCall, moment
-from .text import is_id
-from .times import from_person
+from ..base.clock import utcnow
+from ..base.moments import from_person
+from ..base.words import is_id
+from ..calls.log import printable
+from ..models import Schedule, ScheduledCall, moment
 
 Status = ScheduledCall.Status
 

@@ -20,15 +20,16 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from . import lists, picture, summary, table, transitions
-from .call_log import printable
-from .clock import utcnow
-from .models import Schedule, ScheduledCall, moment
-from .schedule_admin import ScheduleAdmin
-from .serializers import bad_note, due_time
-from .tasks import hand_over_soon
-from .text import is_id
-from .times import comes_twice, from_person, many_from_person
+from ..api.common import bad_note, due_time
+from ..base.clock import utcnow
+from ..base.moments import comes_twice, from_person, many_from_person
+from ..base.words import is_id
+from ..calls import ledger
+from ..calls.log import printable
+from ..models import Schedule, ScheduledCall, moment
+from ..tasks import hand_over_soon
+from . import dashboard, export, filters, summary
+from .schedules import ScheduleAdmin
 
 Status = ScheduledCall.Status
 
@@ -146,17 +147,17 @@ admin.site.register(User, PersonAdmin)
 
 
 @admin.register(ScheduledCall)
-class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
+class ScheduledCallAdmin(filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
     list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
-    list_filter = [lists.ViewFilter, lists.StatusFilter, lists.DueFilter, lists.TogetherFilter]
+    list_filter = [filters.ViewFilter, filters.StatusFilter, filters.DueFilter, filters.TogetherFilter]
     list_select_related = ["schedule"]
     sortable_by = ["id", "due"]   # the others would have a million rows sorted
     search_fields = ["id"]
     search_help_text = "A call's id"
-    paginator = lists.CallPaginator
+    paginator = filters.CallPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     list_max_show_all = 1000
@@ -234,10 +235,10 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
 
     def _list(self, **parameters):
         """The address of the list with these parameters."""
-        return reverse("admin:scheduler_scheduledcall_changelist") + lists.link(**parameters)
+        return reverse("admin:scheduler_scheduledcall_changelist") + filters.link(**parameters)
 
     def get_ordering(self, request):
-        return lists.VIEWS[lists.chosen_view(request)].ordering
+        return filters.VIEWS[filters.chosen_view(request)].ordering
 
     def get_search_results(self, request, queryset, search_term):
         """By id. Django's own would have all ids made text, and a million of them compared."""
@@ -247,7 +248,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
         return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
 
     def get_changelist(self, request, **kwargs):
-        return lists.CallList
+        return filters.CallList
 
     def changelist_view(self, request, extra_context=None):
         response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
@@ -256,8 +257,8 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             now = utcnow()
             response.context_data |= {
                 "tabs": tabs, "summary": summary.line(now),
-                "picture": picture.draw(
-                    now, tabs.name, status.status, (due.start, due.end), lists.given(request, lists.TogetherFilter))}
+                "picture": dashboard.draw(
+                    now, tabs.name, status.status, (due.start, due.end), filters.given(request, filters.TogetherFilter))}
         return response
 
     def get_fieldsets(self, request, obj=None):
@@ -314,11 +315,11 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             return
         if change:
             request.twice = form.twice
-            request.was_moved = transitions.move(obj.pk, obj.timestamp)
+            request.was_moved = ledger.move(obj.pk, obj.timestamp)
             soon = [obj]
         else:
             times = [time for time in [obj.timestamp] if time] + form.cleaned_data["times"]
-            soon = request.calls = transitions.schedule(
+            soon = request.calls = ledger.schedule(
                 times, by=request.user.get_username(), via="admin", note=obj.note)
             request.twice = form.twice
             obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
@@ -378,7 +379,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
     @admin.action(description="Cancel the selected calls", permissions=["change"])
     def cancel(self, request, queryset):
         ids = self._ids(request, queryset)
-        cancelled = transitions.cancel(ids, by=request.user.get_username())
+        cancelled = ledger.cancel(ids, by=request.user.get_username())
         self._write_history(request, [(call_id, f"call {call_id}", CHANGE, "Cancelled.") for call_id in cancelled])
         if cancelled:
             self.message_user(request, f"{len(cancelled)} cancelled.", messages.SUCCESS)
@@ -392,7 +393,7 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
         ids = self._ids(request, queryset)
         if not ids:
             return None
-        calls = transitions.schedule([utcnow()] * len(ids), by=request.user.get_username(), via="admin", again_of=ids)
+        calls = ledger.schedule([utcnow()] * len(ids), by=request.user.get_username(), via="admin", again_of=ids)
         hand_over_soon([call.pk for call in calls])
         self._write_history(request, [entry for call in calls for entry in (
             (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
@@ -471,4 +472,4 @@ class ScheduledCallAdmin(lists.SelectedRows, admin.ModelAdmin):
             found = self.get_changelist_instance(request)
         except IncorrectLookupParameters:
             return HttpResponseRedirect(self._list())
-        return table.response(found.queryset, found.whole_order)
+        return export.response(found.queryset, found.whole_order)

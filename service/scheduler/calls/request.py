@@ -25,9 +25,9 @@ from requests.certs import where
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import create_urllib3_context
 
-from .call_log import printable, redacted
-from .clock import steady, utcnow
-from .models import ScheduledCall
+from ..base.clock import steady, utcnow
+from ..models import ScheduledCall
+from .log import printable, redacted
 
 Status = ScheduledCall.Status
 

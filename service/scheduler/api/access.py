@@ -11,8 +11,8 @@ from rest_framework.parsers import JSONParser
 from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.throttling import UserRateThrottle
 
-from . import outage
-from .models import ScheduledCall
+from ..base import outage
+from ..models import ScheduledCall
 
 CLOCKS_APART = 600      # seconds by which one web server's clock may be ahead of another's
 

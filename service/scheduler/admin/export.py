@@ -6,7 +6,7 @@ from django.db.models import Q
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
-from .clock import utcnow
+from ..base.clock import utcnow
 
 COLUMNS = ["id", "timestamp", "status", "lateness", "http_status", "error", "created_at", "handed_over_at",
            "started_at", "ended_at", "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule_id",

@@ -19,8 +19,8 @@ from django.db.models.functions import Now
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-from .errors import Unavailable
-from .models import Heartbeat, Schedule, ScheduledCall, Tally
+from ..api.errors import Unavailable
+from ..models import Heartbeat, Schedule, ScheduledCall, Tally
 
 Status = ScheduledCall.Status
 

@@ -3,7 +3,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpResponse, JsonResponse
 
-from .limits import within
+from ..base.database import within
 
 
 def own_host(get_response):
@@ -15,7 +15,7 @@ def own_host(get_response):
             request.get_host()
         except DisallowedHost:
             if request.path == "/healthz":
-                from .views import health       # which needs the apps to be there
+                from .calls import health       # which needs the apps to be there
                 answer, code = health()
                 return JsonResponse({"status": answer["status"]}, status=code)
             return HttpResponse("This service does not answer for that Host: see ALLOWED_HOSTS.\n",

@@ -26,7 +26,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cronsim import CronSim, CronSimError
 
-from .text import printable
+from ..base.words import printable
 
 EVERY_DAY = frozenset(range(7))
 DAY = timedelta(days=1)

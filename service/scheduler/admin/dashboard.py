@@ -8,8 +8,8 @@ from django.db import connection
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from .lists import VIEWS, link
-from .models import ScheduledCall
+from ..models import ScheduledCall
+from .filters import VIEWS, link
 
 Status = ScheduledCall.Status
 

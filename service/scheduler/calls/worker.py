@@ -22,9 +22,10 @@ from itertools import count
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
-from . import outage, transitions
-from .caller import Call
-from .clock import steady, utcnow
+from ..base import outage
+from ..base.clock import steady, utcnow
+from . import ledger
+from .request import Call
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +265,7 @@ class Sender:
             self._claiming = uuid.uuid4().hex, some
         token, some = self._claiming
         asked = steady()
-        won, pending = transitions.claim([held.call.id for held in some], token)
+        won, pending = ledger.claim([held.call.id for held in some], token)
         outage.database.over()
         self._claiming = None
         for held in some:
@@ -273,7 +274,7 @@ class Sender:
                 self._flying[call.id] = held
                 held.unsent = True
                 self._unsent += 1
-                call.grant(token, asked + transitions.lease())
+                call.grant(token, asked + ledger.lease())
                 if call.outcome:
                     self._report(held)
             elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < early() + 1:
@@ -288,12 +289,12 @@ class Sender:
         sent = [held for held in self._ended if held.call.outcome]
         unsent = [held for held in self._ended if not held.call.outcome]
         if sent:
-            transitions.finish([(held.call.outcome, held.call.token) for held in sent])
+            ledger.finish([(held.call.outcome, held.call.token) for held in sent])
         self._ended = unsent                # should the next fail, these are not finished again
         for held in sent:
             self._settle(held)
         if unsent:
-            transitions.release([held.call.id for held in unsent], {held.call.token for held in unsent})
+            ledger.release([held.call.id for held in unsent], {held.call.token for held in unsent})
         self._ended = []
         for held in unsent:
             self._settle(held)
@@ -308,14 +309,14 @@ class Sender:
         for held in list(self._held.values()):
             held.call.check()
         flying = [held.call for held in self._flying.values()]
-        fresh = now + transitions.lease() - transitions.RENEW_EVERY
+        fresh = now + ledger.lease() - ledger.RENEW_EVERY
         if all(call.lease_end > fresh for call in flying):
             return
         sent = [held for held in self._flying.values() if held.call.sent_at and not held.noted]
-        ours = transitions.renew(
+        ours = ledger.renew(
             [call.id for call in flying], {call.token for call in flying},
             [(held.call.id, held.call.sent_at) for held in sent])
         for held in sent:
             held.noted = True
         for call in flying:
-            call.lease_end = now + transitions.lease() if call.id in ours else now
+            call.lease_end = now + ledger.lease() if call.id in ours else now

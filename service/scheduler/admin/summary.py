@@ -6,10 +6,10 @@ from django.db.models import Min
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from .call_log import printable, redacted
-from .lists import link
-from .models import ScheduledCall, moment
-from .views import parts
+from ..api.calls import parts
+from ..calls.log import printable, redacted
+from ..models import ScheduledCall, moment
+from .filters import link
 
 Status = ScheduledCall.Status
 

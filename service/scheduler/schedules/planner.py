@@ -19,11 +19,11 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import DateTimeField, Exists, OuterRef, Q, Subquery, Value
 
-from . import call_log, transitions
-from .clock import asked, steady
-from .models import Schedule, ScheduledCall
-from .occurrences import LATEST, between
-from .transitions import BATCH, NOW
+from ..base.clock import asked, steady
+from ..calls import ledger, log
+from ..calls.ledger import BATCH, NOW
+from ..models import Schedule, ScheduledCall
+from .recurrence import LATEST, between
 
 logger = logging.getLogger(__name__)
 
@@ -115,8 +115,8 @@ def _say(portions, now):
     """Of what is too old for a row each, a line in the log and in the output."""
     for portion in portions:
         number = f"more than {COUNTED}" if portion.uncounted > COUNTED else str(portion.uncounted)
-        text = call_log.hole(number, portion.schedule.name, now - RECORDED, now)
-        call_log.write([text])
+        text = log.hole(number, portion.schedule.name, now - RECORDED, now)
+        log.write([text])
         logger.error("%s", text.rstrip("\n").partition(": ")[2])
 
 
@@ -131,7 +131,7 @@ def _insert(times, now):
     taken = set(ScheduledCall.objects.filter(
         schedule__in=times, occurrence__gte=min(everything), occurrence__lte=max(everything),
     ).order_by().values_list("schedule_id", "occurrence"))
-    transitions.plan([(schedule_id, time) for schedule_id, some in times.items() for time in some
+    ledger.plan([(schedule_id, time) for schedule_id, some in times.items() for time in some
                       if (schedule_id, time) not in taken], now)
 
 
@@ -149,7 +149,7 @@ def _close(schedule, now, by):
                 transaction.on_commit(partial(_say, [portion], now))
             _insert({schedule.pk: portion.times}, now)
             schedule.planned_until = portion.until
-    return transitions.withdraw(schedule.pk, by)
+    return ledger.withdraw(schedule.pk, by)
 
 
 @transaction.atomic

@@ -28,9 +28,10 @@ from django.db import connection, transaction
 from django.db.models import BigIntegerField, DateTimeField, Exists, OuterRef, Q, Value
 from django.db.models.functions import Cast, Now
 
-from . import call_log, metrics
-from .clock import utcnow
-from .models import Heartbeat, IdempotentAnswer, ScheduledCall
+from ..base.clock import utcnow
+from ..models import Heartbeat, IdempotentAnswer, ScheduledCall
+from ..ops import metrics
+from . import log
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -55,10 +56,10 @@ def lease():
 
 
 def _log(ended):
-    """Writes the log lines of `ended`, a list of arguments for call_log.line, once committed, and
+    """Writes the log lines of `ended`, a list of arguments for log.line, once committed, and
     makes them only then: SQLite's one write lock is held for as short as can be."""
     if ended:
-        transaction.on_commit(lambda: call_log.write([call_log.line(*arguments) for arguments in ended]))
+        transaction.on_commit(lambda: log.write([log.line(*arguments) for arguments in ended]))
 
 
 def _sql(now, seconds=0.0):

@@ -24,17 +24,17 @@ from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from . import metrics, transitions
+from ..base.clock import utcnow
+from ..base.database import within
+from ..base.words import is_id
+from ..calls import ledger
+from ..calls.log import printable
+from ..models import IdempotentAnswer, Schedule, ScheduledCall
+from ..ops import metrics
+from ..tasks import hand_over_soon
 from .access import MayUse
-from .call_log import printable
-from .clock import utcnow
-from .limits import within
-from .models import IdempotentAnswer, Schedule, ScheduledCall
-from .serializers import (
-    ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduledCallDetailSerializer,
-    ScheduledCallSerializer, ScheduleSerializer, instant)
-from .tasks import hand_over_soon
-from .text import is_id
+from .common import (
+    ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduleSerializer, ScheduledCallDetailSerializer, ScheduledCallSerializer, instant)
 
 KEY_MAX = 255               # characters of an Idempotency-Key
 HEALTH_WITHIN = 1.3         # seconds for each part to answer /healthz, all asked at the same time
@@ -219,7 +219,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     @transaction.atomic
     def _schedule(self, timestamps, note):
         now = utcnow()
-        calls = transitions.schedule([timestamp for timestamp in timestamps if timestamp >= now],
+        calls = ledger.schedule([timestamp for timestamp in timestamps if timestamp >= now],
                                      by=self.request.user.get_username(), via="API", note=note)
         soon = now + timedelta(seconds=settings.WINDOW)
         hand_over_soon([call.id for call in calls if call.timestamp <= soon])
@@ -275,7 +275,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         """Cancels a call that has not begun. It stays in the database, as Cancelled. Needs the permission
         `change_scheduledcall`."""
         call = self.get_object()
-        cancelled = transitions.cancel([call.pk], by=request.user.get_username())
+        cancelled = ledger.cancel([call.pk], by=request.user.get_username())
         call.refresh_from_db()
         if not cancelled:
             return Response(
@@ -301,7 +301,7 @@ def _since_beat():
     """Seconds since the dispatcher last ran well, or None if it never did. Raises DatabaseError."""
     try:
         with within(HEALTH_WITHIN):
-            return transitions.since_beat()
+            return ledger.since_beat()
     finally:
         connection.close()
 

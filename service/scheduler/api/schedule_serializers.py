@@ -5,10 +5,10 @@ from datetime import date
 from django.core.exceptions import ValidationError
 from rest_framework import serializers
 
-from .models import Schedule
-from .planner import SHOWN
-from .serializers import Refusal, UtcField
-from .text import printable
+from ..base.words import printable
+from ..models import Schedule
+from ..schedules.planner import SHOWN
+from .common import Refusal, UtcField
 
 DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 

@@ -12,9 +12,9 @@ from rest_framework.exceptions import APIException, ParseError, UnsupportedMedia
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
-from . import outage
-from .call_log import printable
-from .limits import reason
+from ..base import outage
+from ..base.database import reason
+from ..calls.log import printable
 
 RETRY_AFTER = 5     # seconds
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."

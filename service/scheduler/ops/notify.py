@@ -29,12 +29,12 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.db import connection, transaction
 from django.db.models import Subquery
 
-from . import outage
-from .call_log import printable, redacted
-from .clock import steady
-from .models import Heartbeat, Notice, ScheduledCall, moment
-from .reporter import hidden
-from .transitions import BATCH, NOW
+from ..api.reporter import hidden
+from ..base import outage
+from ..base.clock import steady
+from ..calls.ledger import BATCH, NOW
+from ..calls.log import printable, redacted
+from ..models import Heartbeat, Notice, ScheduledCall, moment
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status

@@ -5,8 +5,8 @@ from django.conf import settings
 from django.utils.dateparse import parse_datetime
 from rest_framework import serializers
 
-from .call_log import printable
-from .models import NOTE_MAX, Schedule, ScheduledCall
+from ..calls.log import printable
+from ..models import NOTE_MAX, Schedule, ScheduledCall
 
 
 class UtcField(serializers.DateTimeField):

@@ -5,7 +5,7 @@ from datetime import timezone as zones
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from .serializers import instant
+from ..api.common import instant
 
 
 def from_person(text, *, later=False):

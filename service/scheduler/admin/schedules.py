@@ -12,10 +12,11 @@ from django.http import HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
-from . import lists, planner
-from .clock import utcnow
-from .models import Schedule, ScheduledCall, moment
-from .tasks import hand_over_soon
+from ..base.clock import utcnow
+from ..models import Schedule, ScheduledCall, moment
+from ..schedules import planner
+from ..tasks import hand_over_soon
+from . import filters
 
 Status = ScheduledCall.Status
 
@@ -95,7 +96,7 @@ class ScheduleForm(forms.ModelForm):
                  remarks.get(at) or remark(rule, at)) for at in times]
 
 
-class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
+class ScheduleAdmin(filters.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")}}
@@ -157,7 +158,7 @@ class ScheduleAdmin(lists.SelectedRows, admin.ModelAdmin):
     def its_calls(self, schedule):
         calls = reverse("admin:scheduler_scheduledcall_changelist")
         return format_html('<a href="{}">to come</a>, <a href="{}">so far</a>', *(
-            calls + lists.link(view=view, schedule=schedule.pk) for view in ("upcoming", "recent")))
+            calls + filters.link(view=view, schedule=schedule.pk) for view in ("upcoming", "recent")))
 
     @admin.display(description="created")
     def created(self, schedule):

@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.utils import timezone
 
-from .models import ScheduledCall
-from .text import printable
+from ..base.words import printable
+from ..models import ScheduledCall
 
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()

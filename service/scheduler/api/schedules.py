@@ -4,15 +4,14 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schem
 from rest_framework import status, viewsets
 from rest_framework.response import Response
 
-from . import planner
+from ..base.clock import utcnow
+from ..models import Schedule
+from ..schedules import planner
+from ..tasks import hand_over_soon
 from .access import MayDelete
-from .clock import utcnow
-from .models import Schedule
-from .schedule_serializers import (
-    EXAMPLE, ScheduleChangeSerializer, ScheduleNewSerializer, ScheduleShownSerializer)
-from .serializers import ProblemSerializer
-from .tasks import hand_over_soon
-from .views import THROTTLED, USUAL, CallPages, body, check_parameters
+from .calls import THROTTLED, USUAL, CallPages, body, check_parameters
+from .common import ProblemSerializer
+from .schedule_serializers import EXAMPLE, ScheduleChangeSerializer, ScheduleNewSerializer, ScheduleShownSerializer
 
 
 class SchedulePages(CallPages):
