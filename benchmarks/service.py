@@ -315,7 +315,7 @@ def ticks(finished, pending, due):
     """A dispatcher tick, in seconds, with nothing due and with `due` calls due; and its plans."""
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
-    from scheduler.calls import ledger
+    from scheduler.calls import dispatch, ledger
     from scheduler.models import ScheduledCall
     ScheduledCall.objects.all()._raw_delete("default")
     tick_once()
@@ -326,7 +326,7 @@ def ticks(finished, pending, due):
     idle = [tick_once() for _ in range(20)]
     plan = []
     explain = "EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN (ANALYZE, COSTS OFF) "
-    for name, work in (("hand_over", lambda: ledger.hand_over(lambda ids, first: None)),
+    for name, work in (("hand_over", lambda: dispatch.hand_over(lambda ids, first: None)),
                        ("miss", ledger.miss), ("reap", ledger.reap)):
         with CaptureQueriesContext(connection) as queries:
             work()

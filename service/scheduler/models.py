@@ -1,30 +1,34 @@
 """What the database keeps: the schedules and the calls, the answers already given to a retried request, when
-the dispatcher last ran, and what the parts that sum up (metrics.py, mail.py) have summed up. The status of
-a call is changed by transitions.py alone, schedules by planner.py."""
-from datetime import MAXYEAR, datetime, timedelta
-from datetime import timezone as zones
+the dispatcher last ran, and what the parts that sum up (ops/metrics.py, ops/notify.py) have summed up. The
+status of a call is changed by calls/ledger.py alone, schedules by schedules/planner.py."""
+from datetime import MAXYEAR, datetime, timedelta, timezone as zones
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.utils import timezone
 
 from .base.clock import utcnow
+from .base.moments import moment
+from .base.words import printable
 from .calls.queryset import Calls
 from .schedules import recurrence
 
 NOTE_MAX = 200              # characters
 
 
-def moment(at, zone=None):
-    """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in `zone`, a tzinfo,
-    or TIME_ZONE."""
-    return f"{timezone.localtime(at, zone):%Y-%m-%d %H:%M:%S %Z}"
+def bad_note(text):
+    """What is wrong with the str `text` as a note, or None: it stands in one line of lists and files."""
+    if len(text) > NOTE_MAX:
+        return f"has {len(text)} characters; at most {NOTE_MAX} are taken"
+    if not text.isprintable():
+        bad = next(c for c in text if not c.isprintable())
+        return f"holds {printable(bad)}: only printable characters are taken, in one line"
+    return None
 
 
 class Schedule(models.Model):
     """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
 
-    Its occurrences become calls 48 hours ahead (planner.py). A deleted one stays, unseen, for as long
+    Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long
     as there are calls that name it.
     """
 
@@ -169,7 +173,7 @@ class ScheduledCall(models.Model):
         help_text="The time of its schedule that it stands for, wherever it was moved to; there is no other "
                   "call for it. Null once that schedule was changed and what it had planned cancelled.")
     told = models.BooleanField(
-        null=True, editable=False, help_text="Its failure was gathered for a mail, see mail.py.")
+        null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")
 
     objects = Calls.as_manager()
 
@@ -199,7 +203,7 @@ class ScheduledCall(models.Model):
             # What a schedule did and will do. Calls of no schedule cost nothing in it.
             models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
                          condition=models.Q(schedule__isnull=False)),
-            # For mail.py. A row leaves it when it is gathered.
+            # For ops/notify.py. A row leaves it when it is gathered.
             models.Index(fields=["ended_at"], name="call_untold",
                          condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),
         ]
@@ -242,14 +246,14 @@ class Heartbeat(models.Model):
 
 
 class Tally(models.Model):
-    """The sums of all calls that were due before `until`, see metrics.py; there is one row."""
+    """The sums of all calls that were due before `until`, see ops/metrics.py; there is one row."""
 
     until = models.DateTimeField(default=datetime(1970, 1, 1, tzinfo=zones.utc))
     counts = models.JSONField()
 
 
 class Notice(models.Model):
-    """What mails have told of failures, and what waits to be told, see mail.py; there is one row."""
+    """What mails have told of failures, and what waits to be told, see ops/notify.py; there is one row."""
 
     version = models.PositiveBigIntegerField(default=0, help_text="One more with each change.")
     since = models.DateTimeField(help_text="What ended before it is not told: mails were not wanted yet.")

@@ -16,9 +16,9 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client, override_settings
 
-from scheduler.admin import dashboard, summary
+from scheduler.admin import dashboard
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger
+from scheduler.calls import dispatch, ledger
 from scheduler.models import Schedule, ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"
@@ -162,7 +162,7 @@ def test_bars_where_the_clocks_change(client):
     """Sunday 2026-11-01 has two hours from one to two; each half hour is one of its own."""
     first = datetime(2026, 11, 1, 5, 30, tzinfo=timezone.utc)
     ids = [ScheduledCall.objects.create(timestamp=first + timedelta(hours=hours, minutes=5)).id for hours in (0, 1)]
-    svg = dashboard.draw(first)
+    svg = dashboard.picture(first)
     links = re.findall(r'<a href="([^"]+)" aria-label="Sun 01:30–0[12]:00: 1 Pending"', svg)
     assert len(links) == 2
     assert [shown(client, **parameters(link)) for link in links] == [[ids[0]], [ids[1]]]
@@ -180,12 +180,12 @@ def test_the_bars_keep_the_view_where_it_has_such_calls(client):
         ScheduledCall.objects.create(timestamp=now + timedelta(hours=hours), status=status)
 
     def views(**chosen):
-        return [parameters(link).get("view") for link in re.findall(r'<a href="([^"]+)" aria-label', dashboard.draw(now, **chosen))]
+        return [parameters(link).get("view") for link in re.findall(r'<a href="([^"]+)" aria-label', dashboard.picture(now, **chosen))]
     assert views(view="upcoming") == ["all", "all", "upcoming", "all"]
     assert views(view="recent") == ["recent", "recent", "all", "all"]
     assert views(view="trouble") == ["trouble", "all", "all", "all"]
     assert views(view="all", wanted="Succeeded") == ["all"] * 4
-    links = re.findall(r'<a href="([^"]+)" aria-label', dashboard.draw(now, view="all", wanted="Succeeded"))
+    links = re.findall(r'<a href="([^"]+)" aria-label', dashboard.picture(now, view="all", wanted="Succeeded"))
     assert [parameters(link).get("status") for link in links] == ["Succeeded", "Succeeded", None, None]
     assert all(shown(client, **parameters(link)) for link in links), "none leads to an empty list"
 
@@ -229,7 +229,7 @@ def test_more_calls_than_are_counted(client, monkeypatch):
 def test_the_line_above_the_picture(client, settings_api):
     make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed"), make(-90000, status="Failed")
     make(1800, 4), make(7200)
-    ledger.beat()
+    dispatch.beat()
     line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary">')[1].split("</p>")[0])
     line = re.sub(" +", " ", line)
     assert "Calls https://***@api.example/hook?key=*** service ok" in line and "secret" not in page(client)
@@ -257,7 +257,7 @@ def test_the_line_says_what_fails(client):
 @pytest.mark.parametrize("seconds, words", [
     (0.4, "0 s"), (59, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3659, "1 h"), (90061, "1 d 1 h")])
 def test_a_span_in_words(seconds, words):
-    assert summary.span(seconds) == words
+    assert dashboard.span(seconds) == words
 
 
 def test_cancel(client, log):
@@ -665,11 +665,11 @@ def test_the_picture_counts_by_half_hour_and_status():
     found = dashboard.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])
     assert found == {(start, "Succeeded"): 5, (start, "Failed"): 1,
                      (start + timedelta(minutes=30), "Pending"): 4}
-    svg = dashboard.draw(now)
+    svg = dashboard.picture(now)
     assert "5 Succeeded" in svg and "1 Failed" in svg and "4 Pending" in svg
     assert '<svg viewBox="0 0 1000 176" role="img" aria-labelledby=' in svg
     assert "In these 48 hours: 4 Pending, 5 Succeeded, 1 Failed." in svg
 
 
 def test_the_picture_of_nothing():
-    assert "In these 48 hours: no calls." in dashboard.draw(utcnow())
+    assert "In these 48 hours: no calls." in dashboard.picture(utcnow())

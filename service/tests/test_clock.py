@@ -14,7 +14,7 @@ from django.db import OperationalError
 
 from scheduler.base import clock
 from scheduler.base.clock import steady, utcnow
-from scheduler.calls import ledger
+from scheduler.calls import dispatch
 from scheduler.models import ScheduledCall
 
 
@@ -119,9 +119,9 @@ def test_the_dispatchers_silence_is_judged_by_the_databases_clock(stack, seconds
         silent, alive = utcnow() - timedelta(seconds=100), utcnow() - timedelta(seconds=1)
     stack.start("web", **wrong_by(seconds))
     asked = lambda: requests.get(stack.url + "/healthz", timeout=5)
-    ledger.beat(silent)
+    dispatch.beat(silent)
     assert asked().status_code == 503
-    ledger.beat(alive)
+    dispatch.beat(alive)
     assert asked().status_code == 200, asked().text
 
 

@@ -14,7 +14,7 @@ from django.db.models import F
 
 from scheduler import tasks
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger, worker
+from scheduler.calls import dispatch, ledger, worker
 from scheduler.models import ScheduledCall
 
 
@@ -144,7 +144,7 @@ def test_dispatcher_killed(stack, api, log):
     stack.start("worker", "beat")
     until(lambda: ledger.Heartbeat.objects.exists(), what="a first tick")
     stack.kill("beat")
-    until(lambda: ledger.since_beat() > 2, what="the ticks that it had sent are over")
+    until(lambda: dispatch.since_beat() > 2, what="the ticks that it had sent are over")
     due = in_seconds(2)
     ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(20)])
     until(lambda: utcnow() > due + timedelta(seconds=1))
@@ -163,7 +163,7 @@ def test_dispatcher_killed_between_its_commit_and_its_message(api, log, stack):
     due = in_seconds(2)
     ScheduledCall.objects.create(timestamp=due)
     with pytest.raises(SystemExit):
-        ledger.hand_over(killed, now=utcnow() - ledger.AGAIN_AFTER)
+        dispatch.hand_over(killed, now=utcnow() - dispatch.AGAIN_AFTER)
     assert ScheduledCall.objects.get().handed_over_at
     stack.start("worker", "beat")
     assert all_ended(1) == {"Succeeded": 1}
@@ -260,7 +260,7 @@ def test_the_same_task_delivered_twice(stack, api, log):
     ids = [call.id for call in make(number=50)]
     ScheduledCall.objects.update(timestamp=due, handed_over_at=utcnow())
     for _ in range(6):
-        tasks.send(ids, due)
+        dispatch.send(ids, due)
     assert all_ended(50) == {"Succeeded": 50}
     tasks.make_calls.apply(args=(ids, due.isoformat()))
     assert statuses() == {"Succeeded": 50}

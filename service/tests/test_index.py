@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 
 from scheduler.admin import dashboard
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger
+from scheduler.calls import dispatch, ledger
 from scheduler.models import ScheduledCall
 
 
@@ -36,7 +36,7 @@ def many_rows():
 
 
 @pytest.mark.parametrize("work, index", [
-    (lambda: ledger.hand_over(lambda ids, first: None), "call_pending"),
+    (lambda: dispatch.hand_over(lambda ids, first: None), "call_pending"),
     (ledger.miss, "call_pending"),
     (ledger.reap, "call_running"),
 ])

@@ -22,7 +22,7 @@ from test_transitions import at_once
 from scheduler import tasks
 from scheduler.base import outage
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger
+from scheduler.calls import dispatch
 from scheduler.models import Heartbeat, Notice, ScheduledCall
 from scheduler.ops import notify
 
@@ -657,7 +657,7 @@ def without(stack, server, api):
     stack.post(*[due] * 10)
     assert all_ended(13) == {"Missed": 3, "Succeeded": 10}
     assert requests.get(stack.url + "/healthz", timeout=5).status_code == 200
-    assert ledger.since_beat() < 5
+    assert dispatch.since_beat() < 5
 
 
 def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplog):

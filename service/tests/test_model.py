@@ -1,4 +1,4 @@
-"""transitions.py, in every order of steps that Hypothesis can find.
+"""calls/ledger.py, in every order of steps that Hypothesis can find.
 
 Two workers, two dispatchers, a person and a clock take their steps; a worker may die or sleep between any
 two of them. The database is real, its clock is the model's. After each step: at most one send for a row,
@@ -12,7 +12,7 @@ from conftest import LONG, WORK
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from scheduler.calls import ledger
+from scheduler.calls import dispatch, ledger
 from scheduler.calls.request import Outcome
 from scheduler.models import ScheduledCall
 
@@ -78,7 +78,7 @@ class Model(RuleBasedStateMachine):
                     raise Dies
                 assert not self.final.keys() & set(ids)
             with suppress(Dies):
-                ledger.hand_over(send, now=self.now)
+                dispatch.hand_over(send, now=self.now)
 
     @rule(worker=st.integers(0, 1), some=st.lists(calls, min_size=1, max_size=8),
           sleeps=st.sampled_from([0, 0, 0, 0, 3, 11]), twice=st.booleans(), sends=st.booleans())
@@ -120,7 +120,7 @@ class Model(RuleBasedStateMachine):
             mine.clear()
 
     def send(self, mine, call_id):
-        """What caller.py does at the gate."""
+        """What calls/request.py does at the gate."""
         claimed = mine[call_id]
         if self.now >= claimed.lease_end:
             ledger.release([call_id], [claimed.token])

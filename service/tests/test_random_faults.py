@@ -20,7 +20,7 @@ from django.db import DatabaseError, connections
 
 from scheduler import tasks
 from scheduler.base.clock import machine
-from scheduler.calls import log as call_log, worker
+from scheduler.calls import dispatch, log as call_log, worker
 from scheduler.models import ScheduledCall
 
 SHORT = 15          # seconds of faults, as part of tests/run
@@ -102,7 +102,7 @@ class Faults:
             some = list(ScheduledCall.objects.order_by("-id").values_list("id", "timestamp")[:200])
             for call_id, timestamp in self.rng.sample(some, min(20, len(some))):
                 for _ in range(2):
-                    tasks.send([call_id], timestamp)
+                    dispatch.send([call_id], timestamp)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from test_browser import browser  # noqa: F401
 
 from scheduler.admin import schedules
 from scheduler.base.clock import utcnow
+from scheduler.base.moments import moment
 from scheduler.calls import ledger
-from scheduler.models import Schedule, ScheduledCall, moment
+from scheduler.models import Schedule, ScheduledCall
 from scheduler.schedules import planner
 
 LIST = "/admin/scheduler/schedule/"

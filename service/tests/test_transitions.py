@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import override_settings
 
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger
+from scheduler.calls import dispatch, ledger
 from scheduler.calls.request import Outcome
 from scheduler.models import ScheduledCall
 
@@ -92,7 +92,7 @@ def test_what_was_certainly_not_sent_is_released_and_handed_over_anew(log):
     ScheduledCall.objects.filter(id=won[0]).update(status="Failed")
     ledger.release(won, [token])
     assert statuses() == {"Failed": 1, "Pending": 1} and log() == []
-    assert ledger.hand_over(lambda ids, first: None) == 1
+    assert dispatch.hand_over(lambda ids, first: None) == 1
     assert ledger.finish(outcomes(won, token)) == set()
 
 
@@ -184,7 +184,7 @@ def test_a_cancelled_call_is_not_claimed_and_a_claimed_one_not_cancelled():
 def test_two_dispatchers_hand_over_each_call_once():
     make(5, 2500)
     sent = []
-    at_once(4, lambda i: ledger.hand_over(lambda ids, first: sent.append(ids)))
+    at_once(4, lambda i: dispatch.hand_over(lambda ids, first: sent.append(ids)))
     assert len(sum(sent, [])) == 2500 == len(set(sum(sent, [])))
 
 
@@ -192,7 +192,7 @@ def test_only_what_is_due_within_the_window_is_handed_over():
     soon = make(29)
     make(31), make(5, status="Cancelled"), make(5, status="Running")
     sent = []
-    assert ledger.hand_over(lambda ids, first: sent.append((ids, first))) == 1
+    assert dispatch.hand_over(lambda ids, first: sent.append((ids, first))) == 1
     assert sent == [([soon.id], soon.timestamp)]
 
 
@@ -201,7 +201,7 @@ def test_chunks_are_of_one_second_and_of_a_bounded_size():
     ScheduledCall.objects.bulk_create(
         [ScheduledCall(timestamp=now + timedelta(seconds=s, milliseconds=ms)) for s in (0, 1) for ms in range(150)])
     sent = []
-    ledger.hand_over(lambda ids, first: sent.append((len(ids), first)))
+    dispatch.hand_over(lambda ids, first: sent.append((len(ids), first)))
     assert sent == [(100, now), (50, now + timedelta(milliseconds=100)),
                     (100, now + timedelta(seconds=1)), (50, now + timedelta(seconds=1, milliseconds=100))]
 
@@ -215,27 +215,27 @@ def test_a_broker_that_fails_half_way_leaves_the_rest_to_be_handed_over_again():
             raise OSError("the broker is gone")
         sent.append(ids)
     with pytest.raises(OSError):
-        ledger.hand_over(send)
+        dispatch.hand_over(send)
     assert ScheduledCall.objects.filter(handed_over_at=None).count() == 150
-    assert ledger.hand_over(lambda ids, first: sent.append(ids)) == 150
+    assert dispatch.hand_over(lambda ids, first: sent.append(ids)) == 150
     assert len(set(sum(sent, []))) == 250
 
 
 def test_a_call_whose_message_was_lost_is_handed_over_again_but_not_all_the_time():
     make(-1), make(-10)
-    count = lambda now: ledger.hand_over(lambda ids, first: None, now=now)
+    count = lambda now: dispatch.hand_over(lambda ids, first: None, now=now)
     now = utcnow()
     assert count(now) == 2
     assert count(now + timedelta(seconds=0.5)) == 0
-    assert count(now + ledger.AGAIN_AFTER + timedelta(seconds=1)) == 2
+    assert count(now + dispatch.AGAIN_AFTER + timedelta(seconds=1)) == 2
 
 
 def test_a_moved_call_is_handed_over_anew_for_its_new_time():
     call = make(5)
-    ledger.hand_over(lambda ids, first: None)
+    dispatch.hand_over(lambda ids, first: None)
     assert ledger.move(call.id, call.timestamp + timedelta(seconds=10))
     sent = []
-    ledger.hand_over(lambda ids, first: sent.append(first))
+    dispatch.hand_over(lambda ids, first: sent.append(first))
     assert sent == [call.timestamp + timedelta(seconds=10)]
     ScheduledCall.objects.update(status="Running")
     assert not ledger.move(call.id, call.timestamp)

@@ -17,7 +17,7 @@ from django.test import Client, override_settings
 
 from scheduler import tasks
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger
+from scheduler.calls import dispatch, ledger
 from scheduler.models import Notice, ScheduledCall
 from scheduler.ops import notify
 
@@ -111,7 +111,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         ("", "", "", None, "")}
     assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
     assert len(api.seen) == 3 and len(log(5)) == 5       # three made, one missed, one lost
-    assert ledger.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
+    assert dispatch.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
 
 
 def test_workers_of_both_versions_at_once(before):

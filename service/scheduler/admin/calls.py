@@ -1,4 +1,4 @@
-"""The admin: see what is planned and how it went, cancel, schedule again, add."""
+"""The admin of calls: see what is planned and how it went, cancel, schedule again, add."""
 from datetime import timedelta
 from functools import partial
 
@@ -10,7 +10,6 @@ from django.contrib.admin.options import get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
 from django.contrib.admin.widgets import AdminSplitDateTime
-from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import connection, models, transaction
@@ -20,28 +19,19 @@ from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from ..api.common import bad_note, due_time
 from ..base.clock import utcnow
-from ..base.moments import comes_twice, from_person, many_from_person
-from ..base.words import is_id
+from ..base.moments import comes_twice, due_time, from_person, many_from_person, moment
+from ..base.words import is_id, printable
 from ..calls import ledger
-from ..calls.log import printable
-from ..models import Schedule, ScheduledCall, moment
-from ..tasks import hand_over_soon
-from . import dashboard, export, filters, summary
-from .schedules import ScheduleAdmin
+from ..calls.dispatch import hand_over_soon
+from ..models import Schedule, ScheduledCall, bad_note
+from . import dashboard, export, filters
+from .filters import NOTHING
 
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
-NOTHING = "–"           # what stands where there is nothing
 SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
-
-admin.site.site_header = admin.site.site_title = "API Scheduler"
-admin.site.index_title = "Calls, people and tokens"
-admin.site.empty_value_display = NOTHING
-admin.site.register(Schedule, ScheduleAdmin)
-admin.site.enable_nav_sidebar = False   # four lines, which take the list the room for its columns
 
 
 def checked(when):
@@ -134,16 +124,6 @@ def column(field, description):
         at = getattr(call, field)
         return moment(at) if at else NOTHING
     return in_words
-
-
-class PersonAdmin(UserAdmin):
-    """What the service notes of a user is only looked at; fields to edit would not say their zone."""
-
-    readonly_fields = ["last_login", "date_joined"]
-
-
-admin.site.unregister(User)
-admin.site.register(User, PersonAdmin)
 
 
 @admin.register(ScheduledCall)
@@ -256,8 +236,8 @@ class ScheduledCallAdmin(filters.SelectedRows, admin.ModelAdmin):
             tabs, status, due = [response.context_data["cl"].spec(kind) for kind in self.list_filter[:3]]
             now = utcnow()
             response.context_data |= {
-                "tabs": tabs, "summary": summary.line(now),
-                "picture": dashboard.draw(
+                "tabs": tabs, "summary": dashboard.summary(now),
+                "picture": dashboard.picture(
                     now, tabs.name, status.status, (due.start, due.end), filters.given(request, filters.TogetherFilter))}
         return response
 

@@ -1,13 +1,19 @@
-"""The picture above the admin's list: calls per half hour, of the last and the next 24 hours, each
-bar stacked by status. An SVG within the page: no script, no file, readable by a screen reader."""
+"""What stands above the admin's list of calls: a line, and a picture of the calls per half hour of the last
+and the next 24 hours, each bar stacked by status. An SVG within the page: no script, no file, readable by a
+screen reader."""
 from collections import Counter
 from datetime import timedelta
 from math import ceil
 
+from django.conf import settings
 from django.db import connection
+from django.db.models import Min
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from ..base.moments import moment
+from ..base.words import printable, redacted
+from ..calls.health import parts
 from ..models import ScheduledCall
 from .filters import VIEWS, link
 
@@ -59,7 +65,7 @@ def round_up(number):
         power *= 10
 
 
-def draw(now, view="all", wanted="", chosen=(None, None), kept=None):
+def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
     """The picture, as safe HTML.
 
     now: aware datetime, the middle of the picture
@@ -123,4 +129,40 @@ def draw(now, view="all", wanted="", chosen=(None, None), kept=None):
         "width": WIDTH, "height": HEIGHT,
         "summary": ", ".join(f"{part['number']} {part['status']}" for part in legend
                              if part["number"] != "0") or "no calls",
+    })
+
+
+def span(seconds):
+    """A number of seconds in words, with two units at most: "2 d 3 h"."""
+    seconds = int(seconds)
+    units = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    first = next((i for i, (number, _) in enumerate(units) if number), 3)
+    return " ".join(f"{number} {unit}" for number, unit in units[first:first + 2] if number) or "0 s"
+
+
+def summary(now):
+    """The line above the picture: what is called, whether the service is well, and what comes and went, as safe
+    HTML.
+
+    now: aware datetime
+    """
+    problems = [f"{part} {said}" for part, said in parts()[0].items() if said != "ok"]
+    pending = ScheduledCall.objects.filter(status=Status.PENDING)
+    upcoming = pending.filter(timestamp__gt=now)
+    next_at = upcoming.aggregate(at=Min("timestamp"))["at"]
+    hour, day = now + timedelta(hours=1), now - timedelta(days=1)
+    ended = ScheduledCall.objects.filter(timestamp__gte=day, timestamp__lte=now)
+    return render_to_string("admin/scheduler/scheduledcall/summary.html", {
+        "api": printable(redacted(settings.API_URL), 200),
+        "problems": problems,
+        "next": moment(next_at) if next_at else None,
+        "next_in": span((next_at - now).total_seconds()) if next_at else None,
+        "overdue": pending.filter(timestamp__lte=now - timedelta(seconds=settings.GRACE)).count(),
+        "due": upcoming.filter(timestamp__lte=hour).count(),
+        "due_link": link(view="upcoming", due_from=now.isoformat(timespec="seconds"),
+                         due_before=hour.isoformat(timespec="seconds")),
+        "failed": ended.filter(status=Status.FAILED).count(),
+        "missed": ended.filter(status=Status.MISSED).count(),
+        "trouble_link": link(view="trouble", due_from=day.isoformat(timespec="seconds")),
+        "zone": timezone.get_default_timezone_name(), "now": moment(now),
     })

@@ -11,13 +11,13 @@ from django.utils import timezone
 from django.utils.functional import cached_property
 
 from ..base.clock import utcnow
-from ..base.moments import from_person
-from ..base.words import is_id
-from ..calls.log import printable
-from ..models import Schedule, ScheduledCall, moment
+from ..base.moments import from_person, moment
+from ..base.words import is_id, printable
+from ..models import Schedule, ScheduledCall
 
 Status = ScheduledCall.Status
 
+NOTHING = "–"           # what stands where there is nothing
 COUNTED = 10_000        # calls; of more the list says "more than", as to count a million takes its time
 
 SOONEST, LATEST = ["timestamp", "id"], ["-timestamp", "-id"]
@@ -292,7 +292,7 @@ class CallList(ChangeList):
     def get_results(self, request):
         super().get_results(request)
         if not self.multi_page or self.show_all:
-            self.result_list = self.queryset[:self.list_max_show_all]       # a slice is quick, see by_status.py
+            self.result_list = self.queryset[:self.list_max_show_all]       # a slice is quick, see calls/queryset.py
 
 
 class CallPaginator(Paginator):

@@ -7,20 +7,21 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.db import IntegrityError, models, transaction
-from django.db.models import Count, OuterRef, Q, Subquery
+from django.db.models import Q, Count, OuterRef, Subquery
 from django.http import HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from ..base.clock import utcnow
-from ..models import Schedule, ScheduledCall, moment
+from ..base.moments import moment
+from ..calls.dispatch import hand_over_soon
+from ..models import Schedule, ScheduledCall
 from ..schedules import planner
-from ..tasks import hand_over_soon
 from . import filters
+from .filters import NOTHING
 
 Status = ScheduledCall.Status
 
-NOTHING = "–"
 LAST = 5            # outcomes shown of each schedule
 AT_ONCE = 1000      # schedules that one action takes
 DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
@@ -96,6 +97,7 @@ class ScheduleForm(forms.ModelForm):
                  remarks.get(at) or remark(rule, at)) for at in times]
 
 
+@admin.register(Schedule)
 class ScheduleAdmin(filters.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.

@@ -6,8 +6,6 @@ from contextlib import suppress
 
 from django.conf import settings
 from redis import RedisError
-from rest_framework.exceptions import ParseError
-from rest_framework.parsers import JSONParser
 from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.throttling import UserRateThrottle
 
@@ -76,16 +74,6 @@ class WriteThrottle(UserRateThrottle):
             return True
         outage.broker.over()
         return allowed
-
-
-class SafeJSONParser(JSONParser):
-    """JSON, with a 400 (ParseError) also for what the standard library cannot bear."""
-
-    def parse(self, stream, media_type=None, parser_context=None):
-        try:
-            return super().parse(stream, media_type, parser_context)
-        except RecursionError:
-            raise ParseError("The body is nested too deeply.")
 
 
 def client_address(request):

@@ -1,44 +1,127 @@
-"""The HTTP API: schedule, list, look at and cancel calls, and whether the service is well."""
+"""The HTTP API of calls: schedule, list, look at and cancel them."""
 import hashlib
 import json
 import re
-from base64 import b64decode
-from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
-from functools import partial
 
 import django_filters
-import redis
 from django import forms
 from django.conf import settings
-from django.core.exceptions import ValidationError
-from django.db import DataError, IntegrityError, connection, transaction
-from django.http import HttpResponse
+from django.db import IntegrityError, transaction
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from rest_framework import mixins, status, viewsets
-from rest_framework.exceptions import NotFound
+from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.filters import OrderingFilter
-from rest_framework.pagination import CursorPagination
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from ..base.clock import utcnow
-from ..base.database import within
-from ..base.words import is_id
+from ..base.moments import due_time, instant
+from ..base.words import is_id, printable
 from ..calls import ledger
-from ..calls.log import printable
-from ..models import IdempotentAnswer, Schedule, ScheduledCall
-from ..ops import metrics
-from ..tasks import hand_over_soon
-from .access import MayUse
-from .common import (
-    ConflictSerializer, HealthSerializer, ProblemSerializer, Refusal, ScheduleSerializer, ScheduledCallDetailSerializer, ScheduledCallSerializer, instant)
+from ..calls.dispatch import hand_over_soon
+from ..models import NOTE_MAX, IdempotentAnswer, Schedule, ScheduledCall, bad_note
+from .body import body
+from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
+from .errors import Refusal
 
 KEY_MAX = 255               # characters of an Idempotency-Key
-HEALTH_WITHIN = 1.3         # seconds for each part to answer /healthz, all asked at the same time
-DISPATCHER_SILENT = 30      # seconds without a tick, and /healthz says that the dispatcher is not well
+
+
+class ScheduledCallSerializer(serializers.ModelSerializer):
+    """A call in lists and answers."""
+
+    timestamp = UtcField(read_only=True)
+
+    class Meta:
+        model = ScheduledCall
+        fields = ["id", "timestamp", "status"]
+        read_only_fields = fields
+        extra_kwargs = {"status": {"required": True}}
+
+
+class OfScheduleSerializer(serializers.ModelSerializer):
+    """Which schedule planned a call."""
+
+    class Meta:
+        model = Schedule
+        fields = ["id", "name"]
+        read_only_fields = fields
+
+
+class ScheduledCallDetailSerializer(ScheduledCallSerializer):
+    """Everything about one call."""
+
+    created_at = UtcField(read_only=True)
+    handed_over_at = UtcField(read_only=True, allow_null=True)
+    started_at = UtcField(read_only=True, allow_null=True)
+    ended_at = UtcField(read_only=True, allow_null=True)
+    lateness = serializers.FloatField(
+        read_only=True, allow_null=True,
+        help_text="Seconds from the due time to the start of the call; null if it was not started.")
+    http_status = serializers.IntegerField(read_only=True, allow_null=True)
+    again_of = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text="The id of the call that it repeats; null if it repeats none.")
+    schedule = OfScheduleSerializer(read_only=True, allow_null=True)
+
+    class Meta(ScheduledCallSerializer.Meta):
+        fields = ScheduledCallSerializer.Meta.fields + [
+            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error",
+            "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule"]
+        read_only_fields = fields
+
+
+class ConflictSerializer(serializers.Serializer):
+    detail = serializers.CharField()
+    status = serializers.ChoiceField(ScheduledCall.Status.choices, help_text="What it is now.")
+
+
+class NewCallsSerializer(serializers.Serializer):
+    """What a POST asks for."""
+
+    timestamps = serializers.CharField(
+        help_text="ISO 8601 dates and times, each with its offset from UTC, separated by commas. "
+                  "Those in the past are ignored; one that stands twice is called twice.")
+    note = serializers.CharField(
+        required=False, allow_blank=True, max_length=NOTE_MAX,
+        help_text="What these calls are for, in one line of printable characters; kept with each of them.")
+
+    def to_internal_value(self, data):
+        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, in the given order, "note": str}.
+        Raises Refusal, which names everything that is wrong."""
+        if not isinstance(data, dict):
+            raise Refusal('The body must be a JSON object: {"timestamps": "2026-08-01T14:30:00Z"}')
+        if "timestamps" not in data:
+            raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
+        if unknown := sorted(set(data) - {"timestamps", "note"}):
+            raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are `timestamps` and, if you "
+                          "like, `note`.")
+        note = data.get("note", "")
+        if not isinstance(note, str):
+            raise Refusal("`note` must be a string.")
+        if problem := bad_note(note):
+            raise Refusal(f"`note` {problem}.")
+        text = data["timestamps"]
+        if not isinstance(text, str):
+            raise Refusal("`timestamps` must be one string: ISO 8601 dates and times, separated by commas.")
+        pieces = [piece.strip() for piece in text.split(",")]
+        if pieces[-1] == "":
+            pieces.pop()                # a comma at the end is no mistake worth an error
+        if not pieces:
+            raise Refusal("`timestamps` is empty: ISO 8601 dates and times, separated by commas.")
+        if len(pieces) > settings.MAX_TIMESTAMPS:
+            raise Refusal(f"{len(pieces)} timestamps are too many for one request: at most "
+                          f"{settings.MAX_TIMESTAMPS} are taken.")
+        good, bad = [], []
+        for piece in pieces:
+            try:
+                good.append(due_time(piece))
+            except ValueError as error:
+                bad.append({"timestamp": printable(piece, 80), "reason": str(error)})
+        if bad:
+            raise Refusal(
+                f"{len(bad)} of {len(pieces)} timestamps cannot be scheduled, so none was: "
+                + "; ".join(f"'{b['timestamp']}' {b['reason']}" for b in bad), bad)
+        return {"timestamps": good, "note": note}
 
 
 class InstantField(forms.CharField):
@@ -114,59 +197,6 @@ class DueOrdering(OrderingFilter):
         return self.CHOICES[asked]
 
 
-class CallPages(CursorPagination):
-    page_size = 100
-    page_size_query_param = "page_size"
-    max_page_size = 1000
-    # Within one page position DRF counts calls of the very same time, and by default refuses to
-    # count past 1000: of ten thousand calls in one second the others could not be reached.
-    offset_cutoff = 10_000_000
-
-    def paginate_queryset(self, queryset, request, view=None):
-        try:
-            return super().paginate_queryset(queryset, request, view)
-        except (ValidationError, ValueError, OverflowError, DataError):     # its position is no time or id
-            raise NotFound(self.invalid_cursor_message)
-
-    def decode_cursor(self, request):
-        """As DRF does; but where it leaves out of a cursor what it does not know, nothing may be left over,
-        and the first page be the answer."""
-        cursor = request.query_params.get(self.cursor_query_param)
-        try:
-            if cursor is not None and not re.match(b"[opr]=", b64decode(cursor, validate=True)):
-                raise ValueError
-        except ValueError:
-            raise NotFound(self.invalid_cursor_message)
-        return super().decode_cursor(request)
-
-    def get_page_size(self, request):
-        asked = request.query_params.get(self.page_size_query_param, str(self.page_size))
-        if not (asked.isascii() and asked.isdecimal() and 1 <= int(asked[:9]) <= self.max_page_size):
-            raise Refusal(f"page_size must be a whole number from 1 to {self.max_page_size}.")
-        return int(asked)
-
-
-def body(request):
-    """What `request` asks for, of JSON. Raises Refusal if Django would not read it: it takes a body without a
-    length for none."""
-    if "HTTP_TRANSFER_ENCODING" in request.META:
-        raise Refusal("The body must come with a Content-Length; chunks are not taken.")
-    return request.data
-
-
-def check_parameters(request, known, many=()):
-    """Raises Refusal for a parameter that is none of `known`, or stands twice and is none of `many`."""
-    if unknown := sorted(set(request.query_params) - set(known)):
-        raise Refusal(f"There is no parameter {printable(unknown[0], 80)}; there are {', '.join(known)}.")
-    if twice := [name for name in known if name not in many and len(request.query_params.getlist(name)) > 1]:
-        raise Refusal(f"{twice[0]} stands twice; which is meant?")
-
-
-# What every request may get.
-USUAL = {401: ProblemSerializer, 403: ProblemSerializer, 503: ProblemSerializer}
-THROTTLED = {429: ProblemSerializer}
-
-
 def with_example(result, **_):
     """A step in which drf-spectacular writes the document: an example that can be sent as it stands, as
     its times are always still to come."""
@@ -184,7 +214,7 @@ CALLS = {"type": "array", "items": {"$ref": "#/components/schemas/ScheduledCall"
 @extend_schema(tags=["calls"])
 class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet):
     queryset = ScheduledCall.objects.all()
-    pagination_class = CallPages
+    pagination_class = Pages
     filter_backends = [django_filters.rest_framework.DjangoFilterBackend, DueOrdering]
     filterset_class = CallFilter
     ordering_fields = list(DueOrdering.CHOICES)
@@ -194,7 +224,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
 
     @extend_schema(
         summary="Schedule calls",
-        request=ScheduleSerializer,
+        request=NewCallsSerializer,
         parameters=[OpenApiParameter(
             "Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
             OpenApiParameter.HEADER,
@@ -208,7 +238,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def create(self, request):
         """Creates a call for each timestamp that is not in the past, in one transaction: all or,
         when anything is wrong with the request, none. Needs the permission `add_scheduledcall`."""
-        asked = ScheduleSerializer().to_internal_value(body(request))
+        asked = NewCallsSerializer().to_internal_value(body(request))
         key = request.headers.get("Idempotency-Key")
         if key is None:
             return Response(self._schedule(**asked), status.HTTP_201_CREATED)
@@ -256,8 +286,8 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def list(self, request):
         """Calls by their due time (or as `ordering` says), a page at a time. Another parameter than
         these is a 400: misspelt, it would list everything. Needs the permission `view_scheduledcall`."""
-        known = [*CallFilter.base_filters, DueOrdering.ordering_param, CallPages.cursor_query_param,
-                 CallPages.page_size_query_param]
+        known = [*CallFilter.base_filters, DueOrdering.ordering_param, Pages.cursor_query_param,
+                 Pages.page_size_query_param]
         check_parameters(request, known, many=["status"])
         return super().list(request)
 
@@ -282,122 +312,3 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
                 {"detail": f"Only a pending call can be cancelled; this one is {call.status}.",
                  "status": call.status}, status.HTTP_409_CONFLICT)
         return Response(ScheduledCallSerializer(call).data)
-
-
-class Nowhere(APIView):
-    """/api and any other path below it: a 404 in JSON, whatever the method."""
-
-    schema = None
-
-    def initial(self, request, *args, **kwargs):
-        super().initial(request, *args, **kwargs)
-        raise NotFound(f"There is nothing at {printable(request.path)}. (All paths here end with a slash.)")
-
-
-_asking = ThreadPoolExecutor(8, thread_name_prefix="health")
-
-
-def _since_beat():
-    """Seconds since the dispatcher last ran well, or None if it never did. Raises DatabaseError."""
-    try:
-        with within(HEALTH_WITHIN):
-            return ledger.since_beat()
-    finally:
-        connection.close()
-
-
-def _ping_broker():
-    """Raises redis.RedisError."""
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1,
-                              retry=None) as client:
-        client.ping()
-
-
-def _may_read(request):
-    """Whether who asks may know more than the sum. Raises DatabaseError and DRF's APIException."""
-    try:
-        with within(HEALTH_WITHIN):
-            return MayUse().has_permission(request, None)
-    finally:
-        connection.close()
-
-
-def parts(*more):
-    """Asks database and broker, each in a thread of its own, as either may hang in a way that no time
-    limit of its own ends (a name that is not resolved, a pool without a free connection).
-
-    more: functions without parameters that are asked at the same time
-    Returns ({part: "ok" or what is wrong}, seconds since the dispatcher last ran or None, [what each of
-    `more` returned, or None if it failed]), within HEALTH_WITHIN.
-    """
-    asked = [_asking.submit(question) for question in (_since_beat, _ping_broker, *more)]
-    wait(asked, HEALTH_WITHIN)
-
-    def problem(future):
-        if not future.done():
-            future.cancel()
-            return "TimeoutError"
-        return type(future.exception()).__name__ if future.exception() else None
-    age, database, broker = None, "ok", "ok"
-    if error := problem(asked[0]):
-        database = f"cannot be read ({error})"
-    else:
-        age = asked[0].result()
-    if error := problem(asked[1]):
-        broker = f"does not answer ({error})"
-    if age is None:
-        dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
-    elif age < -1:
-        dispatcher = f"says that it ran {-age:.0f} s from now: was the database's clock set back?"
-    elif age > DISPATCHER_SILENT:
-        dispatcher = f"has not run well for {age:.0f} s: are worker, beat and broker up?"
-    else:
-        dispatcher = "ok"
-    return ({"database": database, "broker": broker, "dispatcher": dispatcher}, age,
-            [None if problem(future) else future.result() for future in asked[2:]])
-
-
-def health(request=None):
-    """Returns ({"status": ..., and more}, HTTP status); without a request for which `_may_read`, only
-    `status` is told."""
-    # Who asks with credentials that cannot be looked up, or are wrong, gets what everybody gets.
-    found, age, may_read = parts(*([partial(_may_read, request)] if request else []))
-    well = set(found.values()) == {"ok"}
-    answer = {"status": "ok" if well else "failing"}
-    if any(may_read):
-        answer |= {**found, "dispatcher_last_tick_seconds": age}
-    return answer, 200 if well else 503
-
-
-class Health(APIView):
-    """Whether database, broker and dispatcher are alive. 200 when all are, 503 otherwise."""
-
-    permission_classes = []     # load balancers have no token; those without one get less to read
-    throttle_classes = []
-
-    def perform_authentication(self, request):
-        """Left to `health`, which does not wait for ever for a database that is to say who asks."""
-
-    @extend_schema(
-        tags=["health"], auth=[{}],
-        responses={200: HealthSerializer, 503: HealthSerializer})
-    def get(self, request):
-        """The parts are named only to those who may use the API."""
-        return Response(*health(request))
-
-
-class Metrics(APIView):
-    """Numbers for Prometheus. They are those of the whole service, whichever web process is asked."""
-
-    schema = None
-    throttle_classes = []
-
-    def get_permissions(self):
-        return [] if settings.METRICS_OPEN else super().get_permissions()
-
-    def perform_authentication(self, request):
-        if not settings.METRICS_OPEN:
-            super().perform_authentication(request)
-
-    def get(self, request):
-        return HttpResponse(metrics.text(), CONTENT_TYPE_PLAIN_0_0_4)

@@ -4,20 +4,29 @@ import sys
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError, connection
+from django.db import DataError, DatabaseError, IntegrityError, InterfaceError, ProgrammingError, connection
 from django.http import HttpResponse, JsonResponse
 from django.utils.log import log_response
 from django.views import defaults
-from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
+from django.views.debug import ExceptionReporter
+from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType, ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from ..base import outage
 from ..base.database import reason
-from ..calls.log import printable
+from ..base.words import hidden, printable
 
 RETRY_AFTER = 5     # seconds
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
+
+
+class Refusal(ValidationError):
+    """A 400 with a `detail`, and perhaps `errors`, one for each bad timestamp."""
+
+    def __init__(self, detail, errors=None):
+        super().__init__(detail)
+        self.detail = {"detail": detail, **({"errors": errors} if errors else {})}
 
 
 class Unavailable(APIException):
@@ -89,24 +98,6 @@ def unavailable(request):
                         "taken all the same.\n", "text/plain", **more)
 
 
-class DatabaseAway:
-    """A middleware that answers so for people's pages, and notices that the database is back."""
-
-    def __init__(self, get_response):
-        self.get_response = get_response
-
-    def __call__(self, request):
-        response = self.get_response(request)
-        if connection.connection is not None:       # it was asked, and not without an answer
-            outage.database.over(after=settings.DATABASE_TIMEOUT + 1)       # by then who waited in vain has said so
-        return response
-
-    def process_exception(self, request, error):
-        if no_answer(error):
-            away(error)
-            return unavailable(request)
-
-
 def server_error(request):
     """Django's handler500, for what went wrong outside of a view: in the middleware of sessions, say."""
     error = sys.exc_info()[1]
@@ -116,3 +107,14 @@ def server_error(request):
     if request.path.startswith("/api/"):
         return JsonResponse({"detail": BROKEN}, status=500)
     return defaults.server_error(request)
+
+
+class Reporter(ExceptionReporter):
+    """DEBUG's page of an error, which shows every setting and every variable: without the passwords,
+    wherever they stand. Django's own filter goes by the names of settings alone."""
+
+    def get_traceback_html(self):
+        return hidden(super().get_traceback_html())
+
+    def get_traceback_text(self):
+        return hidden(super().get_traceback_text())

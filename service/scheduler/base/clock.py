@@ -1,4 +1,4 @@
-"""The service's one clock: the database's. SQL asks it itself (transitions.py); a process that waits
+"""The service's one clock: the database's. SQL asks it itself (calls/ledger.py); a process that waits
 for an instant goes by `utcnow`, its own idea of that clock.
 
 Machines disagree about the time, and the database is the one part that all of them share. A process

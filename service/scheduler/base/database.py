@@ -1,4 +1,4 @@
-"""How long anybody waits for the database.
+"""The connections to the database, and how long anybody waits for it.
 
 PostgreSQL ends a statement (statement_timeout) or a wait for a lock (lock_timeout) by itself, see
 settings.py. A server that is frozen, or behind a network that swallows everything, does not: so the
@@ -6,8 +6,10 @@ client gives up waiting too, and drops the connection. A request to the API has 
 everything that it asks of the database, however many statements that is.
 """
 import math
+import os
+import sqlite3
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import psycopg
@@ -48,11 +50,11 @@ def unlimited(lock=0):
 
 def reason(error):
     """What a django.db.DatabaseError says, in one line: str. Of a pool that got no connection, why."""
-    refusal = Connection.refusal if type(error.__cause__).__name__ == "PoolTimeout" else None
+    refusal = PostgresqlConnection.refusal if type(error.__cause__).__name__ == "PoolTimeout" else None
     return " ".join((refusal or str(error)).split()).removesuffix(".")
 
 
-class Connection(psycopg.Connection):
+class PostgresqlConnection(psycopg.Connection):
     """psycopg's connection, which waits no longer than `within` says; outside of such a block, a
     little longer for each statement than the server itself allows it."""
 
@@ -62,10 +64,10 @@ class Connection(psycopg.Connection):
     def connect(cls, *args, **kwargs):
         try:
             connection = super().connect(*args, **kwargs)
-            Connection.refusal = None
+            PostgresqlConnection.refusal = None
             return connection
         except psycopg.Error as error:
-            Connection.refusal = str(error)
+            PostgresqlConnection.refusal = str(error)
             raise
 
     def wait(self, gen, interval=0.1, timeout=None):
@@ -91,3 +93,16 @@ class Connection(psycopg.Connection):
             if getattr(self, "_pool", None):
                 self._pool.drain()
             raise
+
+
+class SqliteConnection(sqlite3.Connection):
+    """SQLite's, to a file that is its owner's alone, whoever opens it first."""
+
+    def __init__(self, database, *args, **kwargs):
+        # SQLite would let everybody read what it creates. Its -wal and -shm get the same rights. A file that
+        # is there is not opened: closing it would give up the locks that this process has on it
+        # (sqlite.org/howtocorrupt.html, section 2.2).
+        if not database.startswith((":memory:", "file:")):
+            with suppress(OSError):         # it is there, or SQLite says it better
+                os.close(os.open(database, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        super().__init__(database, *args, **kwargs)

@@ -1,11 +1,44 @@
-"""Times as people write them on the admin's pages: in TIME_ZONE, unless they say another offset."""
+"""Times as they are written and read: by programs as ISO 8601 with an offset, by people on the admin's pages in
+TIME_ZONE, unless they say another."""
 import re
-from datetime import timezone as zones
+from datetime import MAXYEAR, timezone as zones
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from ..api.common import instant
+
+def moment(at, zone=None):
+    """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in `zone`, a tzinfo,
+    or TIME_ZONE."""
+    return f"{timezone.localtime(at, zone):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def instant(text):
+    """The aware datetime, in UTC, that `text` (ISO 8601) names. Raises ValueError saying why not."""
+    if not text:
+        raise ValueError("is empty")
+    try:
+        when = parse_datetime(text) if text.isascii() else None
+    except ValueError:
+        when = None
+    if when is None:
+        raise ValueError("is not an ISO 8601 date and time such as 2026-08-01T14:30:00Z")
+    if when.utcoffset() is None:
+        raise ValueError("does not say which zone is meant: end it with Z for UTC, or an offset "
+                         "such as +05:30")
+    try:
+        return when.astimezone(zones.utc)
+    except OverflowError:
+        raise ValueError("is not a time that a calendar can hold")
+
+
+def due_time(text):
+    """The aware datetime, in UTC, that `text` names, for a call. Raises ValueError saying why not,
+    also for the calendar's last year: east of UTC it ends too late for a page to show it."""
+    when = instant(text)
+    if when.year == MAXYEAR:
+        raise ValueError(f"is too far ahead: the year must be below {MAXYEAR}")
+    return when
 
 
 def from_person(text, *, later=False):

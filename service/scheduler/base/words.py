@@ -1,4 +1,8 @@
-"""Words of others, before they are shown or looked up."""
+"""Words of others, before they are shown or looked up, and what no words may show."""
+import html
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from django.conf import settings
 
 
 def printable(text, limit=500):
@@ -11,3 +15,30 @@ def printable(text, limit=500):
 def is_id(text):
     """Whether the str can be an id of a row."""
     return text.isascii() and text.isdecimal() and len(text) < 19
+
+
+def redacted(url):
+    """`url` without the user name, the password and the query's values that may stand in it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")
+    query = "&".join(name + equals + "***" if equals else "***"
+                     for name, equals, _ in (pair.partition("=") for pair in parts.query.split("&")))
+    return parts._replace(netloc=("***@" if host[1] else "") + host[2],
+                          query=query if parts.query else "").geturl()
+
+
+def secrets():
+    """The passwords among the settings, in each form in which they may be written: set of str."""
+    broker, api, mail = urlsplit(settings.REDIS_URL), urlsplit(settings.API_URL), urlsplit(settings.EMAIL_URL)
+    found = {settings.SECRET_KEY, settings.DATABASES["default"].get("PASSWORD"), broker.password, api.password,
+             mail.password}
+    found |= {value for _, value in parse_qsl(broker.query + "&" + api.query) if len(value) > 5}
+    found = {form for secret in found if secret for form in (secret, quote(secret, safe=""), unquote(secret))}
+    return found | {html.escape(secret) for secret in found} | {repr(secret)[1:-1] for secret in found}
+
+
+def hidden(text):
+    """`text` with asterisks for every password among the settings."""
+    for secret in sorted(secrets(), key=len, reverse=True):
+        text = text.replace(secret, "********")
+    return text

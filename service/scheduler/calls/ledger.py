@@ -7,8 +7,8 @@
         withdraw     v                       v
           Missed | Cancelled               Failed
 
-Each is a conditional UPDATE and a look at which rows it changed: "somebody else was first" is a
-normal case and needs no lock that outlives a statement. That makes duplicate messages, two
+(`hand_over`, in dispatch.py, leaves it as it is.) Each is a conditional UPDATE and a look at which rows it
+changed: "somebody else was first" is a normal case and needs no lock that outlives a statement. That makes duplicate messages, two
 dispatchers and late workers harmless. Each writes the log lines of the calls it ended, after its
 transaction is safe.
 
@@ -19,26 +19,21 @@ give an aware datetime.
 """
 import logging
 from datetime import timedelta
-from itertools import groupby
 
 from django.conf import settings
-from django.contrib.admin.models import LogEntry
-from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
-from django.db.models import BigIntegerField, DateTimeField, Exists, OuterRef, Q, Value
-from django.db.models.functions import Cast, Now
+from django.db.models import DateTimeField, Q, Value
+from django.db.models.functions import Now
 
 from ..base.clock import utcnow
-from ..models import Heartbeat, IdempotentAnswer, ScheduledCall
-from ..ops import metrics
+from ..models import ScheduledCall
 from . import log
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
 
 BATCH = 1000                        # rows in one transaction, so that none is a long one
-LOST_AFTER = timedelta(seconds=2)   # past due and still Pending: its message may be lost,
-AGAIN_AFTER = timedelta(seconds=5)  # so it is handed over again, but not more often than this
+
 
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
@@ -75,12 +70,12 @@ def _sql(now, seconds=0.0):
     return f"({start} + interval '{seconds:f} seconds')"
 
 
-def _value(now):
+def as_column(now):
     """`now` as a column of a SELECT."""
     return now if now is NOW else Value(now, DateTimeField())
 
 
-def _locked(rows):
+def unlocked(rows):
     """The rows, locked against other changes; those that somebody else is changing are left out.
 
     SQLite has no row locks: there the transaction, being IMMEDIATE, holds the one write lock.
@@ -158,76 +153,13 @@ def _cancel(rows, by, now, **values):
     """
     with transaction.atomic():
         # In the order of all who lock several rows, so that two do not wait for each other.
-        some = list(rows.filter(status=Status.PENDING).order_by("id").select_for_update().annotate(now=_value(now))
+        some = list(rows.filter(status=Status.PENDING).order_by("id").select_for_update().annotate(now=as_column(now))
                     .values_list("id", "timestamp", "occurrence", "now")[:BATCH])
         if some:
             ScheduledCall.objects.filter(id__in=[row[0] for row in some], status=Status.PENDING).update(
                 status=Status.CANCELLED, ended_at=some[0][3], cancelled_by=by, **values)
         _log([(Status.CANCELLED, timestamp, at) for _, timestamp, _, at in some])
     return some
-
-
-def hand_over(send, ids=None, now=NOW):
-    """Gives the broker every call that is due within WINDOW and not given to it yet, or whose
-    message seems lost. Safe to run any number of times at once.
-
-    send(ids, first): called for each chunk with the ids of at most CHUNK calls of one same second
-        and the aware datetime of the first of them; raises what it likes when the broker is down.
-    ids: only these calls, or None for all
-    Returns the number of calls handed over. Raises what `send` raised; the calls that it did not
-    take are free to be handed over the next time.
-    """
-    waiting = ScheduledCall.objects.filter(
-        Q(handed_over_at=None)
-        | Q(timestamp__lt=now - LOST_AFTER, handed_over_at__lt=now - AGAIN_AFTER),
-        status=Status.PENDING, timestamp__lte=now + timedelta(seconds=settings.WINDOW),
-    ).order_by("timestamp")
-    if ids is None:
-        batches = [None] * 1000     # a bound: whatever is left is for the next tick
-    else:
-        batches = [ids[i:i + BATCH] for i in range(0, len(ids), BATCH)]
-
-    handed_over = 0
-    for some in batches:
-        with transaction.atomic():
-            rows = waiting if some is None else waiting.filter(id__in=some)
-            calls = list(_locked(rows).values_list("id", "timestamp")[:BATCH])
-            if calls:
-                ScheduledCall.objects.filter(
-                    id__in=[call_id for call_id, _ in calls], status=Status.PENDING,
-                ).update(handed_over_at=now)
-        # The network is spoken to only outside of a transaction. Should this process die right
-        # here, these calls are Pending and past due before long, and are handed over again.
-        chunks = list(_chunks(calls))
-        for position, chunk in enumerate(chunks):
-            try:
-                send([call_id for call_id, _ in chunk], chunk[0][1])
-            except Exception:
-                # Should another dispatcher have come for some of them meanwhile, they go out twice,
-                # which is harmless.
-                unsent = [call_id for late in chunks[position:] for call_id, _ in late]
-                ScheduledCall.objects.filter(
-                    id__in=unsent, status=Status.PENDING).update(handed_over_at=None)
-                raise
-            handed_over += len(chunk)
-        if some is None and len(calls) < BATCH:
-            break
-    return handed_over
-
-
-def _chunks(calls):
-    """Cuts [(id, timestamp), ...], ordered by timestamp, into lists of at most CHUNK calls of the
-    same second."""
-    for _, same_second in groupby(calls, lambda call: call[1].replace(microsecond=0)):
-        same_second = list(same_second)
-        for i in range(0, len(same_second), settings.CHUNK):
-            yield same_second[i:i + settings.CHUNK]
-
-
-def due_times(ids):
-    """{id: aware datetime} of those of the calls `ids` that are Pending."""
-    return dict(ScheduledCall.objects.filter(
-        id__in=ids, status=Status.PENDING).order_by().values_list("id", "timestamp"))
 
 
 def claim(ids, token, now=NOW):
@@ -253,12 +185,12 @@ def claim(ids, token, now=NOW):
     else:
         statement = f"UPDATE {CALLS} {change} WHERE {which}"
     with connection.cursor() as cursor:
-        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
+        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefieldas_column(now)})
         if cursor.rowcount == len(ids):      # the usual case costs one statement
             return set(ids), {}
     mine = Q(status=Status.RUNNING, claim_token=token)
     rows = (ScheduledCall.objects.filter(mine | Q(status=Status.PENDING), id__in=ids).order_by()
-            .annotate(now=_value(now)).values_list("id", "status", "timestamp", "now"))
+            .annotate(now=as_column(now)).values_list("id", "status", "timestamp", "now"))
     won, pending = set(), {}
     for call_id, status, timestamp, at in rows:
         if status == Status.RUNNING:
@@ -298,7 +230,7 @@ def release(ids, tokens):
 def finish(outcomes):
     """Writes how calls ended, together.
 
-    outcomes: list of (caller.Outcome, the token that its call was claimed with)
+    outcomes: list of (request.Outcome, the token that its call was claimed with)
     Returns the set of the ids that were still this worker's to write; another may have been given
     up by `reap` already, and that stands.
     """
@@ -357,7 +289,7 @@ def _end_all(condition, order, status, error, now):
     ended = 0
     while True:
         with transaction.atomic():
-            rows = list(_locked(ScheduledCall.objects.filter(condition).order_by(order)).annotate(now=_value(now))
+            rows = list(unlocked(ScheduledCall.objects.filter(condition).order_by(order)).annotate(now=as_column(now))
                         .values_list("id", "timestamp", "started_at", "now")[:BATCH])
             if rows:
                 ScheduledCall.objects.filter(condition, id__in=[row[0] for row in rows]).update(
@@ -387,41 +319,3 @@ def move(call_id, timestamp):
     """
     return bool(ScheduledCall.objects.filter(id=call_id, status=Status.PENDING).update(
         timestamp=timestamp, handed_over_at=None))
-
-
-def beat(now=NOW):
-    """Notes that the dispatcher ran and did all its work, for `since_beat`."""
-    Heartbeat.objects.update_or_create(name="dispatcher", defaults={"at": now})
-
-
-def since_beat(now=NOW):
-    """Seconds since the dispatcher last did all its work, or None if it never did. Negative when the
-    database's clock was set back since."""
-    beats = Heartbeat.objects.filter(name="dispatcher").annotate(now=_value(now))
-    return next((round((at - then).total_seconds(), 3) for at, then in beats.values_list("now", "at")), None)
-
-
-def prune(before, keys_before):
-    """Deletes the calls that ended before `before`, with what the admin's history says of them, and the
-    answers kept for idempotency from before `keys_before`, in batches, so that nobody waits long for a lock.
-
-    before, keys_before: aware datetimes
-    Returns (calls, answers) deleted. Safe to interrupt and to run again.
-    """
-    def in_batches(rows, first=lambda batch: None):
-        deleted = last = 0
-        while ids := list(rows.filter(id__gt=last).order_by("id").values_list("id", flat=True)[:BATCH]):
-            last = ids[-1]
-            with transaction.atomic():
-                first(rows.filter(id__in=ids))
-                # _raw_delete: one DELETE, without fetching each row for signals that nobody listens to.
-                deleted += rows.filter(id__in=ids)._raw_delete(rows.db)
-        return deleted
-
-    # One that stands for an occurrence to come is what keeps that from being planned again.
-    calls = in_batches(ScheduledCall.objects.filter(
-        status__in=ScheduledCall.FINISHED, ended_at__lt=before).exclude(occurrence__gt=NOW), metrics.keep)
-    in_batches(LogEntry.objects.filter(
-        ~Exists(ScheduledCall.objects.filter(id=Cast(OuterRef("object_id"), BigIntegerField()))),
-        content_type=ContentType.objects.get_for_model(ScheduledCall), action_time__lt=before))
-    return calls, in_batches(IdempotentAnswer.objects.filter(created_at__lt=keys_before))

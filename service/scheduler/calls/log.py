@@ -15,27 +15,16 @@ import logging
 import os
 import threading
 from functools import cache
-from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils import timezone
 
-from ..base.words import printable
+from ..base.words import printable, redacted
 from ..models import ScheduledCall
 
 logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _torn = False               # this process left half a line at the end of the file
-
-
-def redacted(url):
-    """`url` without the user name, the password and the query's values that may stand in it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")
-    query = "&".join(name + equals + "***" if equals else "***"
-                     for name, equals, _ in (pair.partition("=") for pair in parts.query.split("&")))
-    return parts._replace(netloc=("***@" if host[1] else "") + host[2],
-                          query=query if parts.query else "").geturl()
 
 
 @cache

@@ -4,7 +4,7 @@ requests alone bounds the wait for each read, so that a server that sends a byte
 hold a call for ever. Here the connection that a call is using is known, and `Call.check` cuts it.
 
 A call connects before it is anybody's: its thread then stands at a gate, one step from sending, until
-the worker has won the row (sender.py). So a claim is followed by the request at once, and a burst's
+the worker has won the row (worker.py). So a claim is followed by the request at once, and a burst's
 connections, with their TLS, are made before it is due.
 """
 import http.cookiejar
@@ -26,8 +26,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import create_urllib3_context
 
 from ..base.clock import steady, utcnow
+from ..base.words import printable, redacted
 from ..models import ScheduledCall
-from .log import printable, redacted
 
 Status = ScheduledCall.Status
 

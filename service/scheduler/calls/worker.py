@@ -1,7 +1,7 @@
 """The calls that this worker holds, from their message to the writing of how they ended.
 
 A call gets a thread LEAD seconds before it is due, in a burst up to EARLIER before that, connects, and
-stands at the gate (caller.py). Once it is due its row is claimed, together with others, but no more than
+stands at the gate (request.py). Once it is due its row is claimed, together with others, but no more than
 a PORTION at once, and while the first portion is being sent the next is claimed: so a burst costs a
 statement for each PORTION and not for each call, and a worker that is killed leaves few rows of which
 nobody knows whether they were sent. What has not been claimed is Pending, and made by another worker.
@@ -24,6 +24,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from ..base import outage
 from ..base.clock import steady, utcnow
+from ..models import ScheduledCall
 from . import ledger
 from .request import Call
 
@@ -44,10 +45,10 @@ MINE, REPORT, FREE = range(3)       # what is told: calls to make; news of a cal
 
 
 @cache
-def _the_sender():
-    sender = Sender()
-    threading.Thread(target=sender.run, name="sender", daemon=True).start()
-    return sender
+def _the_worker():
+    worker = Worker()
+    threading.Thread(target=worker.run, name="worker", daemon=True).start()
+    return worker
 
 
 _first = threading.Lock()
@@ -59,11 +60,20 @@ def make(due):
     due: {id: aware datetime, when it is due}
     """
     with _first:
-        sender = _the_sender()
+        worker = _the_worker()
     if due:
         chunk = Chunk(len(due))
-        sender.news.put((MINE, [Held(*one, chunk, sender.tell) for one in due.items()]))
+        worker.news.put((MINE, [Held(*one, chunk, worker.tell) for one in due.items()]))
         chunk.settled.wait()
+
+
+Status = ScheduledCall.Status
+
+
+def due_times(ids):
+    """{id: aware datetime} of those of the calls `ids` that are Pending."""
+    return dict(ScheduledCall.objects.filter(
+        id__in=ids, status=Status.PENDING).order_by().values_list("id", "timestamp"))
 
 
 def early():
@@ -97,7 +107,7 @@ class Held:
         self.noted = False          # its row says when it was sent
 
 
-class Sender:
+class Worker:
     def __init__(self):
         self.news = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(settings.CALLS_AT_ONCE, thread_name_prefix="call")
@@ -135,7 +145,7 @@ class Sender:
                     time.sleep(RETRY)
                 failed = True
             except Exception:
-                logger.exception("the sender goes on after")
+                logger.exception("the worker goes on after")
                 connection.close()
                 time.sleep(RETRY)
 

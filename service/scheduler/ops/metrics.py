@@ -13,13 +13,17 @@ from datetime import timedelta
 from itertools import accumulate
 from math import inf
 
+from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Case, Count, F, FloatField, Func, IntegerField, Subquery, Sum, Value, When
+from django.db.models import F, Case, Count, FloatField, Func, IntegerField, Subquery, Sum, Value, When
 from django.db.models.functions import Now
+from django.http import HttpResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from rest_framework.exceptions import APIException
+from rest_framework.views import APIView
 
-from ..api.errors import Unavailable
 from ..models import Heartbeat, Schedule, ScheduledCall, Tally
 
 Status = ScheduledCall.Status
@@ -103,12 +107,12 @@ def _number(**conditions):
 
 
 def measure():
-    """(counts as in `_add`, {gauge: number}). Raises Unavailable while too many are still to be counted."""
+    """(counts as in `_add`, {gauge: number}). Raises StillCounting while too many are still to be counted."""
     began = time.monotonic()
     settled = False
     while not settled:
         if time.monotonic() - began > CATCH_UP_WITHIN:
-            raise Unavailable("The calls of the past are still being counted. Ask again.")
+            raise StillCounting("The calls of the past are still being counted. Ask again.")
         with transaction.atomic():      # which prune waits for, so that no call is counted twice
             tally = _locked()
             settled = _settle(tally)
@@ -128,6 +132,13 @@ def measure():
                 tick = Heartbeat.objects.filter(name="dispatcher").values_list("at", flat=True).first()
                 gauges["tick"] = (tally.now - tick).total_seconds() if tick else inf
     return counts, gauges
+
+
+class StillCounting(APIException):
+    """A 503: later it goes well."""
+
+    status_code = 503
+    wait = 5        # seconds
 
 
 class Calls:
@@ -160,3 +171,20 @@ _registry.register(Calls())
 def text():
     """All of it in Prometheus' text format: bytes."""
     return generate_latest(_registry)
+
+
+class Metrics(APIView):
+    """Numbers for Prometheus. They are those of the whole service, whichever web process is asked."""
+
+    schema = None
+    throttle_classes = []
+
+    def get_permissions(self):
+        return [] if settings.METRICS_OPEN else super().get_permissions()
+
+    def perform_authentication(self, request):
+        if not settings.METRICS_OPEN:
+            super().perform_authentication(request)
+
+    def get(self, request):
+        return HttpResponse(text(), CONTENT_TYPE_PLAIN_0_0_4)

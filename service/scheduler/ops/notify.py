@@ -29,12 +29,12 @@ from django.core.mail.backends.smtp import EmailBackend
 from django.db import connection, transaction
 from django.db.models import Subquery
 
-from ..api.reporter import hidden
 from ..base import outage
 from ..base.clock import steady
+from ..base.moments import moment
+from ..base.words import hidden, printable, redacted
 from ..calls.ledger import BATCH, NOW
-from ..calls.log import printable, redacted
-from ..models import Heartbeat, Notice, ScheduledCall, moment
+from ..models import Heartbeat, Notice, ScheduledCall
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status

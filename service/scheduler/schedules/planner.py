@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Exists, OuterRef, Q, Subquery, Value
+from django.db.models import Q, DateTimeField, Exists, OuterRef, Subquery, Value
 
 from ..base.clock import asked, steady
 from ..calls import ledger, log
@@ -158,7 +158,7 @@ def save(schedule, by=""):
     as far as it is Pending, and it is planned anew from now on.
 
     by: the name of the user who asked for it
-    Returns the ids of new calls that are due within WINDOW, for tasks.hand_over_soon. Raises
+    Returns the ids of new calls that are due within WINDOW, for dispatch.hand_over_soon. Raises
     Schedule.DoesNotExist if it was deleted meanwhile, and IntegrityError if its name is taken.
     """
     stands = schedule.pk and locked().get(pk=schedule.pk)

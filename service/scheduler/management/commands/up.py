@@ -18,8 +18,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from scheduler.base.words import redacted
 from scheduler.calls import log
-from scheduler.calls.log import redacted
 
 # Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
 STOP_WITHIN = settings.TIMEOUT + 15
