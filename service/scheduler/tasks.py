@@ -1,13 +1,6 @@
-"""What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk.
-
-How a worker stays on time while the API hangs: its pool is of threads, and a chunk occupies one
-of them only to wait; its calls run in threads of their own, at most CALLS_AT_ONCE in a process
-(calls/worker.py). When all are taken, calls wait for one, and are Missed when their grace time ends first.
-Threads, because calls wait and do not compute: a second processor is used by starting a second worker.
-"""
+"""What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk."""
 import logging
-import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import kombu.exceptions
 from celery import shared_task
@@ -15,15 +8,13 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection
 
 from .base import outage
-from .base.clock import steady, utcnow
+from .base.clock import steady
 from .calls import dispatch, ledger, worker
-from .calls.request import prepare
 from .ops import notify
 from .schedules import planner
 
 logger = logging.getLogger(__name__)
 
-_chunks_free = threading.BoundedSemaphore(settings.CHUNKS_AT_ONCE)
 _last_tick = None           # by steady()
 
 
@@ -55,7 +46,7 @@ def tick():
             connection.close()
         return False
     handed_over = done(lambda: dispatch.hand_over(dispatch.send))
-    done(notify.tell)     # calls are made whether anybody is told or not
+    done(notify.tell)   # calls are made whether anybody is told or not
     if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.plan)]):
         if done(dispatch.beat):
             outage.database.over()
@@ -67,20 +58,4 @@ def make_calls(ids, first):
 
     ids: list of int; first: ISO 8601 str, when the first of them is due
     """
-    first = datetime.fromisoformat(first)
-    if utcnow() > first + timedelta(seconds=settings.GRACE + settings.WINDOW):
-        return      # lay in the broker for too long
-    if not _chunks_free.acquire(blocking=False):
-        return      # no room. They stay Pending, and are handed over again, perhaps to another worker
-    try:
-        prepare()
-        try:
-            due = worker.due_times(ids)
-        except (OperationalError, InterfaceError) as error:
-            outage.database.began(error)
-            due = dict.fromkeys(ids, first)     # about right; the claim knows it
-        finally:
-            connection.close()                  # a waiting chunk holds none
-        worker.make(due)
-    finally:
-        _chunks_free.release()
+    worker.make(ids, datetime.fromisoformat(first))

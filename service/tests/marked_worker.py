@@ -16,7 +16,7 @@ def mark(**_):
 
     send = request._Watched.send
     request._Watched.send = lambda self, data: send(
-        self, data[:-2] + b"X-Call: %d\r\n\r\n" % request._current.call.id)
+        self, data[:-2] + b"X-Call: %d\r\n\r\n" % request._current.attempt.id)
 
 
 main()

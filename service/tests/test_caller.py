@@ -14,7 +14,7 @@ from django.test import override_settings
 
 from scheduler.base.clock import steady, utcnow
 from scheduler.calls import request
-from scheduler.calls.request import Call
+from scheduler.calls.request import Attempt
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def calling(url, **settings):
 
 def make_call(due=None, lease=60):
     """Makes a call as a worker does that has claimed it, checked on from another thread; returns its outcome."""
-    call = Call(1, due or utcnow())
+    call = Attempt(1, due or utcnow())
     call.grant("token", steady() + lease)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
@@ -71,7 +71,7 @@ def test_how_it_ends(api, path, status, http_status, error):
 def begin(due):
     """A call that nobody has claimed yet, under way in a thread: (call, thread, queue of what it tells)."""
     told = queue.SimpleQueue()
-    call = Call(1, due, told.put)
+    call = Attempt(1, due, told.put)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
     return call, thread, told
@@ -281,6 +281,6 @@ def test_a_password_in_the_url_is_used_and_never_told(api):
 
 
 def test_control_characters_from_outside_do_not_reach_the_outcome():
-    call = Call(1, utcnow())
+    call = Attempt(1, utcnow())
     call._end("Failed", error="a\x1b[2Jb\nc\ud800")
     assert call.outcome.error == "a\\x1b[2Jb\\nc\\ud800"

@@ -1,7 +1,7 @@
 """One call of the API with requests, on time, once, and over within TIMEOUT.
 
 requests alone bounds the wait for each read, so that a server that sends a byte now and then can
-hold a call for ever. Here the connection that a call is using is known, and `Call.check` cuts it.
+hold a call for ever. Here the connection that an attempt uses is known, and `Attempt.check` cuts it.
 
 A call connects before it is anybody's: its thread then stands at a gate, one step from sending, until
 the worker has won the row (worker.py). So a claim is followed by the request at once, and a burst's
@@ -63,18 +63,18 @@ class Refused(requests.RequestException):
     """An answer that is not followed."""
 
 
-class Call:
-    """One call on its way: `make` runs in a thread of its own, while the worker calls `check` now and
-    then, and `grant` or `refuse` once it knows whose the call is. Whoever is first to say how the call
-    ended is believed; `outcome` is None until then.
+class Attempt:
+    """One HTTP exchange for a call, on its way: `make` runs in a thread of its own, while the worker calls
+    `check` now and then, and `grant` or `refuse` once it knows whose the call is. Whoever is first to say how
+    it ended is believed; `outcome` is None until then.
 
     Attributes to read: `outcome`; `sent_at`, the aware datetime at which its request was about to be
     sent, or None; `unsent`, that it was granted, and will certainly never be sent.
     """
 
-    def __init__(self, call_id, timestamp, tell=lambda call: None):
+    def __init__(self, call_id, timestamp, tell=lambda attempt: None):
         """call_id: int; timestamp: aware datetime, when it is due
-        tell(call): called from the call's thread when it may be claimed, as it stands at the gate or
+        tell(attempt): called from its thread when it may be claimed, as it stands at the gate or
             has ended; when its request is about to be sent; and when it has ended."""
         self.id = call_id
         self.timestamp = timestamp
@@ -105,7 +105,7 @@ class Call:
     def make(self):
         """Makes the call, unless it is refused or its grace time is over. Never raises."""
         self._deadline = steady() + settings.TIMEOUT + max(0.0, self._early())
-        _current.call = self
+        _current.attempt = self
         try:
             while not self._try():
                 pass
@@ -116,7 +116,7 @@ class Call:
         except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
             self._end(Status.FAILED, error=reason(error))
         finally:
-            _current.call = None
+            _current.attempt = None
             self._tell(self)
 
     def _try(self):
@@ -213,7 +213,7 @@ class Call:
 
 
 _preparing = threading.Lock()
-_current = threading.local()            # .call: the Call that this thread is making
+_current = threading.local()            # .attempt: the Attempt that this thread is making
 
 
 class _Watched:
@@ -224,18 +224,18 @@ class _Watched:
     _connecting = False
 
     def connect(self):
-        _current.call.uses(self)
+        _current.attempt.uses(self)
         self._connecting = True         # what is sent to a proxy to get through it is no request yet
         super().connect()
         self._connecting = False
         self.idle_since, self.idle_max = steady(), FIRST_MAX
-        _current.call.uses(self)        # looking up a name can take longer than the whole call may
+        _current.attempt.uses(self)     # looking up a name can take longer than the whole call may
 
     def send(self, data):
         if not self._connecting:
             if self.sock is None:
                 self.connect()
-            _current.call.pass_gate(self)
+            _current.attempt.pass_gate(self)
         super().send(data)
 
     def getresponse(self, *args, **kwargs):
@@ -244,7 +244,7 @@ class _Watched:
 
     @property
     def is_connected(self):
-        idle = steady() - self.idle_since + _current.call.idle_until_due()
+        idle = steady() - self.idle_since + _current.attempt.idle_until_due()
         return idle < self.idle_max and super().is_connected
 
 

@@ -8,6 +8,11 @@ nobody knows whether they were sent. What has not been claimed is Pending, and m
 
 One thread does all of it that needs the database, over one connection: SQLite lets only one write at a
 time anyway, and what only one thread touches needs no lock. The others tell it what happened in a queue.
+
+How a worker stays on time while the API hangs: its pool is of threads, and a chunk occupies one
+of them only to wait; its calls run in threads of their own, at most CALLS_AT_ONCE in a process
+(`Worker`). When all are taken, calls wait for one, and are Missed when their grace time ends first.
+Threads, because calls wait and do not compute: a second processor is used by starting a second worker.
 """
 import heapq
 import logging
@@ -16,6 +21,7 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import cache
 from itertools import count
 
@@ -26,9 +32,10 @@ from ..base import outage
 from ..base.clock import steady, utcnow
 from ..models import ScheduledCall
 from . import ledger
-from .request import Call
+from .request import Attempt, prepare
 
 logger = logging.getLogger(__name__)
+Status = ScheduledCall.Status
 
 PORTION = 25            # calls in one claim
 UNKNOWN = 50            # calls at most that are claimed and not sent, or have ended and are not written yet
@@ -52,9 +59,34 @@ def _the_worker():
 
 
 _first = threading.Lock()
+_chunks_free = threading.BoundedSemaphore(settings.CHUNKS_AT_ONCE)
 
 
-def make(due):
+def make(ids, first):
+    """Makes the calls of one chunk, all due in the same second, and returns once it is known of each that it
+    has ended, or is somebody else's.
+
+    ids: list of int; first: aware datetime, when the first of them is due
+    """
+    if utcnow() > first + timedelta(seconds=settings.GRACE + settings.WINDOW):
+        return      # lay in the broker for too long
+    if not _chunks_free.acquire(blocking=False):
+        return      # no room. They stay Pending, and are handed over again, perhaps to another worker
+    try:
+        prepare()
+        try:
+            due = due_times(ids)
+        except (OperationalError, InterfaceError) as error:
+            outage.database.began(error)
+            due = dict.fromkeys(ids, first)     # about right; the claim knows it
+        finally:
+            connection.close()                  # a waiting chunk holds none
+        _hand_in(due)
+    finally:
+        _chunks_free.release()
+
+
+def _hand_in(due):
     """Makes calls, and returns once it is known of each that it has ended, or is somebody else's.
 
     due: {id: aware datetime, when it is due}
@@ -65,9 +97,6 @@ def make(due):
         chunk = Chunk(len(due))
         worker.news.put((MINE, [Held(*one, chunk, worker.tell) for one in due.items()]))
         chunk.settled.wait()
-
-
-Status = ScheduledCall.Status
 
 
 def due_times(ids):
@@ -99,7 +128,7 @@ class Held:
     """A call, and how far this worker is with it."""
 
     def __init__(self, call_id, timestamp, chunk, tell):
-        self.call = Call(call_id, timestamp, lambda call: tell(self))
+        self.attempt = Attempt(call_id, timestamp, lambda attempt: tell(self))
         self.chunk = chunk
         self.connecting = False     # has a thread, and is not ready yet
         self.queued = False         # waits to be claimed
@@ -190,38 +219,38 @@ class Worker:
             pass
 
     def _take(self, held):
-        if held.call.id in self._held:      # a message that came twice
+        if held.attempt.id in self._held:      # a message that came twice
             self._done(held)
             return
-        self._held[held.call.id] = held
+        self._held[held.attempt.id] = held
         self._push(self._coming, held, -_lead(len(self._coming)))
 
     def _push(self, heap, held, shift=0.0, left=None):
         if left is None:
-            left = (held.call.timestamp - utcnow()).total_seconds()
+            left = (held.attempt.timestamp - utcnow()).total_seconds()
         heapq.heappush(heap, (steady() + left + shift, next(self._number), held))
 
     def _report(self, held):
-        call = held.call
-        if self._held.get(call.id) is not held:
+        attempt = held.attempt
+        if self._held.get(attempt.id) is not held:
             return                          # settled already
         if held.connecting:
             held.connecting = False
             self._connecting -= 1
-        if held.unsent and (call.sent_at or call.outcome or call.unsent):
+        if held.unsent and (attempt.sent_at or attempt.outcome or attempt.unsent):
             held.unsent = False
             self._unsent -= 1
-        if call.token is None:
+        if attempt.token is None:
             if not held.queued:             # at the gate, or ended before it came there
                 held.queued = True
                 self._push(self._ready, held)
-        elif (call.outcome or call.unsent) and self._flying.pop(call.id, None):
+        elif (attempt.outcome or attempt.unsent) and self._flying.pop(attempt.id, None):
             if not self._ended:
                 self._save_by = steady() + SAVE_WITHIN
             self._ended.append(held)
 
     def _settle(self, held):
-        del self._held[held.call.id]
+        del self._held[held.attempt.id]
         self._done(held)
 
     def _done(self, held):
@@ -245,7 +274,7 @@ class Worker:
             more = 0                            # first what is due
         while more > 0 and self._coming and self._free and self._coming[0][0] <= now:
             held = heapq.heappop(self._coming)[2]
-            if (utcnow() - held.call.timestamp).total_seconds() > settings.GRACE:
+            if (utcnow() - held.attempt.timestamp).total_seconds() > settings.GRACE:
                 self._settle(held)              # the dispatcher ends it
                 continue
             more -= 1
@@ -262,7 +291,7 @@ class Worker:
                          "on threads.", no_thread)
 
     def _run(self, held):
-        held.call.make()
+        held.attempt.make()
         self.news.put((FREE, None))
 
     def _claim(self):
@@ -275,36 +304,36 @@ class Worker:
             self._claiming = uuid.uuid4().hex, some
         token, some = self._claiming
         asked = steady()
-        won, pending = ledger.claim([held.call.id for held in some], token)
+        won, pending = ledger.claim([held.attempt.id for held in some], token)
         outage.database.over()
         self._claiming = None
         for held in some:
-            call = held.call
-            if call.id in won:
-                self._flying[call.id] = held
+            attempt = held.attempt
+            if attempt.id in won:
+                self._flying[attempt.id] = held
                 held.unsent = True
                 self._unsent += 1
-                call.grant(token, asked + ledger.lease())
-                if call.outcome:
+                attempt.grant(token, asked + ledger.lease())
+                if attempt.outcome:
                     self._report(held)
-            elif -settings.GRACE < pending.get(call.id, -settings.GRACE) < early() + 1:
-                self._push(self._ready, held, left=pending[call.id])    # not yet, by the database's clock
+            elif -settings.GRACE < pending.get(attempt.id, -settings.GRACE) < early() + 1:
+                self._push(self._ready, held, left=pending[attempt.id])    # not yet, by the database's clock
             else:
-                call.refuse()
+                attempt.refuse()
                 self._settle(held)
 
     def _save(self):
         if not self._ended or (len(self._ended) < PORTION and steady() < self._save_by):
             return
-        sent = [held for held in self._ended if held.call.outcome]
-        unsent = [held for held in self._ended if not held.call.outcome]
+        sent = [held for held in self._ended if held.attempt.outcome]
+        unsent = [held for held in self._ended if not held.attempt.outcome]
         if sent:
-            ledger.finish([(held.call.outcome, held.call.token) for held in sent])
+            ledger.finish([(held.attempt.outcome, held.attempt.token) for held in sent])
         self._ended = unsent                # should the next fail, these are not finished again
         for held in sent:
             self._settle(held)
         if unsent:
-            ledger.release([held.call.id for held in unsent], {held.call.token for held in unsent})
+            ledger.release([held.attempt.id for held in unsent], {held.attempt.token for held in unsent})
         self._ended = []
         for held in unsent:
             self._settle(held)
@@ -317,16 +346,16 @@ class Worker:
             return
         self._looked = now
         for held in list(self._held.values()):
-            held.call.check()
-        flying = [held.call for held in self._flying.values()]
+            held.attempt.check()
+        flying = [held.attempt for held in self._flying.values()]
         fresh = now + ledger.lease() - ledger.RENEW_EVERY
-        if all(call.lease_end > fresh for call in flying):
+        if all(attempt.lease_end > fresh for attempt in flying):
             return
-        sent = [held for held in self._flying.values() if held.call.sent_at and not held.noted]
+        sent = [held for held in self._flying.values() if held.attempt.sent_at and not held.noted]
         ours = ledger.renew(
-            [call.id for call in flying], {call.token for call in flying},
-            [(held.call.id, held.call.sent_at) for held in sent])
+            [attempt.id for attempt in flying], {attempt.token for attempt in flying},
+            [(held.attempt.id, held.attempt.sent_at) for held in sent])
         for held in sent:
             held.noted = True
-        for call in flying:
-            call.lease_end = now + ledger.lease() if call.id in ours else now
+        for attempt in flying:
+            attempt.lease_end = now + ledger.lease() if attempt.id in ours else now
