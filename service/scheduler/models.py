@@ -1,28 +1,19 @@
 """What the database keeps: the schedules and the calls, the answers already given to a retried request, when
 the dispatcher last ran, and what the parts that sum up (ops/metrics.py, ops/notify.py) have summed up. The
 status of a call is changed by calls/ledger.py alone, schedules by schedules/planner.py."""
-from datetime import MAXYEAR, datetime, timedelta, timezone as zones
+from datetime import datetime, timedelta
+from datetime import timezone as zones
 
 from django.core.exceptions import ValidationError
 from django.db import models
 
 from .base.clock import utcnow
-from .base.moments import moment
-from .base.words import printable
+from .base.moments import moment, showable
+from .base.words import one_line
 from .calls.queryset import Calls
 from .schedules import recurrence
 
 NOTE_MAX = 200              # characters
-
-
-def bad_note(text):
-    """What is wrong with the str `text` as a note, or None: it stands in one line of lists and files."""
-    if len(text) > NOTE_MAX:
-        return f"has {len(text)} characters; at most {NOTE_MAX} are taken"
-    if not text.isprintable():
-        bad = next(c for c in text if not c.isprintable())
-        return f"holds {printable(bad)}: only printable characters are taken, in one line"
-    return None
 
 
 class Schedule(models.Model):
@@ -80,8 +71,9 @@ class Schedule(models.Model):
 
         # What is empty here was refused already, and that in better words.
         name, self.name = self.name, self.name.strip()
-        if name and not (self.name and self.name.isprintable()):
-            problems["name"] = "Must be text to read, without control characters."
+        if name and not self.name:
+            problems["name"] = "Must be text to read."
+        read("name", one_line)
         chosen = set(self.days.split(","))
         if unknown := chosen - set(self.DAYS):
             problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."
@@ -102,8 +94,8 @@ class Schedule(models.Model):
         if self.zone:
             read("zone", recurrence.zone)
         for name in ("first_date", "last_date"):
-            if (date := getattr(self, name)) and date.year == MAXYEAR:
-                problems[name] = f"The year must be below {MAXYEAR}."
+            if getattr(self, name):
+                read(name, showable)
         if self.first_date and self.last_date and self.first_date > self.last_date:
             problems["last_date"] = "Lies before the first date."
         if problems:

@@ -141,7 +141,7 @@ def test_a_name_can_be_taken_once(client):
     (LUNCH | {"zone": "../../etc/passwd"}, ["zone"], "is no IANA time zone"),
     (LUNCH | {"zone": "x" * 100}, ["zone"], "zone: "), (LUNCH | {"zone": None}, ["zone"], "Must be a string."),
     (LUNCH | {"zone": "UTC\n"}, ["zone"], "is no IANA time zone"),
-    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Must be text to read"),
+    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Holds \\x1b: only printable"),
     (LUNCH | {"name": "a\0"}, ["name"], "name: "), (LUNCH | {"name": "\ud800"}, ["name"], "name: "),
     (LUNCH | {"name": "x" * 101}, ["name"], "at most 100"), (LUNCH | {"name": 5}, ["name"], "Must be a string."),
     (LUNCH | {"days": []}, ["days"], "Must be a list with some of mon, tue"),

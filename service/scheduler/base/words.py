@@ -1,4 +1,4 @@
-"""Words of others, before they are shown or looked up, and what no words may show."""
+"""Words of others, before they are kept, shown or looked up, and what no words may show."""
 import html
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -10,6 +10,20 @@ def printable(text, limit=500):
     fake a line of a log (control characters, lone surrogates, ...) written as an escape."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
     return text if len(text) <= limit else text[:limit - 1] + "…"
+
+
+def one_line(text, most=None):
+    """The str `text`, a note or a name, which stands in one line of lists, mails and files. Raises ValueError
+    saying why it cannot.
+
+    most: characters that are taken, None where somebody else counts them
+    """
+    if most is not None and len(text) > most:
+        raise ValueError(f"has {len(text)} characters; at most {most} are taken")
+    if not text.isprintable():
+        bad = next(c for c in text if not c.isprintable())
+        raise ValueError(f"holds {printable(bad)}: only printable characters are taken, in one line")
+    return text
 
 
 def is_id(text):
