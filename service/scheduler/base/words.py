@@ -1,5 +1,6 @@
 """Words of others, before they are kept, shown or looked up, and what no words may show."""
 import html
+import re
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.conf import settings
@@ -31,14 +32,16 @@ def is_id(text):
     return text.isascii() and text.isdecimal() and len(text) < 19
 
 
-def redacted(url):
-    """`url` without the user name, the password and the query's values that may stand in it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")
-    query = "&".join(name + equals + "***" if equals else "***"
-                     for name, equals, _ in (pair.partition("=") for pair in parts.query.split("&")))
-    return parts._replace(netloc=("***@" if host[1] else "") + host[2],
-                          query=query if parts.query else "").geturl()
+def redacted(text):
+    """`text`, which is a URL or has some, without the user names, the passwords and the queries' values that
+    may stand in them."""
+    text = re.sub(r"(?<=://)[^\s/?#]*@", "***@", text)
+    return re.sub(r"(?<=://)([^\s?#]*\?)([^\s#]+)", _without_values, text)
+
+
+def _without_values(match):
+    pairs = (pair.partition("=") for pair in match[2].split("&"))
+    return match[1] + "&".join(name + "=***" if equals else "***" for name, equals, _ in pairs)
 
 
 def secrets():
