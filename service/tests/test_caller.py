@@ -28,9 +28,12 @@ def calling(url, **settings):
             request._session.cache_clear()
 
 
-def make_call(due=None, lease=60):
-    """Makes a call as a worker does that has claimed it, checked on from another thread; returns its outcome."""
-    call = Attempt(1, due or utcnow())
+def make_call(due=None, lease=60, others=True):
+    """Makes a call as a worker does that has claimed it, checked on from another thread; returns its outcome.
+
+    others: whether there are more that want its connection
+    """
+    call = Attempt(1, due or utcnow(), others=lambda: others)
     call.grant("token", steady() + lease)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
@@ -71,7 +74,7 @@ def test_how_it_ends(api, path, status, http_status, error):
 def begin(due):
     """A call that nobody has claimed yet, under way in a thread: (call, thread, queue of what it tells)."""
     told = queue.SimpleQueue()
-    call = Attempt(1, due, told.put)
+    call = Attempt(1, due, told.put, lambda: True)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
     return call, thread, told

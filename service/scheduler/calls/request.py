@@ -10,10 +10,11 @@ connections, with their TLS, are made before it is due.
 import http.cookiejar
 import os
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from datetime import datetime
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from urllib3.util import create_urllib3_context
 from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
 from ..models import ScheduledCall
+from .answer import Answer
 
 Status = ScheduledCall.Status
 
@@ -36,6 +38,7 @@ Status = ScheduledCall.Status
 # or of neighbouring seconds, and is not trusted for longer.
 IDLE_MAX = 1.5
 FIRST_MAX = 5.0             # of a connection that has carried no request yet: servers wait for the first
+AGE_MAX = 30.0              # of any: the host's name may mean another address by now
 READ_SIZE = 65536           # bytes
 
 
@@ -56,7 +59,7 @@ class TooLate(Exception):
 
 
 class Stale(Exception):
-    """The connection has waited at the gate for too long to be trusted. Nothing was sent."""
+    """The connection cannot be trusted any more. Nothing was sent."""
 
 
 class Refused(requests.RequestException):
@@ -72,14 +75,16 @@ class Attempt:
     sent, or None; `unsent`, that it was granted, and will certainly never be sent.
     """
 
-    def __init__(self, call_id, timestamp, tell=lambda attempt: None):
+    def __init__(self, call_id, timestamp, tell=lambda attempt: None, others=lambda: False):
         """call_id: int; timestamp: aware datetime, when it is due
         tell(attempt): called from its thread when it may be claimed, as it stands at the gate or
-            has ended; when its request is about to be sent; and when it has ended."""
+            has ended; when its request is about to be sent; and when it has ended.
+        others(): whether there are other calls, soon to come, that could use its connection."""
         self.id = call_id
         self.timestamp = timestamp
         self.outcome = self.sent_at = self.token = self.lease_end = None
         self.unsent = False
+        self.others = others
         self._tell = tell
         self._gate = threading.Event()
         self._refused = False
@@ -126,7 +131,7 @@ class Attempt:
             with session.send(prepared.copy(), **options) as response:
                 _drain(response, settings.BODY_LIMIT)
                 code = response.status_code
-            if code < 400:
+            if 200 <= code < 400:
                 self._end(Status.SUCCEEDED, code)
             else:
                 self._end(Status.FAILED, code, f"HTTP status {code}")
@@ -154,7 +159,8 @@ class Attempt:
         for sock in (self._socket, getattr(self._connection, "sock", None)):
             if sock is not None:
                 try:
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                    # What urllib3 makes of TLS through a proxy's TLS is no socket, and has one.
+                    socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
                 except OSError:
                     pass                # closed already
 
@@ -176,17 +182,28 @@ class Attempt:
             self._gate.wait()
             self._deadline += steady() - stood      # it did nothing in that time
             self._at_gate = False
+        if not connection.clean():
+            raise Stale
         with self._lock:
             now = steady()
             if self.outcome or self._refused or now >= self.lease_end or self._miss():
                 raise TooLate
-            if now - connection.idle_since > connection.idle_max:
+            if not connection.lasts(now):
                 raise Stale
             first = self.sent_at is None
             if first:
                 self.sent_at = utcnow()
         if first:
             self._tell(self)
+
+    def leaves(self):
+        """Called by the connection when the answer has ended. Returns whether another call may have it: not if
+        this one was ended in the meantime, as `check` may be about to cut the connection."""
+        with self._lock:
+            if self.outcome:
+                return False
+            self._connection = self._socket = None
+        return True
 
     def idle_until_due(self):
         """Seconds that a connection must still be good for before anything is sent on it."""
@@ -217,35 +234,114 @@ _current = threading.local()            # .attempt: the Attempt that this thread
 
 
 class _Watched:
-    """Tells the call which connection it uses, and asks whether it may send."""
+    """Tells the call which connection it uses, and asks whether it may send. Carries another call's request
+    only when the answer before has come to its end, with nothing behind it.
 
-    idle_since = 0.0                    # by steady()
+    What is overridden of http.client and urllib3 is public, if not all of it documented; tests/test_answers.py
+    fails when they do not go this way any more.
+    """
+
     idle_max = FIRST_MAX
+    idle_since = born = 0.0             # by steady()
     _connecting = False
+    _used = False                       # it has carried a request
+    _asked = False                      # and does so now
 
     def connect(self):
         _current.attempt.uses(self)
         self._connecting = True         # what is sent to a proxy to get through it is no request yet
-        super().connect()
-        self._connecting = False
-        self.idle_since, self.idle_max = steady(), FIRST_MAX
+        try:
+            super().connect()
+        finally:
+            self._connecting = False
+        self.born = self.idle_since = steady()
+        self.idle_max, self._used = FIRST_MAX, False
         _current.attempt.uses(self)     # looking up a name can take longer than the whole call may
+
+    def putrequest(self, *args, **kwargs):
+        self._asked = False
+        super().putrequest(*args, **kwargs)
 
     def send(self, data):
         if not self._connecting:
             if self.sock is None:
                 self.connect()
             _current.attempt.pass_gate(self)
+            self._used = self._asked = True
         super().send(data)
 
-    def getresponse(self, *args, **kwargs):
-        self.idle_since, self.idle_max = steady(), IDLE_MAX     # a burst's calls follow in far less
-        return super().getresponse(*args, **kwargs)
+    def response_class(self, sock, **kwargs):
+        """http.client makes its answers by this."""
+        return Answer(sock, ended=partial(self._ended, sock), **kwargs)
+
+    def _ended(self, sock, answer):
+        """Closes it at once, unless another call can have it."""
+        if self._connecting or self.sock is not sock:
+            return                      # that was the proxy's answer; or it is closed already
+        attempt = _current.attempt
+        wanted = answer.is_redirect() or attempt.others()
+        if wanted and not answer.followed() and attempt.leaves():
+            self.idle_since, self.idle_max = steady(), IDLE_MAX
+            with _idle_lock:
+                _idle.add(self)
+        else:
+            self.close()
 
     @property
     def is_connected(self):
-        idle = steady() - self.idle_since + _current.attempt.idle_until_due()
-        return idle < self.idle_max and super().is_connected
+        """Asked by urllib3 before it gives the connection to another request, which has it from now on."""
+        with _idle_lock:
+            if self not in _idle:
+                return False
+            _idle.discard(self)
+        return self.lasts(steady() + _current.attempt.idle_until_due()) and self.clean()
+
+    def lasts(self, until):
+        """Whether it can be trusted until then, by steady()."""
+        return until - self.idle_since <= self.idle_max and until - self.born <= AGE_MAX
+
+    def clean(self):
+        """Whether nothing has come over it, not even its end, since the answer before: what is behind an answer is
+        no answer to another request (RFC 9112, 6.3). What comes once that has been sent, nobody can tell from
+        its answer. (TLS has messages of its own; they do not count.)"""
+        if not self._used or self._asked:
+            return True                 # nobody's answer can be on it
+        before = self.sock.gettimeout()
+        self.sock.settimeout(0)
+        try:
+            self.sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        finally:
+            self.sock.settimeout(before)
+        return False
+
+    def close(self):
+        with _idle_lock:
+            _idle.discard(self)
+        super().close()
+
+
+_idle = set()                           # the connections that no call uses, and another may
+_idle_lock = threading.Lock()
+
+
+def close_idle():
+    """Closes the connections that no call has wanted for IDLE_MAX.
+
+    Returns the seconds until the next will be to close, None when there is none.
+    """
+    now = steady()
+    with _idle_lock:
+        # The sockets: a call that is given one of these connections from now on connects it anew.
+        old = {connection: connection.sock for connection in _idle if now - connection.idle_since >= IDLE_MAX}
+        _idle.difference_update(old)
+        next_one = min((connection.idle_since for connection in _idle), default=None)
+    for sock in old.values():
+        sock.close()
+    return None if next_one is None else max(0.0, next_one + IDLE_MAX - now)
 
 
 class _WatchedHTTP(_Watched, HTTPConnection):
@@ -380,4 +476,4 @@ def reason(error):
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     text = str(cause) or type(cause).__name__
-    return text.replace(settings.API_URL, redacted(settings.API_URL))
+    return redacted(text)

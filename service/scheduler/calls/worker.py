@@ -32,7 +32,7 @@ from ..base import outage
 from ..base.clock import steady, utcnow
 from ..models import ScheduledCall
 from . import ledger
-from .request import Attempt, prepare
+from .request import IDLE_MAX, Attempt, close_idle, prepare
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -95,7 +95,7 @@ def _hand_in(due):
         worker = _the_worker()
     if due:
         chunk = Chunk(len(due))
-        worker.news.put((MINE, [Held(*one, chunk, worker.tell) for one in due.items()]))
+        worker.news.put((MINE, [Held(*one, chunk, worker.tell, worker.others) for one in due.items()]))
         chunk.settled.wait()
 
 
@@ -127,8 +127,8 @@ class Chunk:
 class Held:
     """A call, and how far this worker is with it."""
 
-    def __init__(self, call_id, timestamp, chunk, tell):
-        self.attempt = Attempt(call_id, timestamp, lambda attempt: tell(self))
+    def __init__(self, call_id, timestamp, chunk, tell, others):
+        self.attempt = Attempt(call_id, timestamp, lambda attempt: tell(self), others)
         self.chunk = chunk
         self.connecting = False     # has a thread, and is not ready yet
         self.queued = False         # waits to be claimed
@@ -157,6 +157,13 @@ class Worker:
     def tell(self, held):
         self.news.put((REPORT, held))
 
+    def others(self):
+        """Whether a call that has no connection yet comes soon enough to take over one that is free now."""
+        try:
+            return self._coming[0][0] < steady() + IDLE_MAX
+        except IndexError:
+            return False
+
     def run(self):
         failed = False
         while True:
@@ -182,7 +189,7 @@ class Worker:
         """Seconds until there is something to do, if nobody tells of anything before."""
         if not self._held:
             self._told = False
-            return None
+            return close_idle()
         now = steady()
         times = [self._looked + LOOK_EVERY]
         if self._coming and self._free:
@@ -202,7 +209,7 @@ class Worker:
         return room if room == PORTION or len(self._ready) <= room else 0
 
     def _listen(self, patience):
-        if patience is None:
+        if not self._held:
             connection.close()      # who waits for nothing holds no connection
         try:
             kind, what = self.news.get(timeout=patience)
@@ -345,6 +352,7 @@ class Worker:
         if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
+        close_idle()
         for held in list(self._held.values()):
             held.attempt.check()
         flying = [held.attempt for held in self._flying.values()]
