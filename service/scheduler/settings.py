@@ -195,6 +195,7 @@ if not DEBUG:
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
     }
+LOGGING_CONFIG = "scheduler.base.output.configure"  # no library's logger writes a secret
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -209,6 +210,9 @@ LOGGING = {
         "django": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
         "django.security": {"handlers": ["nowhere"], "propagate": False},
         "psycopg.pool": {"level": "ERROR"},     # a line for each attempt; who needed the connection says it
+        # Says of each request at DEBUG, and of odd answers at WARNING, what it asked for: the URL in parts, which
+        # nobody can tell from other words. How each call ended is in its row.
+        "urllib3": {"handlers": ["nowhere"], "propagate": False},
     },
 }
 

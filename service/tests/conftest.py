@@ -243,6 +243,7 @@ class Stack:
         self.outputs = {}
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
+        self.loglevel = "INFO"          # of the worker and beat
 
     def start(self, *names, **environment):
         self.launch(*names, **environment)
@@ -258,8 +259,8 @@ class Stack:
                     "gthread", "--workers", "1", "--threads", "32", "--forwarded-allow-ips", "",
                     "--no-control-socket"],
             "worker": [*self.celery, "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
-                       "--loglevel", "INFO", "--hostname", f"{len(self.outputs)}@test"],
-            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--pidfile="],
+                       "--loglevel", self.loglevel, "--hostname", f"{len(self.outputs)}@test"],
+            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--pidfile=", "--loglevel", self.loglevel],
         }
         for name in names:
             output = self.outputs[name] = WORK / f"{name}-{len(self.outputs)}.log"
