@@ -49,10 +49,17 @@ FIELDS = {      # of a cron expression, in their order, under cronsim's names
     "month": "1 to 12 or jan to dec",
     "day-of-week": "0 to 7 or sun to sat (0 and 7 are Sunday), 5#2 for the second Friday or 5L for the last",
 }
+LAST = (59, 23, 31, 12, 7)      # value of each field
 NICKNAMES = {   # crontab(5); there is no @reboot here
     "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *", "@monthly": "0 0 1 * *", "@weekly": "0 0 * * 0",
     "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@hourly": "0 * * * *",
 }
+NUMBERS = {name: str(number) for first, names in ((0, "sun mon tue wed thu fri sat"),
+                                                  (1, "jan feb mar apr may jun jul aug sep oct nov dec"))
+           for number, name in enumerate(names.split(), first)}
+
+# A range from a value to itself, with a step. cronsim 2.8 reads it as one from there to the field's end.
+RANGE_OF_ONE = re.compile(r"(?<![^ ,])(\w+)-(\w+)/0*[1-9][0-9]*(?![^ ,])")
 
 
 class Rule(NamedTuple):
@@ -111,7 +118,7 @@ def parse_cron(text):
         if not cron.isascii():
             raise ValueError("has a character that cron does not know")
         # All that the calendar has for it, leap days on each day of the week too, comes within 28 years.
-        next(CronSim(cron, datetime(2000, 1, 1)))
+        next(_cronsim(cron, datetime(2000, 1, 1)))
     except StopIteration:
         raise ValueError("names a day that never comes") from None
     except CronSimError as error:
@@ -119,7 +126,22 @@ def parse_cron(text):
         field = fields[list(FIELDS).index(name)]
         raise ValueError(f"'{printable(field, 80)}' is no {name}: {FIELDS[name]}; also *, ranges (1-5, from the "
                          "lower to the higher), steps (*/5) and lists (1,3)") from None
+    for field, name, last in zip(fields, FIELDS, LAST):
+        for term in field.split(","):
+            start, step, number = term.partition("/")
+            if step and start != "*" and "-" not in start:      # crontab(5) has none, and cron takes none
+                like = f"{start}-{last}/{number}" if start[0] not in "Ll" else f"1-{last}/{number}"
+                raise ValueError(f"'{printable(field, 80)}' is no {name}: a step follows * or a range, "
+                                 f"as in */{number} or {like}")
     return cron
+
+
+def _cronsim(cron, after):
+    """The datetimes after `after`, a naive one, that `cron` names: iterator, of naive ones."""
+    def one(match):
+        first, last = (NUMBERS.get(value.lower(), value).lstrip("0") for value in match.groups())
+        return match[1] if first == last else match[0]
+    return CronSim(RANGE_OF_ONE.sub(one, cron), after)
 
 
 def zone(name):
@@ -197,7 +219,7 @@ def _wall_times(rule, opens):
     last = min(rule.last or date.max, LATEST.date() + DAY)
     if rule.cron:
         with suppress(OverflowError):       # it comes no more before the calendar ends
-            yield from takewhile(lambda wall: wall.date() <= last, CronSim(rule.cron, opens - SECOND))
+            yield from takewhile(lambda wall: wall.date() <= last, _cronsim(rule.cron, opens - SECOND))
         return
     for number in range(opens.toordinal(), last.toordinal() + 1):
         day = date.fromordinal(number)
