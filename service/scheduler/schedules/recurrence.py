@@ -22,14 +22,14 @@ import re
 from bisect import bisect_left
 from contextlib import suppress
 from datetime import date, datetime, time, timedelta, timezone
-from functools import cache
 from heapq import heappop, heappush
 from itertools import takewhile
 from typing import NamedTuple
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from ..base import zones
 from ..base.words import printable
 
 EVERY_DAY = frozenset(range(7))
@@ -146,17 +146,11 @@ def _cronsim(cron, after):
 
 def zone(name):
     """The ZoneInfo called `name`, such as "Europe/Berlin". Raises ValueError for what is no IANA zone."""
-    if not _zones():
+    if not zones.names():
         raise ValueError("cannot be looked up: this machine has no time zones (pip install tzdata)")
-    if name not in _zones():
+    if name not in zones.names():
         raise ValueError(f"'{printable(name, 80)}' is no IANA time zone such as Europe/Berlin or UTC")
     return ZoneInfo(name)
-
-
-@cache
-def _zones():
-    # Not every file beside the zones is one: what the machine's own zone is, differs between machines.
-    return available_timezones() - {"localtime", "posixrules", "Factory"}
 
 
 def between(rule, start, end):
