@@ -206,7 +206,9 @@ def _mend(schedule):
         gone = ledger.correct([pk for pk, at in wrong.items() if at is None or at > now], now)
         kept = {pk: at for pk, at in wrong.items() if at and pk not in gone}
         new = missing + [at for pk in gone if (at := wrong[pk]) and at < schedule.planned_until]
-        schedule.calls.filter(Q(pk__in=kept) | Q(occurrence__in=[*kept.values(), *new])).update(occurrence=None)
+        # In the order of all who lock several rows, so that two do not wait for each other.
+        freed = schedule.calls.filter(Q(pk__in=kept) | Q(occurrence__in=[*kept.values(), *new])).order_by("id")
+        ScheduledCall.objects.filter(pk__in=[call.pk for call in freed.select_for_update()]).update(occurrence=None)
         for pk, at in kept.items():
             ScheduledCall.objects.filter(pk=pk).update(
                 occurrence=at, utc_offset=_utc_offset(zone(schedule.zone), at))
