@@ -171,8 +171,8 @@ class ScheduledCall(models.Model):
                   "call for it. Null once that schedule was changed and what it had planned cancelled.")
     utc_offset = models.IntegerField(
         null=True, editable=False,
-        help_text="How far, in seconds, its schedule's clocks are ahead of UTC at its occurrence, as far as was known "
-                  "when it was planned.")
+        help_text="How far, in seconds, the time that its schedule asks for is ahead of its occurrence, in UTC, as far "
+                  "as was known when it was planned.")
     told = models.BooleanField(
         null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")
 

@@ -15,6 +15,6 @@ class Migration(migrations.Migration):
                       "not say.")),
         migrations.AddField("scheduledcall", "utc_offset", models.IntegerField(
             null=True, editable=False,
-            help_text="How far, in seconds, its schedule's clocks are ahead of UTC at its occurrence, as far as was known "
-                      "when it was planned.")),
+            help_text="How far, in seconds, the time that its schedule asks for is ahead of its occurrence, in UTC, as far "
+                      "as was known when it was planned.")),
     ]

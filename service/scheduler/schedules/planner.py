@@ -9,9 +9,9 @@ of one and a person who changes the schedule, the second finds it done. Below th
 is to be held for as short as can be.
 
 Governments move clocks, and the time zone data that say so may come after something was planned. So what is
-planned is compared with what the rules say: when a process starts, and once a day. A call stands for what its
-schedule's clocks show, and not for an instant; it is known by that when another instant turns out to be meant,
-so that an occurrence that was called, cancelled or moved already does not come again. Plans by newer data are
+planned is compared with what the rules say: when a process starts, and once a day. A call stands for the time
+that its schedule asks for, by its clocks, and not for an instant. It is known by that when another instant turns
+out to be meant, so that what was called, cancelled or moved already does not come again. Plans by newer data are
 left alone by who has older ones, unless nobody else plans.
 """
 import logging
@@ -31,7 +31,7 @@ from ..base.clock import asked, steady
 from ..calls import ledger, log
 from ..calls.ledger import BATCH, NOW
 from ..models import Schedule, ScheduledCall
-from .recurrence import DAY, LATEST, between, zone
+from .recurrence import DAY, LATEST, between, with_walls
 
 logger = logging.getLogger(__name__)
 
@@ -148,12 +148,14 @@ def _insert(times, now):
     taken = set(ScheduledCall.objects.filter(
         schedule__in=times, occurrence__gte=min(everything), occurrence__lte=max(everything),
     ).order_by().values_list("schedule_id", "occurrence"))
-    ledger.plan([(schedule.pk, time, _utc_offset(zone(schedule.zone), time)) for schedule, some in times.items()
+    walls = {schedule: dict(with_walls(schedule.rule, min(some), max(some) + MOMENT))
+             for schedule, some in times.items() if some}
+    ledger.plan([(schedule.pk, time, _utc_offset(walls[schedule][time], time)) for schedule, some in times.items()
                  for time in some if (schedule.pk, time) not in taken], now)
 
 
-def _utc_offset(zone, at):
-    return int(at.astimezone(zone).utcoffset().total_seconds())
+def _utc_offset(wall, at):
+    return int((wall - at.replace(tzinfo=None)).total_seconds())
 
 
 def compare(seconds=None):
@@ -196,12 +198,12 @@ def _mend(schedule):
         return True
     unchanged = Schedule.objects.filter(pk=schedule.pk, version=schedule.version, zone_data=schedule.zone_data,
                                         planned_until=schedule.planned_until)
-    if not any(_differences(schedule, now)):
+    if not any(_differences(schedule, now)[:2]):
         return schedule.zone_data == release or bool(unchanged.update(zone_data=release))
     with transaction.atomic():
         if not unchanged.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked):
             return False
-        wrong, missing = _differences(schedule, now)
+        wrong, missing, walls = _differences(schedule, now)
         # One that should have come already is called when it was planned to be: late, but once.
         gone = ledger.correct([pk for pk, at in wrong.items() if at is None or at > now], now)
         kept = {pk: at for pk, at in wrong.items() if at and pk not in gone}
@@ -210,8 +212,7 @@ def _mend(schedule):
         freed = schedule.calls.filter(Q(pk__in=kept) | Q(occurrence__in=[*kept.values(), *new])).order_by("id")
         ScheduledCall.objects.filter(pk__in=[call.pk for call in freed.select_for_update()]).update(occurrence=None)
         for pk, at in kept.items():
-            ScheduledCall.objects.filter(pk=pk).update(
-                occurrence=at, utc_offset=_utc_offset(zone(schedule.zone), at))
+            ScheduledCall.objects.filter(pk=pk).update(occurrence=at, utc_offset=_utc_offset(walls[at], at))
         _insert({schedule: new}, now)
         unchanged.update(zone_data=release)
         if gone or new:
@@ -225,30 +226,26 @@ def _differences(schedule, now):
     """How what is planned of `schedule` differs from what its rule says.
 
     Returns ({id of a call: the occurrence that it stands for, in place of its own, None if it is Pending for none},
-    [occurrences to come of which there is no call]).
+    [occurrences to come of which there is no call], {occurrence: what its clocks show, a naive datetime}).
     """
     rule, start = schedule.rule, now - DAY      # no clocks are moved by more
-
-    def shown(at, offset=None):
-        if rule.every_so_often:         # is called as often, whatever the clocks show
-            return at
-        return (at.astimezone(rule.zone) if offset is None else at + timedelta(seconds=offset)).replace(tzinfo=None)
-
-    said = {}
-    for at in between(rule, start, schedule.planned_until + DAY):
-        said.setdefault(shown(at), []).append(at)
-    others = []
+    walls = dict(with_walls(rule, start, schedule.planned_until + DAY))
+    # What comes every so often has no other time of its own than the instant.
+    occurrences = {at if rule.every_so_often else wall: at for at, wall in walls.items()}
+    others, left = [], dict(occurrences)
     for pk, status, at, offset in schedule.calls.filter(occurrence__gte=start).order_by("occurrence").values_list(
             "pk", "status", "occurrence", "utc_offset"):
-        if at in said.get(shown(at, offset), ()):
-            said[shown(at, offset)].remove(at)
+        if rule.every_so_often:
+            time = at
         else:
-            others.append((pk, status, shown(at, offset)))
-    wrong = {pk: said[time].pop(0) if said.get(time) else None for pk, status, time in others}
-    for pk, status, _ in others:
-        if wrong[pk] is None and status != ScheduledCall.Status.PENDING:
-            del wrong[pk]
-    return wrong, [at for some in said.values() for at in some if now < at < schedule.planned_until]
+            time = walls.get(at) if offset is None else at.replace(tzinfo=None) + timedelta(seconds=offset)
+        if occurrences.get(time) == at:
+            del left[time]
+        else:
+            others.append((pk, status, time))
+    wrong = {pk: at for pk, status, time in others
+             if (at := left.pop(time, None)) or status == ScheduledCall.Status.PENDING}
+    return wrong, [at for at in left.values() if now < at < schedule.planned_until], walls
 
 
 def _close(schedule, now, by):

@@ -156,29 +156,35 @@ def zone(name):
 def between(rule, start, end):
     """The instants at which `rule` comes, from `start` to before `end` (aware datetimes): iterator of
     aware datetimes in UTC, each later than the one before."""
+    return (at for at, _ in with_walls(rule, start, end))
+
+
+def with_walls(rule, start, end):
+    """As `between`, each with the naive datetime that was asked for, by the clocks of the zone. They show another
+    where they jump over it; of two that fall on one instant it is the earlier."""
     start, end = (min(max(at, EARLIEST), LATEST).astimezone(timezone.utc) for at in (start, end))
     opens, before, after = (at.astimezone(rule.zone).replace(tzinfo=None) for at in (start, start - DAY, start + DAY))
     if after - before != 2 * DAY:   # the clocks change (by a day at most, and never twice within a week):
         opens = before              # what they show at `start` may come after what they show later
     last = None
-    for at in _in_order(rule, opens, end):
+    for at, wall in _in_order(rule, opens, end):
         if start <= at < end and at != last:
-            yield at
+            yield at, wall
         last = at
 
 
 def _in_order(rule, opens, end):
-    """All the instants for what the clocks show from `opens`, a naive datetime, to `end`, an aware one, in order:
-    two times that fall on one instant are two."""
+    """All instants, with what was asked for, from `opens`, a naive datetime, to `end`, an aware one, in order: two
+    times that fall on one instant are two."""
     found = []
     for wall in _wall_times(rule, opens):
         instants = _instants(wall, rule.zone)
-        while found and found[0] < min(instants):       # which none of the walls to come is before
+        while found and found[0][0] < min(instants):    # which none of the walls to come is before
             yield heappop(found)
         if min(instants) >= end:
             return
         for at in _meant(rule, *instants):
-            heappush(found, at)
+            heappush(found, (at, wall))
     yield from sorted(found)
 
 
