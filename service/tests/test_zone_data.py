@@ -183,6 +183,18 @@ def test_what_a_person_cancelled_or_moved_stays_so(country):
     assert first not in due() and second in due(), "as with every change of a schedule"
 
 
+def test_what_the_clocks_jump_over_for_a_while_is_known_again(country):
+    made = at_local(3, 9)
+    cancelled = made.calls.earliest("timestamp")
+    ledger.cancel([cancelled.pk], by="ann")
+    country.says("2099b", USUAL + 1, since=cancelled.timestamp - HOUR / 2)
+    begins()
+    country.says("2099c", USUAL - 1)
+    begins()
+    cancelled.refresh_from_db()
+    assert cancelled.occurrence == to_come(made)[0] and due() == to_come(made)[1:]
+
+
 @pytest.mark.parametrize("cron", ["*/20 * * * *", "0 * * * *"])
 def test_what_comes_every_so_often_has_no_hour_to_be_wrong(country, cron):
     schedule(zone=ZONE, cron=cron)
