@@ -7,7 +7,7 @@ A house with wings, each of which stands only on those below it (tests/test_hous
     schedules/          when
     calls/              what and how
     models.py           what the database keeps
-    base/               clock, database, outages, moments, words
+    base/               clock, database, outages, moments, words, zones
 
 Read in the order in which a call meets the code: api/calls.py (asked for), calls/ledger.py (every change of
 its status), calls/dispatch.py (handed over), calls/worker.py (made), calls/request.py (the HTTP request),

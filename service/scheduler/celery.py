@@ -12,7 +12,7 @@ from celery.worker.strategy import default
 from django.conf import settings
 from kombu.transport import redis
 
-from .base import clock, outage
+from .base import clock, outage, zones
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler.settings")
 
@@ -107,6 +107,13 @@ logging.getLogger("py.warnings").addFilter(
 def know_the_time(**_):
     """Measures this machine's clock before the first message comes, and in beat to tell of a wrong one."""
     clock.utcnow()
+
+
+@signals.celeryd_after_setup.connect
+def know_the_zones(**_):
+    """Says by which time zone data schedules are planned here, where there are two."""
+    if zones.words():
+        logging.getLogger(__name__).info("%s", zones.words())
 
 
 class ForgivingQoS(redis.QoS):

@@ -47,6 +47,11 @@ class Schedule(models.Model):
         null=True, editable=False,
         help_text="Each occurrence before this time is in the table of calls; null when there are to be none.")
 
+    zone_data = models.CharField(
+        max_length=32, null=True, editable=False,
+        help_text="The release of the time zone data by which it is planned; null if a version planned it that did "
+                  "not say.")
+
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(
@@ -164,6 +169,10 @@ class ScheduledCall(models.Model):
         null=True, editable=False,
         help_text="The time of its schedule that it stands for, wherever it was moved to; there is no other "
                   "call for it. Null once that schedule was changed and what it had planned cancelled.")
+    utc_offset = models.IntegerField(
+        null=True, editable=False,
+        help_text="How far, in seconds, the time that its schedule asks for is ahead of its occurrence, in UTC, as far "
+                  "as was known when it was planned.")
     told = models.BooleanField(
         null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")
 

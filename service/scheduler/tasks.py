@@ -47,7 +47,7 @@ def tick():
         return False
     handed_over = done(lambda: dispatch.hand_over(dispatch.send))
     done(notify.tell)   # calls are made whether anybody is told or not
-    if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.plan)]):
+    if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.compare), done(planner.plan)]):
         if done(dispatch.beat):
             outage.database.over()
 

@@ -406,6 +406,14 @@ def test_one_bad_line_and_none_is_added(client):
     assert not ScheduledCall.objects.exists() and not LogEntry.objects.exists()
 
 
+def test_times_as_people_type_them(client):
+    add(client, times="2095-7-1 9:05\n2095-07-01t13:00:00z\n2095-7-1 9:05:30-05:00")
+    assert [call.timestamp.strftime("%m-%d %H:%M:%S") for call in ScheduledCall.objects.order_by("id")] == [
+        "07-01 09:05:00", "07-01 13:00:00", "07-01 14:05:30"]
+    for bad in ("2095-07-01914:30:00", "2095-07-01 14:30:00+14:60", "95-7-1 9:05", "2095-07-01", "2095-7-1 9"):
+        assert f"“{bad}” is not a date and time such as" in add(client, times=bad).content.decode()
+
+
 @override_settings(TIME_ZONE="America/New_York")
 def test_pasted_times_where_the_clocks_change(client):
     answer = add(client, times="2095-03-13 02:30:00").content.decode()

@@ -263,3 +263,21 @@ def test_migrate_gives_up_behind_a_backup_and_goes_on_later(before, monkeypatch)
             call_command("migrate", verbosity=0)
     call_command("migrate", verbosity=0)
     make()
+
+
+def test_steps_after_a_number_go_on_as_they_came(before):
+    """The version before took them, though no cron does; and who has such a schedule can still change it."""
+    from scheduler.models import Schedule
+    from scheduler.schedules import planner
+    call_command("migrate", "scheduler", "0007", verbosity=0)
+    crons = {"5/10 1,2/3 * * *": "5-59/10 1,2-23/3 * * *", "0 0 L/2 mar/4 mon/2,5": "0 0 L mar-12/4 mon-7/2,5",
+             "*/5 9-17/2 * * 1-5": "*/5 9-17/2 * * 1-5"}
+    for cron in crons:
+        old("INSERT INTO scheduler_schedule (name, times, cron, zone, days, \"on\", created_at, created_by, version)"
+            " VALUES (%s, '', %s, 'UTC', 'mon,tue,wed,thu,fri,sat,sun', %s, %s, '', 0)", cron, cron, True, utcnow())
+    call_command("migrate", verbosity=0)
+    for schedule in Schedule.objects.all():
+        assert schedule.cron == crons[schedule.name]
+        schedule.on = False
+        schedule.full_clean()
+        planner.save(schedule)

@@ -1,7 +1,6 @@
 """The admin of schedules: what comes next, how the last ones ended, and a form that shows what it will do
 before it is saved."""
 from datetime import timedelta
-from zoneinfo import available_timezones
 
 from django import forms
 from django.conf import settings
@@ -12,6 +11,7 @@ from django.http import HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
+from ..base import zones
 from ..base.clock import utcnow
 from ..base.moments import moment
 from ..calls.dispatch import hand_over_soon
@@ -203,7 +203,7 @@ class ScheduleAdmin(filters.SelectedRows, admin.ModelAdmin):
     def render_change_form(self, request, context, **how):
         form = context["adminform"].form
         context |= {"preview": form.preview(), "preview_zone": form.instance.zone, "admin_zone": settings.TIME_ZONE,
-                    "zones": sorted(available_timezones())}
+                    "zones": sorted(zones.names())}
         return super().render_change_form(request, context, **how)
 
     def save_model(self, request, obj, form, change):

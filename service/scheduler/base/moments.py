@@ -1,11 +1,16 @@
 """Times as they are written and read: by programs as ISO 8601 with an offset, by people on the admin's pages in
 TIME_ZONE, unless they say another."""
 import re
-from datetime import MAXYEAR
+from datetime import MAXYEAR, datetime
 from datetime import timezone as zones
 
 from django.utils import timezone
-from django.utils.dateparse import parse_datetime
+
+# What is taken for a date and a time: ISO 8601, with a day of the calendar or of a week, hyphens and colons or none,
+# and as RFC 3339 (section 5.6) has it with a blank for the T, or in small letters.
+OFFSET = r"([Zz]|[+-]\d\d(:?[0-5]\d)?)?"
+SHAPE = re.compile(r"(\d{4}-(\d\d-\d\d|[Ww]\d\d-\d)[Tt ]\d\d(:\d\d(:\d\d([.,]\d+)?)?)?"
+                   r"|\d{4}(\d{4}|[Ww]\d{3})[Tt ]\d\d(\d\d(\d\d([.,]\d+)?)?)?)" + OFFSET, re.ASCII)
 
 
 def moment(at, zone=None):
@@ -14,23 +19,33 @@ def moment(at, zone=None):
     return f"{timezone.localtime(at, zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
-def instant(text):
-    """The aware datetime, in UTC, that `text` (ISO 8601) names. Raises ValueError saying why not."""
-    if not text:
-        raise ValueError("is empty")
-    try:
-        when = parse_datetime(text) if text.isascii() else None
-    except ValueError:
-        when = None
-    if when is None:
-        raise ValueError("is not an ISO 8601 date and time such as 2026-08-01T14:30:00Z")
-    if when.utcoffset() is None:
-        raise ValueError("does not say which zone is meant: end it with Z for UTC, or an offset "
-                         "such as +05:30")
+def _read(text):
+    """The datetime, aware or not, that `text` names. Raises ValueError if it names none."""
+    if not SHAPE.fullmatch(text):       # Python takes any character for the T, and an offset of +14:60
+        raise ValueError
+    return datetime.fromisoformat(text.upper())
+
+
+def _utc(when):
+    """The aware datetime `when` in UTC. Raises ValueError if that is in no calendar."""
     try:
         return when.astimezone(zones.utc)
     except OverflowError:
-        raise ValueError("is not a time that a calendar can hold")
+        raise ValueError("is not a time that a calendar can hold") from None
+
+
+def instant(text):
+    """The aware datetime, in UTC, that `text` (ISO 8601 or RFC 3339) names. Raises ValueError saying why not."""
+    if not text:
+        raise ValueError("is empty")
+    try:
+        when = _read(text)
+    except ValueError:
+        raise ValueError("is not an ISO 8601 date and time such as 2026-08-01T14:30:00Z") from None
+    if when.tzinfo is None:
+        raise ValueError("does not say which zone is meant: end it with Z for UTC, or an offset "
+                         "such as +05:30")
+    return _utc(when)
 
 
 def showable(when):
@@ -50,21 +65,19 @@ def from_person(text, *, later=False):
     """
     zone = timezone.get_default_timezone()
     try:
-        local = parse_datetime(text) if text.isascii() and text else None
+        local = _read(re.sub("(?<=[-T ])[0-9](?=[- :])", r"0\g<0>", text))      # a month or an hour of one digit
     except ValueError:
-        local = None
-    if local is None or (local.tzinfo is None and ":" not in text):     # a day alone is no time
-        raise ValueError("is not a date and time such as 2026-08-01 14:30:00 or 2026-08-01T14:30:00+02:00")
+        raise ValueError("is not a date and time such as 2026-08-01 14:30:00 or 2026-08-01T14:30:00+02:00") from None
+    if local.tzinfo is not None:
+        when = _utc(local)
+    else:
+        when = _utc(local.replace(tzinfo=zone, fold=int(later)))
+        if when.astimezone(zone).replace(tzinfo=None) != local:
+            raise ValueError(f"does not exist in {zone}: the clocks are set forward over it")
     try:
-        if local.tzinfo is not None:
-            when = instant(text)
-        else:
-            when = local.replace(tzinfo=zone, fold=int(later)).astimezone(zones.utc)
-            if when.astimezone(zone).replace(tzinfo=None) != local:
-                raise ValueError(f"does not exist in {zone}: the clocks are set forward over it")
         when.astimezone(zone)       # for the pages that will show it
     except OverflowError:
-        raise ValueError("is not a time that a calendar can hold")
+        raise ValueError("is not a time that a calendar can hold") from None
     return when
 
 

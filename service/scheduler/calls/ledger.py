@@ -4,7 +4,7 @@
     (nothing) --> Pending  (Pending)  --> Running --> Succeeded | Failed | Missed
                      |          <-----       |
         miss, cancel |          release      | reap: its worker gave no sign of life
-        withdraw     v                       v
+   withdraw, correct v                       v
           Missed | Cancelled               Failed
 
 (`hand_over`, in dispatch.py, leaves it as it is.) Each is a conditional UPDATE and a look at which rows it
@@ -22,7 +22,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import DateTimeField, Q, Value
+from django.db.models import DateTimeField, F, Q, Value
 from django.db.models.functions import Now
 
 from ..base.clock import utcnow
@@ -40,6 +40,7 @@ RENEW_EVERY = 2         # seconds between two signs of life of a worker
 WORKER_LOST = "worker lost, outcome unknown"
 WITHDRAWN = "its schedule was changed, switched off or deleted"
 CALLS = ScheduledCall._meta.db_table
+MISPLANNED = "its schedule does not come then: it was planned by older time zone data, or by an older version"
 UNPLANNED = "its schedule was not planned in time, no dispatcher ran"
 NOW = Now()             # the database's clock, at the beginning of a statement
 
@@ -112,7 +113,8 @@ def plan(slots, now):
     """Creates the calls of schedules: Pending, or Missed where their grace time was over before anybody
     planned them.
 
-    slots: [(schedule id, aware datetime), ...], for which there are none yet
+    slots: [(schedule id, aware datetime, seconds by which its clocks are ahead of UTC then), ...], for which
+        there are none yet
     now: aware datetime
     """
     as_stored = connection.ops.adapt_datetimefield_value
@@ -120,13 +122,13 @@ def plan(slots, now):
     with transaction.atomic(), connection.cursor() as cursor:
         # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
         cursor.executemany(
-            f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, status, ended_at,"
+            f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, utc_offset, status, ended_at,"
             " error, created_at, scheduled_via, scheduled_by, note, cancelled_by, claim_token)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
-            [(schedule_id, stored := as_stored(time), stored,
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
+            [(schedule_id, stored := as_stored(time), stored, offset,
               *((str(Status.MISSED), stored_now, UNPLANNED) if time < late else (str(Status.PENDING), None, "")),
-              stored_now) for schedule_id, time in slots])
-        _log([(Status.MISSED, time, now) for _, time in slots if time < late])
+              stored_now) for schedule_id, time, offset in slots])
+        _log([(Status.MISSED, time, now) for _, time, _ in slots if time < late])
 
 
 def withdraw(schedule_id, by="", now=NOW):
@@ -144,6 +146,22 @@ def withdraw(schedule_id, by="", now=NOW):
         while some := _cancel(rows, by, now, occurrence=None, error=WITHDRAWN):
             freed |= {occurrence for _, timestamp, occurrence, _ in some if timestamp == occurrence}
     return freed
+
+
+def correct(ids, now):
+    """Cancels those of the calls `ids`, of a schedule that does not come at their times, that are Pending, and gives
+    their occurrences free. Those that a person moved stay, as do those whose grace time is over.
+
+    now: aware datetime
+    Returns the set of the ids that it cancelled.
+    """
+    gone = set()
+    rows = ScheduledCall.objects.filter(
+        id__in=ids, timestamp=F("occurrence"), timestamp__gte=now - timedelta(seconds=settings.GRACE))
+    with transaction.atomic():
+        while some := _cancel(rows, "", NOW, occurrence=None, error=MISPLANNED):
+            gone |= {row[0] for row in some}
+    return gone
 
 
 def _cancel(rows, by, now, **values):
