@@ -1,7 +1,7 @@
 """The Celery application: `celery -A scheduler worker` and `celery -A scheduler beat`.
 
 Celery only carries. What is due, what is being called and how it ended is in the database alone,
-so a lost, late or repeated message costs at most a few seconds: see transitions.py.
+so a lost, late or repeated message costs at most a few seconds: see calls/ledger.py.
 """
 import logging
 import os
@@ -9,9 +9,10 @@ from datetime import datetime
 
 from celery import Celery, beat, bootsteps, schedules, signals
 from celery.worker.strategy import default
+from django.conf import settings
 from kombu.transport import redis
 
-from . import clock, outage
+from .base import clock, outage
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler.settings")
 
@@ -46,6 +47,12 @@ class Every(schedules.schedule):
             return schedules.schedstate(False, self._next - now)
         self._next = max(self._next + self.seconds, now)
         return schedules.schedstate(True, self._next - now)
+
+
+@app.on_after_configure.connect
+def dispatch_every_tick(sender, **_):
+    """What beat does. It stands here, as the settings are only read."""
+    sender.add_periodic_task(Every(settings.TICK), sender.signature("scheduler.tasks.tick"), name="dispatcher")
 
 
 class Beat(beat.Scheduler):

@@ -20,8 +20,7 @@ from django.core.validators import validate_email
 from kombu import Exchange, Queue
 from redis import ConnectionPool, RedisError
 
-from . import sqlite
-from .celery import Every
+from .base.database import PostgresqlConnection, SqliteConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -61,7 +60,7 @@ if not re.fullmatch("[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", WRIT
         f"WRITE_RATE={WRITE_RATE!r} in the environment must be a number per second, minute, hour or day, "
         "such as 120/min.")
 
-# --- The engine (the reasons are in transitions.py and tasks.py) -----------------------------
+# --- The engine (the reasons are in calls/ and tasks.py) -------------------------------------
 
 TICK = number("TICK", 2.0, 0.2)             # seconds between two runs of the dispatcher
 WINDOW = number("WINDOW", 30.0, 5)          # seconds ahead of its time that a call is handed over
@@ -115,7 +114,7 @@ TRUST_PROXY = env.bool("TRUST_PROXY", default=False)    # only behind a proxy th
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 METRICS_OPEN = env.bool("METRICS_OPEN", default=False)  # /metrics for everybody who can reach it
-DEFAULT_EXCEPTION_REPORTER = "scheduler.reporter.Reporter"
+DEFAULT_EXCEPTION_REPORTER = "scheduler.api.errors.Reporter"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -129,7 +128,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=10)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "scheduler.access.client_address"
+AXES_CLIENT_IP_CALLABLE = "scheduler.api.access.client_address"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_COOLOFF_MESSAGE = "Too many wrong passwords. Wait ten minutes, then try again."
@@ -154,8 +153,9 @@ INSTALLED_APPS = [
     "axes",
 ]
 MIDDLEWARE = [
-    "scheduler.middleware.own_host",
-    "scheduler.middleware.in_time",
+    "scheduler.ops.health.for_any_host",
+    "scheduler.api.middleware.own_host",
+    "scheduler.api.middleware.in_time",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -165,7 +165,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "scheduler.errors.DatabaseAway",
+    "scheduler.api.middleware.DatabaseAway",
 ]
 TEMPLATES = [{
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -198,7 +198,7 @@ if not DEBUG:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"told": {       # a 503: by a line when the database goes (outage.py), to whoever asks for /healthz
+    "filters": {"told": {       # a 503: by a line when the database goes (base/outage.py), to whoever asks for /healthz
         "()": "django.utils.log.CallbackFilter",
         "callback": lambda record: getattr(record, "status_code", None) != 503}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["told"]},
@@ -214,7 +214,7 @@ LOGGING = {
 
 # --- Database --------------------------------------------------------------------------------
 
-DATABASE_TIMEOUT = number("DATABASE_TIMEOUT", 5.0, 0.5)     # seconds; see limits.py
+DATABASE_TIMEOUT = number("DATABASE_TIMEOUT", 5.0, 0.5)     # seconds; see base/database.py
 
 warnings.filterwarnings("ignore", "Engine not recognized")      # django-environ's, with the password
 try:
@@ -230,16 +230,15 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers go on while one writes. IMMEDIATE takes the write lock when a transaction
     # begins: one that reads first and writes later fails at once, however long the timeout.
     # `synchronous` stays FULL: a claim that a power cut takes back would be made a second time.
-    _options.setdefault("factory", sqlite.Connection)
+    _options.setdefault("factory", SqliteConnection)
     _options.setdefault("transaction_mode", "IMMEDIATE")
     _options.setdefault("timeout", DATABASE_TIMEOUT)        # for the write lock
     _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
 else:
     # However many chunks are under way in a process, it holds at most this many connections. A web process
     # needs one for each thread: a request keeps its own while a password is hashed, and others wait, and fail.
-    from .limits import Connection
     _options.setdefault("pool", {
-        "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": Connection,
+        "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": PostgresqlConnection,
         "timeout": 3, "reconnect_timeout": 3})      # seconds
     _options.setdefault("connect_timeout", 3)
     _ms = int(DATABASE_TIMEOUT * 1000)
@@ -288,14 +287,8 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_BEAT_SCHEDULER = "scheduler.celery:Beat"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
-CELERY_BEAT_SCHEDULE = {
-    "dispatcher": {
-        "task": "scheduler.tasks.tick",
-        "schedule": Every(TICK),
-    },
-}
 
-# --- Mails (mail.py) -------------------------------------------------------------------------
+# --- Mails (ops/notify.py) -------------------------------------------------------------------
 
 FAILURES_TO = [address.strip() for address in env.list("FAILURES_TO", default=[])]
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="api-scheduler@" + (socket.gethostname() or "localhost"))
@@ -335,7 +328,7 @@ CACHES = {"default": {
     "LOCATION": REDIS_URL,
     "KEY_PREFIX": "scheduler",
     "VERSION": 2,       # under 1 lies pickle: web servers that write it may still be up, and cannot read JSON
-    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.access.JSONCache"},
+    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.api.access.JSONCache"},
 }}
 
 # --- The API ---------------------------------------------------------------------------------
@@ -345,14 +338,14 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.TokenAuthentication",    # first: it makes a 401 of no credentials
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["scheduler.access.MayUse"],
-    "DEFAULT_THROTTLE_CLASSES": ["scheduler.access.WriteThrottle"],
+    "DEFAULT_PERMISSION_CLASSES": ["scheduler.api.access.MayUse"],
+    "DEFAULT_THROTTLE_CLASSES": ["scheduler.api.access.WriteThrottle"],
     "DEFAULT_THROTTLE_RATES": {"write": WRITE_RATE},
     # JSON only. A form could be posted by any web page that a local developer happens to open.
-    "DEFAULT_PARSER_CLASSES": ["scheduler.access.SafeJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["scheduler.api.body.SafeJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "scheduler.errors.explain",
+    "EXCEPTION_HANDLER": "scheduler.api.errors.explain",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
@@ -366,8 +359,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
-    "SERVE_PERMISSIONS": ["scheduler.access.MayUse"],
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.views.with_example"],
+    "SERVE_PERMISSIONS": ["scheduler.api.access.MayUse"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.calls.with_example"],
 }
 
 # --- What must not wait until the first call to be found wrong ---------------------------------

@@ -1,52 +1,21 @@
-"""What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk.
-
-How a worker stays on time while the API hangs: its pool is of threads, and a chunk occupies one
-of them only to wait; its calls run in threads of their own, at most CALLS_AT_ONCE in a process
-(sender.py). When all are taken, calls wait for one, and are Missed when their grace time ends first.
-Threads, because calls wait and do not compute: a second processor is used by starting a second worker.
-"""
+"""What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk."""
 import logging
-import threading
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import kombu.exceptions
 from celery import shared_task
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db import InterfaceError, OperationalError, connection
 
-from . import mail, outage, planner, sender, transitions
-from .caller import prepare
-from .clock import steady, utcnow
+from .base import outage
+from .base.clock import steady
+from .calls import dispatch, ledger, worker
+from .ops import notify
+from .schedules import planner
 
 logger = logging.getLogger(__name__)
 
-_chunks_free = threading.BoundedSemaphore(settings.CHUNKS_AT_ONCE)
 _last_tick = None           # by steady()
-
-
-def send(ids, first):
-    """Gives one chunk to the broker.
-
-    ids: list of int; first: aware datetime, when the first of its calls is due
-    The message comes to the worker early, by the database's clock (celery.py).
-    """
-    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=sender.early()))
-    outage.broker.over()
-
-
-def hand_over_soon(ids):
-    """After the transaction under way: hands over those of the new calls `ids` that are due too
-    soon to wait for the dispatcher. A broker that is down delays them, and nothing else."""
-    def hand_over():
-        try:
-            transitions.hand_over(send, ids)
-        except kombu.exceptions.OperationalError as error:
-            outage.broker.began(error, "The dispatcher hands over what is due once it is back")
-        except Exception as error:
-            logger.error("not handed over, the dispatcher comes for it: %s: %s", type(error).__name__, error)
-
-    if ids:
-        transaction.on_commit(hand_over)
 
 
 @shared_task
@@ -76,10 +45,10 @@ def tick():
             logger.error("dispatcher: %s: %s", type(error).__name__, error)
             connection.close()
         return False
-    handed_over = done(lambda: transitions.hand_over(send))
-    done(mail.tell)     # calls are made whether anybody is told or not
-    if all([handed_over, done(transitions.miss), done(transitions.reap), done(planner.plan)]):
-        if done(transitions.beat):
+    handed_over = done(lambda: dispatch.hand_over(dispatch.send))
+    done(notify.tell)   # calls are made whether anybody is told or not
+    if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.plan)]):
+        if done(dispatch.beat):
             outage.database.over()
 
 
@@ -89,20 +58,4 @@ def make_calls(ids, first):
 
     ids: list of int; first: ISO 8601 str, when the first of them is due
     """
-    first = datetime.fromisoformat(first)
-    if utcnow() > first + timedelta(seconds=settings.GRACE + settings.WINDOW):
-        return      # lay in the broker for too long
-    if not _chunks_free.acquire(blocking=False):
-        return      # no room. They stay Pending, and are handed over again, perhaps to another worker
-    try:
-        prepare()
-        try:
-            due = transitions.due_times(ids)
-        except (OperationalError, InterfaceError) as error:
-            outage.database.began(error)
-            due = dict.fromkeys(ids, first)     # about right; the claim knows it
-        finally:
-            connection.close()                  # a waiting chunk holds none
-        sender.make(due)
-    finally:
-        _chunks_free.release()
+    worker.make(ids, datetime.fromisoformat(first))

@@ -267,7 +267,8 @@ def clean(request):
     from axes.models import AccessAttempt
     from django.contrib.auth.models import User
 
-    from scheduler import call_log, tasks
+    from scheduler.calls import log as call_log
+    from scheduler import tasks
     from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
     if "stack" not in request.fixturenames:
         Stack.discard()

@@ -17,7 +17,7 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
 from scheduler.models import Heartbeat, ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"

@@ -8,7 +8,7 @@ import pytest
 from conftest import SERVICE
 from django.test import override_settings
 
-from scheduler import call_log
+from scheduler.calls import log as call_log
 
 DUE = datetime(2025, 10, 8, 12, 30, tzinfo=timezone.utc)
 
@@ -39,7 +39,7 @@ def test_the_stamp_is_in_the_configured_zone():
 
 def test_many_processes_share_the_file_and_no_line_is_torn(work):
     path = work / "logs" / "api_calls.log"
-    code = ("import django; django.setup()\nfrom scheduler import call_log\nimport sys\n"
+    code = ("import django; django.setup()\nfrom scheduler.calls import log as call_log\nimport sys\n"
             "for i in range(200): call_log.write([f'{sys.argv[1]} {i} {\"x\" * 400}\\n'] * 20)")
     writers = [subprocess.Popen([sys.executable, "-c", code, str(n)], cwd=SERVICE,
                                 env=os.environ | {"CALL_LOG": str(path)}) for n in range(4)]

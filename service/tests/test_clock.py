@@ -12,8 +12,9 @@ import requests
 from conftest import KIND, WORK, all_ended, until
 from django.db import OperationalError
 
-from scheduler import clock, transitions
-from scheduler.clock import steady, utcnow
+from scheduler.base import clock
+from scheduler.base.clock import steady, utcnow
+from scheduler.calls import dispatch
 from scheduler.models import ScheduledCall
 
 
@@ -118,9 +119,9 @@ def test_the_dispatchers_silence_is_judged_by_the_databases_clock(stack, seconds
         silent, alive = utcnow() - timedelta(seconds=100), utcnow() - timedelta(seconds=1)
     stack.start("web", **wrong_by(seconds))
     asked = lambda: requests.get(stack.url + "/healthz", timeout=5)
-    transitions.beat(silent)
+    dispatch.beat(silent)
     assert asked().status_code == 503
-    transitions.beat(alive)
+    dispatch.beat(alive)
     assert asked().status_code == 200, asked().text
 
 

@@ -12,8 +12,9 @@ from django.conf import settings
 from django.db import connections
 from django.db.models import F
 
-from scheduler import sender, tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger, worker
 from scheduler.models import ScheduledCall
 
 
@@ -84,11 +85,11 @@ def test_worker_killed_in_a_burst(stack, api, log):
     ended = all_ended(1001, 60)
     assert ended.keys() <= {"Succeeded", "Failed"}
     never_sent = ended.get("Failed", 0) - (len(api.seen) - ended["Succeeded"])
-    assert 0 <= never_sent <= sender.UNKNOWN, f"{ended}, {at_the_kill} and then {len(api.seen)} requests"
+    assert 0 <= never_sent <= worker.UNKNOWN, f"{ended}, {at_the_kill} and then {len(api.seen)} requests"
     assert len(api.seen) > at_the_kill
     assert not ScheduledCall.objects.filter(started_at__lt=F("timestamp")).exists()
     # Killed between a commit and its lines, a worker leaves none for what it had just written.
-    assert len(log(1001 - sender.UNKNOWN)) <= 1001
+    assert len(log(1001 - worker.UNKNOWN)) <= 1001
 
 
 def test_worker_killed_between_two_calls_of_a_second(stack, api, log):
@@ -117,7 +118,7 @@ def test_worker_frozen_for_longer_than_its_lease(stack, api, log):
     ended = all_ended(4, 40)
     assert len(api.seen) == 4 and ended == {"Succeeded": 4}
     rows = list(ScheduledCall.objects.order_by("id").values())
-    until(lambda: transitions.reap() == 0 and utcnow() > due + timedelta(seconds=transitions.lease()), 30)
+    until(lambda: ledger.reap() == 0 and utcnow() > due + timedelta(seconds=ledger.lease()), 30)
     stack.processes["worker1"].send_signal(signal.SIGCONT)
     end(stack.processes["worker1"])             # it ends once its calls are settled
     assert len(api.seen) == 4
@@ -141,9 +142,9 @@ def test_worker_stopped_kindly_in_mid_call(stack, api, log):
 def test_dispatcher_killed(stack, api, log):
     """beat is killed, time passes, another takes over: nothing that is still in time is lost."""
     stack.start("worker", "beat")
-    until(lambda: transitions.Heartbeat.objects.exists(), what="a first tick")
+    until(lambda: ledger.Heartbeat.objects.exists(), what="a first tick")
     stack.kill("beat")
-    until(lambda: transitions.since_beat() > 2, what="the ticks that it had sent are over")
+    until(lambda: dispatch.since_beat() > 2, what="the ticks that it had sent are over")
     due = in_seconds(2)
     ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(20)])
     until(lambda: utcnow() > due + timedelta(seconds=1))
@@ -162,7 +163,7 @@ def test_dispatcher_killed_between_its_commit_and_its_message(api, log, stack):
     due = in_seconds(2)
     ScheduledCall.objects.create(timestamp=due)
     with pytest.raises(SystemExit):
-        transitions.hand_over(killed, now=utcnow() - transitions.AGAIN_AFTER)
+        dispatch.hand_over(killed, now=utcnow() - dispatch.AGAIN_AFTER)
     assert ScheduledCall.objects.get().handed_over_at
     stack.start("worker", "beat")
     assert all_ended(1) == {"Succeeded": 1}
@@ -259,7 +260,7 @@ def test_the_same_task_delivered_twice(stack, api, log):
     ids = [call.id for call in make(number=50)]
     ScheduledCall.objects.update(timestamp=due, handed_over_at=utcnow())
     for _ in range(6):
-        tasks.send(ids, due)
+        dispatch.send(ids, due)
     assert all_ended(50) == {"Succeeded": 50}
     tasks.make_calls.apply(args=(ids, due.isoformat()))
     assert statuses() == {"Succeeded": 50}
@@ -353,7 +354,7 @@ def test_a_suspended_worker_that_comes_back(stack, api, log):
     stack.post(*[in_seconds(1)] * 4)
     until(lambda: len(api.seen) == 4)
     stack.processes["worker"].send_signal(signal.SIGSTOP)
-    assert until(transitions.reap, what="the lease is over") == 4
+    assert until(ledger.reap, what="the lease is over") == 4
     stack.processes["worker"].send_signal(signal.SIGCONT)
     end(stack.processes["worker"])
     assert statuses() == {"Failed": 4}

@@ -5,8 +5,9 @@ import pytest
 from conftest import person, redis_server
 from django.test import Client, override_settings
 
-from scheduler import tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch
 
 
 @pytest.fixture
@@ -27,19 +28,19 @@ def test_all_is_well(health):
 
 def test_the_dispatcher_has_never_run_or_stopped(health):
     assert health().status_code == 503 and "never" in health().json()["dispatcher"]
-    transitions.beat(utcnow() - timedelta(seconds=100))
+    dispatch.beat(utcnow() - timedelta(seconds=100))
     assert health().status_code == 503 and "100 s" in health().json()["dispatcher"]
     assert 99 < health().json()["dispatcher_last_tick_seconds"] < 105
 
 
 def test_a_sign_of_life_that_lies_in_the_future_is_none(health):
     """Of a machine of the version before, which went by its own clock, or the database's was set back."""
-    transitions.beat(utcnow() + timedelta(seconds=100))
+    dispatch.beat(utcnow() + timedelta(seconds=100))
     assert health().status_code == 503 and "100 s from now" in health().json()["dispatcher"]
 
 
 def test_the_broker_is_down(health):
-    transitions.beat()
+    dispatch.beat()
     redis_server.stop()
     try:
         answer = health()
@@ -54,7 +55,7 @@ def test_the_database_is_gone(health, monkeypatch):
 
     def gone():
         raise OperationalError("gone")
-    monkeypatch.setattr(transitions, "since_beat", gone)
+    monkeypatch.setattr(dispatch, "since_beat", gone)
     assert health().status_code == 503 and health().json()["database"] != "ok"
 
 
@@ -71,7 +72,7 @@ def test_the_database_is_gone_and_credentials_come_with_the_question(monkeypatch
 
 
 def test_without_credentials_only_the_sum_is_told():
-    transitions.beat()
+    dispatch.beat()
     answer = Client().get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     with override_settings(SECURE_SSL_REDIRECT=True):

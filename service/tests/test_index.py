@@ -6,8 +6,9 @@ from conftest import make
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from scheduler import picture, transitions
-from scheduler.clock import utcnow
+from scheduler.admin import dashboard
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger
 from scheduler.models import ScheduledCall
 
 
@@ -35,9 +36,9 @@ def many_rows():
 
 
 @pytest.mark.parametrize("work, index", [
-    (lambda: transitions.hand_over(lambda ids, first: None), "call_pending"),
-    (transitions.miss, "call_pending"),
-    (transitions.reap, "call_running"),
+    (lambda: dispatch.hand_over(lambda ids, first: None), "call_pending"),
+    (ledger.miss, "call_pending"),
+    (ledger.reap, "call_running"),
 ])
 def test_the_index_is_used(work, index):
     first = plans(work)[0]
@@ -69,8 +70,8 @@ def test_lists_of_statuses_are_those_that_a_filter_would_give():
 
 
 def test_the_picture_counts_in_the_indexes():
-    start = picture.floor(utcnow())
-    plan = "\n".join(plans(lambda: picture.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])))
+    start = dashboard.floor(utcnow())
+    plan = "\n".join(plans(lambda: dashboard.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])))
     for status in ScheduledCall.Status.values:
         assert f"call_{status.lower()}" in plan, plan
     assert "Seq Scan on scheduler_scheduledcall" not in plan and "call_due" not in plan, plan

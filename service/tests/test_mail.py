@@ -19,9 +19,12 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from test_transitions import at_once
 
-from scheduler import mail, outage, tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base import outage
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch
 from scheduler.models import Heartbeat, Notice, ScheduledCall
+from scheduler.ops import notify
 
 TO = ["ops@example.org", "ann@example.org"]
 MINUTE = timedelta(minutes=1)
@@ -74,7 +77,7 @@ class MailServer:
 @pytest.fixture
 def server():
     server = MailServer().start()
-    mail._thread = None
+    notify._thread = None
     outage.mail.over()
     with override_settings(FAILURES_TO=TO, EMAIL_HOST="127.0.0.1", EMAIL_PORT=server.port, EMAIL_TIMEOUT=5):
         yield server
@@ -105,10 +108,10 @@ class Dispatcher:
     def tick(self, minutes=0.0):
         """That many minutes later, until the mail has been sent, if there was one."""
         self.minutes += minutes
-        mail.tell(Value(self.now, DateTimeField()))
-        if mail._thread:
-            mail._thread.join(30)
-            assert not mail._thread.is_alive()
+        notify.tell(Value(self.now, DateTimeField()))
+        if notify._thread:
+            notify._thread.join(30)
+            assert not notify._thread.is_alive()
 
 
 @pytest.fixture
@@ -182,7 +185,7 @@ def test_ten_thousand_failures_are_one_short_mail(server, dispatcher):
     calls = dispatcher.fail(9_999, "Failed", "x" * 500) + dispatcher.fail(1, "Missed")
     dispatcher.tick()
     assert server.subjects == ["API Scheduler: 9999 failed, 1 missed"]
-    assert server.last.count("\nDue ") == mail.FEW and "And 9990 more." in server.last
+    assert server.last.count("\nDue ") == notify.FEW and "And 9990 more." in server.last
     assert f"call {calls[0].id}, " in server.last and len(server.last) < 5000
     assert ScheduledCall.objects.filter(told=True).count() == 10_000
     dispatcher.tick(20)
@@ -190,8 +193,8 @@ def test_ten_thousand_failures_are_one_short_mail(server, dispatcher):
 
 
 def test_more_than_one_tick_may_gather(server, dispatcher, monkeypatch):
-    monkeypatch.setattr(mail, "BATCHES", 2)
-    monkeypatch.setattr(mail, "BATCH", 10)
+    monkeypatch.setattr(notify, "BATCHES", 2)
+    monkeypatch.setattr(notify, "BATCH", 10)
     dispatcher.fail(55)
     dispatcher.tick()
     dispatcher.tick(1), dispatcher.tick(1), dispatcher.tick(14)
@@ -233,9 +236,9 @@ def test_a_day_without(server, dispatcher, switched_off):
 
 def test_what_was_pruned_a_moment_ago_is_no_failure(server, dispatcher):
     dispatcher.fail()
-    notice = mail._look(Value(dispatcher.now, DateTimeField()))
+    notice = notify._look(Value(dispatcher.now, DateTimeField()))
     ScheduledCall.objects.all().delete()
-    assert mail._gather(notice) and not notice.untold
+    assert notify._gather(notice) and not notice.untold
     assert Notice.objects.get().waiting == {}
 
 
@@ -405,7 +408,7 @@ def drip(client):
     (lambda client: client.sendall(b"x" * 100_000), 15)])
 def test_it_is_no_mail_server(server, dispatcher, monkeypatch, caplog, behave, minutes):
     """It accepts and says nothing, says a little now and then for ever, hangs up, or talks nonsense."""
-    monkeypatch.setattr(mail, "WITHIN", 1)
+    monkeypatch.setattr(notify, "WITHIN", 1)
     server.stop()
     dispatcher.fail()
     with bad_server(server.port, behave) as connected:
@@ -420,13 +423,13 @@ def test_a_tick_does_not_wait_for_the_server(server, dispatcher):
     server.stop()
     dispatcher.fail()
     with bad_server(server.port, lambda client: None) as connected:
-        mail.tell(Value(dispatcher.now, DateTimeField()))
+        notify.tell(Value(dispatcher.now, DateTimeField()))
         until(lambda: connected)
-        assert mail._thread.is_alive(), "the tick is over, and the mail on its way"
+        assert notify._thread.is_alive(), "the tick is over, and the mail on its way"
         for minutes in range(0, 300, 10):       # also past the lease: one is enough
-            mail.tell(Value(dispatcher.now + minutes * MINUTE, DateTimeField()))
+            notify.tell(Value(dispatcher.now + minutes * MINUTE, DateTimeField()))
         assert len(connected) == 1
-    mail._thread.join(20)
+    notify._thread.join(20)
 
 
 def test_it_hangs_up_before_it_has_said_whether_it_takes_the_mail(server, dispatcher, caplog):
@@ -539,7 +542,7 @@ def test_two_dispatchers_send_one(server, dispatcher, monkeypatch):
 
         def tick(_):
             try:
-                mail.tell(now)
+                notify.tell(now)
             except Exception as error:      # SQLite's lock
                 return error
         assert at_once(8, tick) == [None] * 8
@@ -555,10 +558,10 @@ def test_who_sends_for_longer_than_its_lease_notes_nothing(server, dispatcher):
     dispatcher.fail()
     held, go = threading.Event(), threading.Event()
     server.took = lambda: (held.set(), go.wait(20))
-    mail.tell(Value(dispatcher.now, DateTimeField()))
-    suspended = mail._thread
+    notify.tell(Value(dispatcher.now, DateTimeField()))
+    suspended = notify._thread
     assert held.wait(20)
-    server.took, mail._thread = None, None
+    server.took, notify._thread = None, None
     dispatcher.fail()
     other = MailServer().start()
     try:
@@ -589,7 +592,7 @@ def test_killed_between_sending_and_noting(stack, server, api):
     late = make(-300)
     until(lambda: ScheduledCall.objects.get(id=late.id).status == "Missed")
     assert len(server.mails) == 1, "its lease still holds"
-    Notice.objects.update(tried_at=utcnow() - mail.LEASE)
+    Notice.objects.update(tried_at=utcnow() - notify.LEASE)
     until(lambda: len(server.mails) == 2)
     assert server.subjects[1] == "API Scheduler: 4 missed"
     assert all(f"call {call.id}, " in server.last for call in [*calls, late])
@@ -613,7 +616,7 @@ def test_from_a_failure_to_the_mail_and_back(stack, server, api):
     all_ended(20)
     until(lambda: not ScheduledCall.objects.filter(told=None).exists(), what="all are gathered")
     until(lambda: Notice.objects.get().told_at, what="the first mail is out")
-    ago(told_at=mail.EVERY)
+    ago(told_at=notify.EVERY)
     first = int(re.search(r"\d+", server.subjects[0])[0])
     if first < 20:
         until(lambda: len(server.mails) == 2)
@@ -622,7 +625,7 @@ def test_from_a_failure_to_the_mail_and_back(stack, server, api):
         assert len(server.mails) == 1
     number = len(server.mails)
     api.switched = None
-    ago(failed_at=mail.EVERY)
+    ago(failed_at=notify.EVERY)
     stack.post(in_seconds(1))
     all_ended(21)
     until(lambda: len(server.mails) > number)
@@ -639,8 +642,8 @@ def test_without_a_mail_server_calls_are_on_time_and_health_is_good(stack, serve
     else:
         without(stack, server, api)
     server.start()
-    until(lambda: Notice.objects.get().pause == mail.AGAIN, what="it has given up for now")
-    ago(tried_at=mail.AGAIN)
+    until(lambda: Notice.objects.get().pause == notify.AGAIN, what="it has given up for now")
+    ago(tried_at=notify.AGAIN)
     until(lambda: server.mails)
     assert server.subjects == ["API Scheduler: 3 missed"]
 
@@ -654,13 +657,13 @@ def without(stack, server, api):
     stack.post(*[due] * 10)
     assert all_ended(13) == {"Missed": 3, "Succeeded": 10}
     assert requests.get(stack.url + "/healthz", timeout=5).status_code == 200
-    assert transitions.since_beat() < 5
+    assert dispatch.since_beat() < 5
 
 
 def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplog):
     def broken():
         raise RuntimeError("broken")
-    monkeypatch.setattr(mail, "tell", broken)
+    monkeypatch.setattr(notify, "tell", broken)
     late = make(-3600)
     tasks.tick()
     assert Heartbeat.objects.exists() and ScheduledCall.objects.get(id=late.id).status == "Missed"

@@ -13,9 +13,10 @@ from django.test.utils import CaptureQueriesContext
 from prometheus_client.parser import text_string_to_metric_families
 from rest_framework.authtoken.models import Token
 
-from scheduler import metrics, transitions
-from scheduler.caller import utcnow
+from scheduler.calls import dispatch
+from scheduler.base.clock import utcnow
 from scheduler.models import ScheduledCall, Tally
+from scheduler.ops import metrics
 
 
 def parsed(text):
@@ -39,7 +40,7 @@ def test_what_it_tells():
     ended(-3600, 3), ended(-30, 2, late=0.3), ended(-3600, 1, "Failed", 120), ended(-600, 4, "Missed", None)
     ended(86400, 5, "Cancelled", None)
     make(30, 7), make(90, 2), make(-1, 1, status="Running", started_at=utcnow())
-    transitions.beat(utcnow())
+    dispatch.beat(utcnow())
     told = measured()
     assert {status: told[f"scheduler_calls_ended_total{status}"] for status in ScheduledCall.FINISHED} == {
         "Succeeded": 5, "Failed": 1, "Missed": 4, "Cancelled": 5}

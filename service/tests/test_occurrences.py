@@ -14,8 +14,8 @@ from dateutil import rrule, tz
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler import occurrences
-from scheduler.occurrences import DAY, EVERY_DAY, Rule, between, parse_cron, parse_times, zone
+from scheduler.schedules import recurrence
+from scheduler.schedules.recurrence import DAY, EVERY_DAY, Rule, between, parse_cron, parse_times, zone
 
 UTC = timezone.utc
 MINUTE = timedelta(minutes=1)
@@ -139,7 +139,7 @@ def test_zones():
 
 
 def test_a_machine_without_zones_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(occurrences, "_zones", frozenset)
+    monkeypatch.setattr(recurrence, "_zones", frozenset)
     with pytest.raises(ValueError, match="pip install tzdata"):
         zone("Europe/Berlin")
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import person, statuses
 from django.test import Client, override_settings
 
-from scheduler.call_log import printable
+from scheduler.base.words import printable
 from scheduler.models import ScheduledCall
 
 URL = "/api/schedule-api/"

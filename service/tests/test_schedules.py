@@ -13,9 +13,10 @@ from rest_framework.authtoken.models import Token
 from rest_framework.throttling import SimpleRateThrottle
 from test_transitions import at_once
 
-from scheduler import planner, transitions
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
+from scheduler.calls import ledger
 from scheduler.models import Schedule, ScheduledCall
+from scheduler.schedules import planner
 
 PATH = "/api/schedules/"
 LUNCH = {"name": "lunch", "times": "12:30:00, 14:15:30", "zone": "Europe/Berlin"}
@@ -107,7 +108,7 @@ def test_deleting_cancels_what_is_pending_and_keeps_the_rest(client, log):
 def test_a_cancelled_call_is_not_next_and_a_moved_one_is_where_it_was_moved_to(client):
     made = post(client, **LUNCH | {"times": "00:00:00, 06:00:00, 12:00:00, 18:00:00"})
     first, second = ScheduledCall.objects.order_by("timestamp")[:2]
-    transitions.cancel([first.pk]), transitions.move(second.pk, second.timestamp + timedelta(seconds=1))
+    ledger.cancel([first.pk]), ledger.move(second.pk, second.timestamp + timedelta(seconds=1))
     answer = client.get(f"{PATH}{made['id']}/").json()
     assert answer["next"][0] == f"{second.timestamp + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
     assert len(answer["next"]) == 10
@@ -140,7 +141,7 @@ def test_a_name_can_be_taken_once(client):
     (LUNCH | {"zone": "../../etc/passwd"}, ["zone"], "is no IANA time zone"),
     (LUNCH | {"zone": "x" * 100}, ["zone"], "zone: "), (LUNCH | {"zone": None}, ["zone"], "Must be a string."),
     (LUNCH | {"zone": "UTC\n"}, ["zone"], "is no IANA time zone"),
-    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Must be text to read"),
+    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Holds \\x1b: only printable"),
     (LUNCH | {"name": "a\0"}, ["name"], "name: "), (LUNCH | {"name": "\ud800"}, ["name"], "name: "),
     (LUNCH | {"name": "x" * 101}, ["name"], "at most 100"), (LUNCH | {"name": 5}, ["name"], "Must be a string."),
     (LUNCH | {"days": []}, ["days"], "Must be a list with some of mon, tue"),

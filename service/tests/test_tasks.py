@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 from conftest import make, statuses
 
-from scheduler import caller, sender, tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger, request, worker
 from scheduler.models import Heartbeat, ScheduledCall
 
 
@@ -18,14 +19,14 @@ def make_calls(number):
 
 
 def test_the_threads_of_the_first_burst_share_one_session(api, monkeypatch):
-    made, session = [], caller.requests.Session
+    made, session = [], request.requests.Session
 
     def slow():
         made.append(threading.current_thread().name)
         time.sleep(0.2)
         return session()
-    monkeypatch.setattr(caller.requests, "Session", slow)
-    caller._session.cache_clear()
+    monkeypatch.setattr(request.requests, "Session", slow)
+    request._session.cache_clear()
     make_calls(10)
     assert statuses() == {"Succeeded": 10} and len(made) == 1
 
@@ -41,11 +42,11 @@ def test_no_more_threads_can_be_started(api, log, monkeypatch, caplog):
             started.append(thread)
         start(thread)
     monkeypatch.setattr(threading.Thread, "start", limited)
-    sender._the_sender.cache_clear()
+    worker._the_worker.cache_clear()
     api.switched = "/delay/0.1"
     with caplog.at_level("ERROR", "scheduler"):
         make_calls(20)
-    sender._the_sender.cache_clear()        # the next test may have more of them
+    worker._the_worker.cache_clear()        # the next test may have more of them
     assert statuses() == {"Succeeded": 20}
     assert len(api.seen) == len(log()) == 20
     assert [record.message.split(":")[0] for record in caplog.records] == ["can't start new thread"]
@@ -57,7 +58,7 @@ def test_a_tick_of_which_a_part_failed_is_no_sign_of_life(monkeypatch, part):
         raise RuntimeError("broken")
     running, late = make(-5, status="Running", lease_until=utcnow() - timedelta(1)), make(-3600)
     with monkeypatch.context() as patched:
-        patched.setattr(transitions, part, broken)
+        patched.setattr(dispatch if part == "hand_over" else ledger, part, broken)
         patched.setattr(tasks, "_last_tick", None)
         tasks.tick()
     assert not Heartbeat.objects.exists()

@@ -15,9 +15,11 @@ from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client, override_settings
 
-from scheduler import mail, tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger
 from scheduler.models import Notice, ScheduledCall
+from scheduler.ops import notify
 
 BEFORE = [("scheduler", "0001_initial")]
 TABLE = "scheduler_scheduledcall"
@@ -87,7 +89,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
                 "http_status": 500, "error": "HTTP status 500", **ended},
         "started before it was due": {
             "timestamp": now - 70 * second, "status": "Failed", "started_at": now - 71 * second,
-            "error": transitions.WORKER_LOST, **ended},
+            "error": ledger.WORKER_LOST, **ended},
         "missed": {"timestamp": now - 200 * second, "status": "Missed", "error": "not started", **ended},
         "cancelled": {"timestamp": now + 200 * second, "status": "Cancelled", **ended},
     }.items()}
@@ -109,7 +111,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         ("", "", "", None, "")}
     assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
     assert len(api.seen) == 3 and len(log(5)) == 5       # three made, one missed, one lost
-    assert transitions.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
+    assert dispatch.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
 
 
 def test_workers_of_both_versions_at_once(before):
@@ -124,7 +126,7 @@ def test_workers_of_both_versions_at_once(before):
         for start in range(0, 200, 10):
             some, token = ids[start:start + 10], f"{number}-{start}".ljust(32, "-")
             if number % 2:
-                mine += transitions.claim(some, token)[0]
+                mine += ledger.claim(some, token)[0]
             else:
                 old_claim(some, token, utcnow(), utcnow() + timedelta(seconds=1))
                 mine += ScheduledCall.objects.filter(id__in=some, claim_token=token).values_list("id", flat=True)
@@ -143,7 +145,7 @@ def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_ove
     alive, dead = make(-1), make(-1)
     assert old_claim([alive.id], "a" * 32, utcnow(), utcnow()) == old_claim([dead.id], "d" * 32, utcnow(), utcnow()) == 1
     ScheduledCall.objects.filter(id=dead.id).update(lease_until=utcnow() - timedelta(seconds=1))
-    assert transitions.reap() == 1
+    assert ledger.reap() == 1
     assert old_finish(dead.id, "d" * 32, utcnow()) == 0 and old_finish(alive.id, "a" * 32, utcnow()) == 1
     assert statuses() == {"Failed": 1, "Succeeded": 1} and len(log()) == 1
 
@@ -154,12 +156,12 @@ def test_failures_that_the_version_before_writes_are_told(before):
     long_ago = before.objects.create(timestamp=now, status="Failed", ended_at=now)
     call_command("migrate", verbosity=0)
     with override_settings(FAILURES_TO=["ops@example.org"], EMAIL_HOST="127.0.0.1", EMAIL_PORT=free_port()):
-        mail.tell()
+        notify.tell()
         call = before.objects.create(timestamp=now)
         assert old_claim([call.id], "a" * 32, now, utcnow()) == 1
         assert old_finish(call.id, "a" * 32, utcnow(), "Failed") == 1
-        mail.tell()
-        mail._thread.join(20)
+        notify.tell()
+        notify._thread.join(20)
     assert Notice.objects.get().waiting["Failed"] == 1
     assert dict(ScheduledCall.objects.values_list("id", "told")) == {long_ago.id: None, call.id: True}
 
@@ -243,7 +245,7 @@ def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
 
 def test_schedules_are_planned_after_the_way_back_and_forth_again():
     """SQLite's table is written anew on the way back, without the defaults that 0004 gave its columns."""
-    from scheduler import planner
+    from scheduler.schedules import planner
     from scheduler.models import Schedule
     call_command("migrate", "scheduler", "0006", verbosity=0)
     call_command("migrate", verbosity=0)

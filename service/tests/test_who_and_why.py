@@ -7,7 +7,7 @@ from conftest import make, person, statuses
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
-from scheduler import transitions
+from scheduler.calls import ledger
 from scheduler.models import IdempotentAnswer, ScheduledCall
 
 URL = "/api/schedule-api/"
@@ -101,8 +101,8 @@ def test_a_request_from_before_an_update_is_known_after_it(ann):
 def test_many_are_cancelled_at_once_and_each_has_its_line(log):
     pending, running = make(60, 2500), make(status="Running")
     ids = [call.id for call in pending] + [running.id, 10 ** 9]
-    assert sorted(transitions.cancel(ids, by="ann")) == sorted(call.id for call in pending)
-    assert transitions.cancel(ids) == [] == transitions.cancel([])
+    assert sorted(ledger.cancel(ids, by="ann")) == sorted(call.id for call in pending)
+    assert ledger.cancel(ids) == [] == ledger.cancel([])
     assert statuses() == {"Cancelled": 2500, "Running": 1} and len(log()) == 2500
     assert {(call.status, call.cancelled_by, call.ended_at is None) for call in ScheduledCall.objects.all()} == {
         ("Cancelled", "ann", False), ("Running", "", True)}

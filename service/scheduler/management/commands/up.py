@@ -18,8 +18,8 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from scheduler import call_log
-from scheduler.call_log import redacted
+from scheduler.base.words import redacted
+from scheduler.calls import log
 
 # Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
 STOP_WITHIN = settings.TIMEOUT + 15
@@ -41,7 +41,7 @@ class Command(BaseCommand):
         check_bind(bind)
         check_redis()
         call_command("migrate", verbosity=0, interactive=False)
-        call_log.write([])              # there to be watched before the first call ends
+        log.write([])                   # there to be watched before the first call ends
         if not settings.DEBUG:
             call_command("collectstatic", verbosity=0, interactive=False)
         self.create_administrator()
