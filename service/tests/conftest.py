@@ -5,8 +5,8 @@ PostgreSQL server where asked for, and the API's stand-in are started here on fr
 loopback, in a temporary folder, and ended by their process ids. The tests and the processes they
 start share one database, migrated once and emptied before a test if anything was written.
 
-SCHEDULER_TEST_QUICK: only what needs no second process, as `tests/run --quick`. What uses the fixtures
-`stack` or `redis_up`, or is marked `processes`, needs one.
+SCHEDULER_TEST_QUICK: only what needs no second process, as `tests/run --quick`. What uses the fixture
+`stack` or starts one itself is left out; what needs Redis must be marked `processes`.
 """
 import asyncio
 import contextlib
@@ -115,27 +115,32 @@ class Redis:
 class Postgres:
     """A PostgreSQL server of our own. It refuses to run as root, so root lends it another user."""
 
-    def __init__(self):
+    def __init__(self, name="postgres"):
         self.port = free_port()
         self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
-        self.folder = WORK / "postgres"
+        self.folder = WORK / name
         self.process = None
         self.bin = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
     def start(self):
+        self._make("initdb", "--no-sync", "-A", "trust", "-U", "postgres")
+        return self.url
+
+    def follow(self, other):
+        """Starts as the standby of another, a copy of it that takes no writes."""
+        self._make("pg_basebackup", "--no-sync", "--checkpoint=fast", "--write-recovery-conf",
+                   "-h", "127.0.0.1", "-p", str(other.port), "-U", "postgres")
+
+    def _make(self, command, *arguments):
         user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        self.folder.mkdir()
         if user:
             WORK.chmod(0o755)
-            self.folder.mkdir()
             account = pwd.getpwnam("postgres")
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-        else:
-            self.folder.mkdir()
         self.how = {"cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
-        subprocess.run([self.bin / "initdb", "-D", self.folder / "data", "-A", "trust", "-U", "postgres"],
-                       check=True, **self.how)
+        subprocess.run([self.bin / command, "-D", self.folder / "data", *arguments], check=True, **self.how)
         self.run()
-        return self.url
 
     def run(self):
         self.process = subprocess.Popen(
@@ -144,6 +149,14 @@ class Postgres:
             preexec_fn=die_with_us, **self.how)
         until(lambda: subprocess.run(
             [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode == 0)
+
+    def ask(self, *statements):
+        """Carries them out, each in a transaction of its own; returns the first value of the last, or None."""
+        import psycopg
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement)
+            return cursor.fetchone()[0] if cursor.description else None
 
     def stop(self):
         end(self.process, signal.SIGINT)    # its "fast" shutdown: open connections are closed
@@ -187,7 +200,7 @@ def shares_out(config):
 
 def pytest_configure(config):
     """Before Django reads its settings."""
-    config.addinivalue_line("markers", "processes: needs a second process, and is left out by --quick")
+    config.addinivalue_line("markers", "processes: needs Redis or another process, and is left out by --quick")
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
     if shares_out(config):
@@ -217,12 +230,11 @@ def pytest_collection_finish(session):
 
 
 def no_process(*_, **__):
-    raise RuntimeError("This test starts a process: give it the fixture that does so, or the mark `processes`, "
-                       "and --quick leaves it out.")
+    pytest.skip("needs a second process")
 
 
 def needs_processes(item):
-    return bool({"stack", "redis_up"} & set(item.fixturenames)) or item.get_closest_marker("processes") is not None
+    return "stack" in item.fixturenames or item.get_closest_marker("processes") is not None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -470,15 +482,6 @@ def stack(request):
         stack.park()
     else:
         stack.stop()
-
-
-@pytest.fixture
-def redis_up():
-    """Redis, running again when the test is over."""
-    yield redis_server
-    redis_server.process.send_signal(signal.SIGCONT)
-    if redis_server.process.poll() is not None:
-        redis_server.start()
 
 
 def certificate(folder):
