@@ -660,6 +660,7 @@ def without(stack, server, api):
     assert dispatch.since_beat() < 5
 
 
+@pytest.mark.processes
 def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplog):
     def broken():
         raise RuntimeError("broken")

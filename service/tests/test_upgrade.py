@@ -57,6 +57,7 @@ def old_finish(call_id, token, now, status="Succeeded"):
     return 0
 
 
+@pytest.mark.processes
 def test_web_servers_of_both_versions_count_writes_beside_each_other():
     """That version pickles, as Django does by itself, and answers 500 to a POST if it finds JSON."""
     user = person()
