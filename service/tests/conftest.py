@@ -472,6 +472,13 @@ def chrome(profile, width=1300, height=900):
                      "--disable-dev-shm-usage", "--hide-scrollbars", f"--user-data-dir={profile}"):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    return anew(browser, width, height)
+
+
+def anew(browser, width, height):
+    """The browser as nobody has used it, with pages of another size."""
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
     # The window has a least width, which a phone's page is below.
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
         "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
