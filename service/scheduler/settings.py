@@ -246,6 +246,7 @@ else:
     _options.setdefault("pool", {
         "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": PostgresqlConnection,
         "timeout": 3, "reconnect_timeout": 3})      # seconds
+    _options.setdefault("target_session_attrs", "read-write")       # of several servers, the one that takes writes
     _options.setdefault("connect_timeout", 3)
     _ms = int(DATABASE_TIMEOUT * 1000)
     _options.setdefault("options", f"-c statement_timeout={_ms} -c lock_timeout={_ms // 2} "

@@ -9,6 +9,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from .base import outage
 from .base.clock import steady
+from .base.database import reason
 from .calls import dispatch, ledger, worker
 from .ops import notify
 from .schedules import planner
@@ -37,7 +38,7 @@ def tick():
             part()
             return True
         except (OperationalError, InterfaceError) as error:
-            outage.database.began(error)
+            outage.database.began(reason(error))
             connection.close()
         except kombu.exceptions.OperationalError as error:
             outage.broker.began(error)

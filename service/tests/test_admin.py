@@ -226,6 +226,7 @@ def test_more_calls_than_are_counted(client, monkeypatch):
     assert len(shown(client, p=2)) == 10
 
 
+@pytest.mark.processes
 def test_the_line_above_the_picture(client, settings_api):
     make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed"), make(-90000, status="Failed")
     make(1800, 4), make(7200)
@@ -246,6 +247,7 @@ def settings_api():
         yield
 
 
+@pytest.mark.processes
 def test_the_line_says_what_fails(client):
     assert "service failing: dispatcher has never run: are worker and beat up?" in page(client)
     with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
@@ -337,6 +339,7 @@ def test_too_many_at_once_are_refused_and_none_is_changed(client, monkeypatch):
     assert statuses() == {"Pending": 101}
 
 
+@pytest.mark.processes
 def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
     old = make(-3600, 2, status="Failed", error="why", note="nightly")
     make(60, 3)
@@ -366,6 +369,7 @@ def test_others_that_came_between_are_not_shown_with_the_new(client):
     assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 
 
+@pytest.mark.processes
 def test_adding_schedules_as_the_api_does(client):
     assert client.post(LIST + "add/", form(utcnow() + timedelta(seconds=9))).status_code == 302
     call = ScheduledCall.objects.get()
@@ -490,6 +494,7 @@ def test_cancelling_from_the_calls_own_page_asks_first(client):
     assert "1 scheduled for now." in again and ScheduledCall.objects.get(status="Pending").again_of == call.id
 
 
+@pytest.mark.processes
 def test_a_double_click_makes_one_call(client):
     call = make(-600, status="Failed")
     url = f"{LIST}{call.id}/again/"

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
-from conftest import PASSWORD, chrome, log_in, make, person, redis_server, until
+from conftest import PASSWORD, anew, chrome, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 from selenium.common.exceptions import StaleElementReferenceException
@@ -23,18 +23,21 @@ from scheduler.models import Heartbeat, ScheduledCall
 LIST = "/admin/scheduler/scheduledcall/"
 
 
-@pytest.fixture
-def browser(work):
-    browser = chrome(work / "profile")
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browser = chrome(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.quit()
 
 
 @pytest.fixture
-def phone(work):
-    browser = chrome(work / "profile", 390, 844)
-    yield browser
-    browser.quit()
+def browser(chromium):
+    return anew(chromium, 1300, 900)
+
+
+@pytest.fixture
+def phone(chromium):
+    return anew(chromium, 390, 844)
 
 
 @pytest.fixture

@@ -1,8 +1,11 @@
 """GET /healthz: whether database, broker and dispatcher are alive."""
+import contextlib
+import sqlite3
 from datetime import timedelta
 
 import pytest
-from conftest import person, redis_server
+from conftest import KIND, person, redis_server
+from django.conf import settings
 from django.test import Client, override_settings
 
 from scheduler import tasks
@@ -17,6 +20,7 @@ def health():
     return lambda: client.get("/healthz")
 
 
+@pytest.mark.processes
 def test_all_is_well(health):
     tasks.tick.apply()
     answer = health()
@@ -59,6 +63,14 @@ def test_the_database_is_gone(health, monkeypatch):
     assert health().status_code == 503 and health().json()["database"] != "ok"
 
 
+@pytest.mark.skipif(KIND == "postgresql", reason="test_failover.py has it for that")
+def test_the_database_can_be_read_and_not_written(health):
+    with contextlib.closing(sqlite3.connect(settings.DATABASES["default"]["NAME"])) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = health()
+        assert answer.status_code == 503 and "cannot be written" in answer.json()["database"]
+
+
 @pytest.mark.parametrize("credentials", [{"Authorization": "Token abc"}, {"Cookie": "scheduler_sessionid=abc"}])
 def test_the_database_is_gone_and_credentials_come_with_the_question(monkeypatch, credentials):
     from django.db import DatabaseError
@@ -71,6 +83,7 @@ def test_the_database_is_gone_and_credentials_come_with_the_question(monkeypatch
     assert (answer.status_code, answer.json()) == (503, {"status": "failing"})
 
 
+@pytest.mark.processes
 def test_without_credentials_only_the_sum_is_told():
     dispatch.beat()
     answer = Client().get("/healthz")

@@ -5,7 +5,7 @@ import sys
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from conftest import KIND, SERVICE, statuses, until
+from conftest import KIND, SERVICE, rows_read, statuses, until
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
@@ -78,17 +78,14 @@ def test_the_dispatcher_plans_on_and_each_occurrence_once():
     assert Schedule.objects.get().version == made.version
 
 
-def test_a_tick_with_nothing_to_plan_is_one_query_of_an_index():
+def test_a_tick_with_nothing_to_plan_is_one_query_that_reads_no_schedule():
     Schedule.objects.bulk_create([Schedule(name=str(i), planned_until=utcnow() + 49 * HOUR) for i in range(3000)])
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
     with CaptureQueriesContext(connection) as queries:
         planner.plan()
     assert len(queries) == 1
-    with connection.cursor() as cursor:
-        cursor.execute(("EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN ")
-                       + queries[0]["sql"].replace("%", "%%"), ())
-        assert "schedule_to_plan" in str(cursor.fetchall())
+    assert rows_read(planner.plan) < 1000
 
 
 def test_two_dispatchers_plan_each_occurrence_once():

@@ -131,6 +131,7 @@ def test_ten_thousand_in_one_transaction(client):
     assert answer.status_code == 201 and len({call["id"] for call in answer.json()}) == 10_000
 
 
+@pytest.mark.processes
 def test_what_is_due_soon_is_handed_over_on_commit_and_the_rest_is_left_to_the_dispatcher(client):
     now = datetime.now(timezone.utc)
     post(client, {"timestamps": f"{now + timedelta(seconds=9):%FT%TZ}, {now + timedelta(seconds=90):%FT%TZ}"})

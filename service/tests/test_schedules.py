@@ -162,6 +162,7 @@ def test_what_is_refused_and_why(client, body, keys, says):
     assert not Schedule.objects.exists() and statuses() == {}
 
 
+@pytest.mark.processes
 def test_what_is_due_within_moments_is_handed_over_by_the_request_itself(client):
     soon = in_seconds(15)
     made = post(client, **LUNCH | {"zone": "UTC", "times": f"{soon:%H:%M:%S}"})
@@ -242,6 +243,7 @@ def test_local_development_is_open():
     assert post(Client())["created_by"] == ""
 
 
+@pytest.mark.processes
 def test_changes_are_throttled_too(client, monkeypatch):
     monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"write": "3/min"})
     made = post(client)

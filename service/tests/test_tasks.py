@@ -52,6 +52,7 @@ def test_no_more_threads_can_be_started(api, log, monkeypatch, caplog):
     assert [record.message.split(":")[0] for record in caplog.records] == ["can't start new thread"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("part", ["hand_over", "miss", "reap"])
 def test_a_tick_of_which_a_part_failed_is_no_sign_of_life(monkeypatch, part):
     def broken(*_):

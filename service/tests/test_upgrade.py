@@ -14,6 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client, override_settings
+from test_mail import sent
 
 from scheduler import tasks
 from scheduler.base.clock import utcnow
@@ -57,6 +58,7 @@ def old_finish(call_id, token, now, status="Succeeded"):
     return 0
 
 
+@pytest.mark.processes
 def test_web_servers_of_both_versions_count_writes_beside_each_other():
     """That version pickles, as Django does by itself, and answers 500 to a POST if it finds JSON."""
     user = person()
@@ -161,7 +163,7 @@ def test_failures_that_the_version_before_writes_are_told(before):
         assert old_claim([call.id], "a" * 32, now, utcnow()) == 1
         assert old_finish(call.id, "a" * 32, utcnow(), "Failed") == 1
         notify.tell()
-        notify._thread.join(20)
+        sent()
     assert Notice.objects.get().waiting["Failed"] == 1
     assert dict(ScheduledCall.objects.values_list("id", "told")) == {long_ago.id: None, call.id: True}
 

@@ -40,10 +40,7 @@ def utcnow():
     """Aware datetime, by the database's clock as it was last measured; by this machine's as long as
     it has not been. Asks nobody, except for a process's first call, which waits PATIENCE for an answer."""
     watch = _watch()
-    if watch is None or watch.base is None:
-        return machine()
-    at, then = watch.base
-    return at + timedelta(seconds=steady() - then)
+    return watch.now() if watch else machine()
 
 
 def asked():
@@ -86,6 +83,13 @@ class Watch:
         self.base = None
         self.measured = threading.Event()
         self._said = False          # that this machine is wrong
+
+    def now(self):
+        """Aware datetime, by this clock; by this machine's own while it has not been measured."""
+        if self.base is None:
+            return machine()
+        at, then = self.base
+        return at + timedelta(seconds=steady() - then)
 
     def keep(self):
         while True:

@@ -7,6 +7,7 @@ everything that it asks of the database, however many statements that is.
 """
 import math
 import os
+import re
 import sqlite3
 import time
 from contextlib import contextmanager, suppress
@@ -15,8 +16,15 @@ from contextvars import ContextVar
 import psycopg
 from django.conf import settings
 from django.db import connection
+from psycopg.pq import TransactionStatus
+from psycopg_pool import PoolTimeout
 
 PING = 1.0          # seconds that an idle server may take to answer nothing at all
+
+# SQLSTATEs (PostgreSQL, Appendix A) of a server that is no good for a connection any more, whatever it was asked:
+# the connection is lost (class 08), takes no writes, as after a failover (25006), or was idle in a transaction for
+# too long (25P03); the server was shut down, crashed or is starting (57P0x).
+GIVEN_UP = re.compile("08...|25006|25P03|57P0.")
 
 _deadline = ContextVar("deadline", default=None)        # by time.monotonic()
 
@@ -50,13 +58,18 @@ def unlimited(lock=0):
 
 def reason(error):
     """What a django.db.DatabaseError says, in one line: str. Of a pool that got no connection, why."""
-    refusal = PostgresqlConnection.refusal if type(error.__cause__).__name__ == "PoolTimeout" else None
+    refusal = PostgresqlConnection.refusal if isinstance(error.__cause__, PoolTimeout) else None
     return " ".join((refusal or str(error)).split()).removesuffix(".")
 
 
 class PostgresqlConnection(psycopg.Connection):
     """psycopg's connection, which waits no longer than `within` says; outside of such a block, a
-    little longer for each statement than the server itself allows it."""
+    little longer for each statement than the server itself allows it. One that is no good any more
+    is closed, so that its pool drops it, and so do all others that lie there.
+
+    It overrides three public methods, as psycopg has no setting for any of this, and README.md promises an
+    answer in time and that a failover needs no restart (tests: test_unavailable.py, test_failover.py).
+    """
 
     refusal = None      # why there was no connection the last time; the pool only logs that
 
@@ -71,16 +84,23 @@ class PostgresqlConnection(psycopg.Connection):
             raise
 
     def wait(self, gen, interval=0.1, timeout=None):
+        """Whatever is asked of the server comes here."""
         ends = _deadline.get()
         left = settings.DATABASE_TIMEOUT + 1 if ends is None else max(0.0, ends - time.monotonic())
-        if left == math.inf:
-            return super().wait(gen, interval, timeout)
+        if timeout is not None:
+            left = min(left, timeout)
         try:
-            return super().wait(gen, interval, left if timeout is None else min(left, timeout))
-        except psycopg.errors._WaitTimeout:
-            # The answer may still come, and must not be taken for that of another question.
-            self.pgconn.finish()
-            raise psycopg.OperationalError(f"no answer within {left:.1f} s") from None
+            return super().wait(gen, interval, None if left == math.inf else left)
+        except psycopg.Error as error:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                # The answer may still come, and must not be taken for that of another question.
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"no answer within {left:.1f} s") from None
+            if GIVEN_UP.fullmatch(error.sqlstate or ""):
+                self.pgconn.finish()
+                _drain_pool()
+                raise psycopg.OperationalError(str(error)) from error   # as for a server that is not there
+            raise
 
     def execute(self, query, *args, **kwargs):
         """Only psycopg's pool comes here, to see whether a connection is alive; Django uses cursors."""
@@ -88,11 +108,15 @@ class PostgresqlConnection(psycopg.Connection):
             with within(PING):
                 return super().execute(query, *args, **kwargs)
         except psycopg.OperationalError:
-            # The others lie there for as long. The pool would try one after the other, a second apart,
-            # until who waits for one gives up.
-            if getattr(self, "_pool", None):
-                self._pool.drain()
+            _drain_pool()
             raise
+
+
+def _drain_pool():
+    """Has what lies in the pool replaced: it leads where the one that failed did, and lies there for as long.
+    One after the other would be tried, a second apart, until who waits for one gives up."""
+    if connection.pool:
+        connection.pool.drain()
 
 
 class SqliteConnection(sqlite3.Connection):

@@ -6,7 +6,9 @@ from django.conf import settings
 from django.db import connection
 
 from ..base.database import within
+from ..models import Heartbeat
 from . import dispatch
+from .ledger import NOW
 
 WITHIN = 1.3                # seconds for each part to answer /healthz, all asked at the same time
 DISPATCHER_SILENT = 30      # seconds without a tick, and /healthz says that the dispatcher is not well
@@ -15,9 +17,12 @@ _asking = ThreadPoolExecutor(8, thread_name_prefix="health")
 
 
 def _since_beat():
-    """Seconds since the dispatcher last ran well, or None if it never did. Raises DatabaseError."""
+    """Seconds since the dispatcher last ran well, or None if it never did. Raises DatabaseError, also when the
+    database can be read and not written, as a server that is none any more after a failover."""
     try:
         with within(WITHIN):
+            # Of no row, so that nobody waits for another. (A full disk keeps the dispatcher from its sign of life.)
+            Heartbeat.objects.filter(name="").update(at=NOW)
             return dispatch.since_beat()
     finally:
         connection.close()
@@ -48,7 +53,7 @@ def parts(*more):
         return type(future.exception()).__name__ if future.exception() else None
     age, database, broker = None, "ok", "ok"
     if error := problem(asked[0]):
-        database = f"cannot be read ({error})"
+        database = f"cannot be written ({error})"
     else:
         age = asked[0].result()
     if error := problem(asked[1]):

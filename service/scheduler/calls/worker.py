@@ -30,6 +30,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from ..base import outage
 from ..base.clock import steady, utcnow
+from ..base.database import reason
 from ..models import ScheduledCall
 from . import ledger
 from .request import IDLE_MAX, Attempt, close_idle, prepare
@@ -77,7 +78,7 @@ def make(ids, first):
         try:
             due = due_times(ids)
         except (OperationalError, InterfaceError) as error:
-            outage.database.began(error)
+            outage.database.began(reason(error))
             due = dict.fromkeys(ids, first)     # about right; the claim knows it
         finally:
             connection.close()                  # a waiting chunk holds none
@@ -177,7 +178,7 @@ class Worker:
             except (OperationalError, InterfaceError) as error:
                 connection.close()
                 if failed:      # the first time it may be a connection that broke while it lay idle
-                    outage.database.began(error, "What is due is called, and outcomes are written, once it is back")
+                    outage.database.began(reason(error), "What is due is called, and outcomes are written, once it is back")
                     time.sleep(RETRY)
                 failed = True
             except Exception:
