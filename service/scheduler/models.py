@@ -8,7 +8,7 @@ from django.db import models
 
 from .base.clock import utcnow
 from .base.moments import moment
-from .base.words import printable
+from .base.words import bad_line, is_seen
 from .calls.queryset import Calls
 from .schedules import recurrence
 
@@ -19,10 +19,7 @@ def bad_note(text):
     """What is wrong with the str `text` as a note, or None: it stands in one line of lists and files."""
     if len(text) > NOTE_MAX:
         return f"has {len(text)} characters; at most {NOTE_MAX} are taken"
-    if not text.isprintable():
-        bad = next(c for c in text if not c.isprintable())
-        return f"holds {printable(bad)}: only printable characters are taken, in one line"
-    return None
+    return bad_line(text)
 
 
 class Schedule(models.Model):
@@ -80,8 +77,10 @@ class Schedule(models.Model):
 
         # What is empty here was refused already, and that in better words.
         name, self.name = self.name, self.name.strip()
-        if name and not (self.name and self.name.isprintable()):
-            problems["name"] = "Must be text to read, without control characters."
+        if name and not is_seen(name):
+            problems["name"] = "Must be text to read."
+        elif problem := bad_line(self.name):
+            problems["name"] = f"It {problem}."
         chosen = set(self.days.split(","))
         if unknown := chosen - set(self.DAYS):
             problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."

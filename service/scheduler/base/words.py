@@ -1,5 +1,6 @@
-"""Words of others, before they are shown or looked up, and what no words may show."""
+"""Words of others, before they are kept, shown or looked up, and what no words may show."""
 import html
+import unicodedata
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.conf import settings
@@ -10,6 +11,43 @@ def printable(text, limit=500):
     fake a line of a log (control characters, lone surrogates, ...) written as an escape."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
     return text if len(text) <= limit else text[:limit - 1] + "…"
+
+
+# Unicode's general categories and, of UAX #9 (The Bidirectional Algorithm), the explicit formatting characters.
+ENDS_OF_LINES = {"Cc": "a control character", "Zl": "which ends a line", "Zp": "which ends a line",
+                 "Cs": "half of a character"}
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def _harm(c):
+    """What the character `c` could do to the line in which it stands, in words, or None."""
+    if unicodedata.bidirectional(c) in TURNS:
+        return "which turns the direction of reading"
+    return ENDS_OF_LINES.get(unicodedata.category(c))
+
+
+def bad_line(text):
+    """What keeps the str `text` from being shown within a line, or None: a character that could fake a line,
+    or turn the direction in which what stands around it is read.
+
+    All else that people write is allowed, also what str.isprintable is not: the joiners of Persian and of emoji,
+    other blanks, and characters that are newer than this Python.
+    """
+    for position, c in enumerate(text, 1):
+        if harm := _harm(c):
+            name = " ".join([f"U+{ord(c):04X}", *filter(None, [unicodedata.name(c, "")])])
+            return f"holds {name} (character {position}), {harm}: take it out"
+    return None
+
+
+def in_line(text):
+    """`text`, a name or a note, with escapes in place of what `bad_line` refuses."""
+    return "".join(c.encode("unicode_escape").decode() if _harm(c) else c for c in text)
+
+
+def is_seen(text):
+    """Whether the str `text` holds more than blanks and characters without a shape."""
+    return any(unicodedata.category(c) not in ("Zs", "Cf") for c in text)
 
 
 def is_id(text):
