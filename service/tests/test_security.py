@@ -174,15 +174,17 @@ def test_whatever_a_proxy_adds_nobody_is_locked_out_by_it(added, counted):
 
 
 @pytest.mark.parametrize("debug", ["true", "false"])
-def test_a_foreign_host_gets_a_plain_400_and_fills_no_log(stack, debug):
+def test_a_foreign_host_gets_a_400_of_a_line_and_fills_no_log(stack, debug):
     """With DEBUG on, Django's own page would show it the settings: any web page can name this address."""
     stack.start("web", DEBUG=debug)
     before = stack.outputs["web"].read_text()
-    for path in ("/", "/admin/", "/api/schedule-api/", "/nowhere"):
+    for path, form in (("/", "text/plain"), ("/admin/", "text/plain"), ("/nowhere", "text/plain"), ("/apis", "text/plain"),
+                       ("/api/schedule-api/", "application/json"), ("/api", "application/json")):
         for _ in range(5):
             answer = requests.get(stack.url + path, headers={"Host": "evil.example"}, timeout=10)
-            assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain")
+            assert (answer.status_code, answer.headers["Content-Type"]) == (400, form), path
             assert "ALLOWED_HOSTS" in answer.text and len(answer.text) < 100
+            assert form == "text/plain" or answer.json().keys() == {"detail"}
     assert stack.outputs["web"].read_text() == before
 
 
