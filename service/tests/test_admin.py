@@ -482,46 +482,6 @@ def test_cancelling_from_the_calls_own_page_asks_first(client):
     assert "1 scheduled for now." in again and ScheduledCall.objects.get(status="Pending").again_of == call.id
 
 
-def test_a_double_click_makes_one_call(client):
-    call = make(-600, status="Failed")
-    url = f"{LIST}{call.id}/again/"
-
-    def asked():
-        return {"last": re.search('name="last" value="([0-9]+)"', client.get(url).content.decode())[1]}
-    first = asked()
-    assert "1 scheduled for now." in client.post(url, first, follow=True).content.decode()
-    new = ScheduledCall.objects.get(again_of=call.id)
-    assert new.handed_over_at
-    answer = client.post(url, first, follow=True)
-    assert f"It is scheduled again already, as call {new.id}; no other was added." in answer.content.decode()
-    assert answer.redirect_chain[0][0] == f"{LIST}?view=all&ids={new.id}-{new.id}"
-    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1 and len(history(call.id)) == 1
-    second = asked()
-    ScheduledCall.objects.create(timestamp=utcnow(), again_of=call.id, scheduled_by="ann")
-    client.post(url, second)
-    assert ScheduledCall.objects.filter(again_of=call.id, scheduled_by="root").count() == 2, "asked anew, called anew"
-
-
-def test_two_clicks_at_the_same_time_make_one_call(client, monkeypatch):
-    """The first waits, before it makes its call, for the second to come as far: it does not."""
-    call, schedule, both = make(-600, status="Failed"), ledger.schedule, threading.Barrier(2)
-
-    def meet(*arguments, **named):
-        with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)
-        return schedule(*arguments, **named)
-    monkeypatch.setattr(ledger, "schedule", meet)
-
-    def click():
-        try:
-            return client.post(f"{LIST}{call.id}/again/", {"last": call.id}).status_code
-        finally:
-            connection.close()
-    with ThreadPoolExecutor(2) as pool:
-        assert [click.result() for click in [pool.submit(click) for _ in range(2)]] == [302, 302]
-    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1
-
-
 def test_another_page_cannot_have_a_call_cancelled(client):
     call = make(600)
     strict = Client(enforce_csrf_checks=True)
