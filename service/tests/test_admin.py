@@ -139,6 +139,25 @@ def test_from_and_before(client):
     assert '<a href="?view=recent">Recent</a>' in answer, "but not where nothing can be"
 
 
+def test_choosing_times_keeps_the_view_unless_it_can_hold_nothing_of_them(client):
+    ids = sample()
+    now = utcnow()
+    at = lambda minutes: f"{now + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}"       # noqa: E731
+
+    def choose(first, **times):
+        """The ids and the view after these times were chosen on the list that `first` asks for."""
+        form = re.search('(?s)<form method="get" class="calls-due">(.*?)</form>', page(client, **first))[1]
+        query = dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) | times
+        return shown(client, **query), re.search('aria-current="page">([^<]+)', page(client, **query))[1]
+    tomorrow = {"due_from": at(5), "due_before": at(90)}
+    for first in ({}, {"view": "upcoming"}, {"o": "1"}, {"view": "recent"}):
+        assert choose(first, **tomorrow) == ([ids["soon"], ids["later"]], "Upcoming"), first
+    assert choose({}, due_from=at(-55), due_before=at(-35)) == ([ids["missed"], ids["failed"]], "Recent")
+    assert choose({"view": "all"}, **tomorrow)[1] == "All" and choose({"view": "trouble"}, due_from=at(-55))[1] == "Failed and missed"
+    assert choose({"status": "Cancelled"}, **tomorrow) == ([ids["cancelled, to come"]], "All")
+    assert choose({}, due_from="soon") == ([], "Upcoming")
+
+
 @override_settings(TIME_ZONE="America/New_York")
 def test_all_times_are_in_one_zone_and_name_it(client):
     due = datetime(2095, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
