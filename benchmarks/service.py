@@ -349,9 +349,9 @@ def ticks(finished, pending, due):
 def planning(finished, pending, number):
     """Seconds to plan `number` schedules of 10 times each a day ahead, and of a dispatcher tick
     without and with them, when there is nothing to plan."""
-    from scheduler.schedules import planner
     from scheduler.base.clock import utcnow
     from scheduler.models import Schedule, ScheduledCall
+    from scheduler.schedules import planner
     from scheduler.schedules.recurrence import between
     ScheduledCall.objects.all()._raw_delete("default")
     fill(finished, pending)
@@ -426,8 +426,8 @@ def pages(number, some):
     from django.contrib.auth.models import User
     from django.db import connection
     from django.test import Client
-    from scheduler.calls import ledger
     from scheduler.base.database import unlimited
+    from scheduler.calls import ledger
     from scheduler.models import ScheduledCall
     ScheduledCall.objects.all()._raw_delete("default")
     when, source = numbered(number, f"(i - {number / 2}) * {48 * 3600 / number}")

@@ -1,25 +1,19 @@
 """What the database keeps: the schedules and the calls, the answers already given to a retried request, when
 the dispatcher last ran, and what the parts that sum up (ops/metrics.py, ops/notify.py) have summed up. The
 status of a call is changed by calls/ledger.py alone, schedules by schedules/planner.py."""
-from datetime import MAXYEAR, datetime, timedelta, timezone as zones
+from datetime import datetime, timedelta
+from datetime import timezone as zones
 
 from django.core.exceptions import ValidationError
 from django.db import models
 
 from .base.clock import utcnow
-from .base.moments import moment
-from .base.words import bad_line, is_seen
+from .base.moments import moment, showable
+from .base.words import is_seen, one_line
 from .calls.queryset import Calls
 from .schedules import recurrence
 
 NOTE_MAX = 200              # characters
-
-
-def bad_note(text):
-    """What is wrong with the str `text` as a note, or None: it stands in one line of lists and files."""
-    if len(text) > NOTE_MAX:
-        return f"has {len(text)} characters; at most {NOTE_MAX} are taken"
-    return bad_line(text)
 
 
 class Schedule(models.Model):
@@ -79,8 +73,8 @@ class Schedule(models.Model):
         name, self.name = self.name, self.name.strip()
         if name and not is_seen(name):
             problems["name"] = "Must be text to read."
-        elif problem := bad_line(self.name):
-            problems["name"] = f"It {problem}."
+        else:
+            read("name", one_line)
         chosen = set(self.days.split(","))
         if unknown := chosen - set(self.DAYS):
             problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."
@@ -101,8 +95,8 @@ class Schedule(models.Model):
         if self.zone:
             read("zone", recurrence.zone)
         for name in ("first_date", "last_date"):
-            if (date := getattr(self, name)) and date.year == MAXYEAR:
-                problems[name] = f"The year must be below {MAXYEAR}."
+            if getattr(self, name):
+                read(name, showable)
         if self.first_date and self.last_date and self.first_date > self.last_date:
             problems["last_date"] = "Lies before the first date."
         if problems:
@@ -225,7 +219,8 @@ class ScheduledCall(models.Model):
 
 
 class IdempotentAnswer(models.Model):
-    """The answer to a POST that named an Idempotency-Key, for when the POST is repeated."""
+    """The answer to a POST that named an Idempotency-Key, or to a form of the admin, which has a key of its own
+    (admin/forms.py), for when the same is sent again."""
 
     scope = models.CharField(max_length=40, help_text="Whose key it is: another user's is another key.")
     key = models.CharField(max_length=255)

@@ -15,7 +15,7 @@ from django.db.models import F
 from scheduler import tasks
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger, worker
-from scheduler.models import ScheduledCall
+from scheduler.models import Heartbeat, ScheduledCall
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_worker_stopped_kindly_in_mid_call(stack, api, log):
 def test_dispatcher_killed(stack, api, log):
     """beat is killed, time passes, another takes over: nothing that is still in time is lost."""
     stack.start("worker", "beat")
-    until(lambda: ledger.Heartbeat.objects.exists(), what="a first tick")
+    until(lambda: Heartbeat.objects.exists(), what="a first tick")
     stack.kill("beat")
     until(lambda: dispatch.since_beat() > 2, what="the ticks that it had sent are over")
     due = in_seconds(2)

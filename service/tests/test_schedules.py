@@ -147,7 +147,7 @@ def test_a_name_can_be_taken_once(client):
     (LUNCH | {"zone": "../../etc/passwd"}, ["zone"], "is no IANA time zone"),
     (LUNCH | {"zone": "x" * 100}, ["zone"], "zone: "), (LUNCH | {"zone": None}, ["zone"], "Must be a string."),
     (LUNCH | {"zone": "UTC\n"}, ["zone"], "is no IANA time zone"),
-    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: It holds U+001B (character 1), a control character: take it out."),
+    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Holds U+001B (character 1), a control character: take it out."),
     (LUNCH | {"name": " \u200b\u3000"}, ["name"], "name: Must be text to read."),
     (LUNCH | {"name": "a\0"}, ["name"], "name: "), (LUNCH | {"name": "\ud800"}, ["name"], "name: "),
     (LUNCH | {"name": "x" * 101}, ["name"], "at most 100"), (LUNCH | {"name": 5}, ["name"], "Must be a string."),

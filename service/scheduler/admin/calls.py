@@ -19,11 +19,11 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from ..base.clock import utcnow
-from ..base.moments import comes_twice, due_time, from_person, many_from_person, moment
-from ..base.words import is_id, printable
+from ..base.moments import comes_twice, from_person, many_from_person, moment, showable
+from ..base.words import is_id, one_line, printable
 from ..calls import ledger
 from ..calls.dispatch import hand_over_soon
-from ..models import Schedule, ScheduledCall, bad_note
+from ..models import Schedule, ScheduledCall
 from . import dashboard, export, filters
 from .filters import NOTHING
 from .forms import OnceAdmin, OpenedForm, once
@@ -38,7 +38,7 @@ def checked(when):
     """The aware datetime, for a call that a person asks for. Raises ValueError saying why not."""
     if when < utcnow():
         raise ValueError(f"is in the past (it is now {moment(utcnow())}). Choose one to come")
-    return due_time(when.isoformat())
+    return showable(when)
 
 
 def first_of(lines):
@@ -106,9 +106,10 @@ class ScheduledCallForm(OpenedForm):
         return good
 
     def clean_note(self):
-        if problem := bad_note(self.cleaned_data["note"]):
-            raise forms.ValidationError(f"This note {problem}.")
-        return self.cleaned_data["note"]
+        try:
+            return one_line(self.cleaned_data["note"])      # its length is the field's to say
+        except ValueError as error:
+            raise forms.ValidationError(f"This note {error}.")
 
     def clean(self):
         cleaned = super().clean()

@@ -15,11 +15,11 @@ from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
 
 from ..base.clock import utcnow
-from ..base.moments import due_time, instant
-from ..base.words import is_id, printable
+from ..base.moments import instant, showable
+from ..base.words import is_id, one_line, printable
 from ..calls import ledger
 from ..calls.dispatch import hand_over_soon
-from ..models import NOTE_MAX, IdempotentAnswer, Schedule, ScheduledCall, bad_note
+from ..models import NOTE_MAX, IdempotentAnswer, Schedule, ScheduledCall
 from .body import body
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Refusal
@@ -98,8 +98,10 @@ class NewCallsSerializer(serializers.Serializer):
         note = data.get("note", "")
         if not isinstance(note, str):
             raise Refusal("`note` must be a string.")
-        if problem := bad_note(note):
-            raise Refusal(f"`note` {problem}.")
+        try:
+            one_line(note, NOTE_MAX)
+        except ValueError as error:
+            raise Refusal(f"`note` {error}.")
         text = data["timestamps"]
         if not isinstance(text, str):
             raise Refusal("`timestamps` must be one string: ISO 8601 dates and times, separated by commas.")
@@ -114,7 +116,7 @@ class NewCallsSerializer(serializers.Serializer):
         good, bad = [], []
         for piece in pieces:
             try:
-                good.append(due_time(piece))
+                good.append(showable(instant(piece)))
             except ValueError as error:
                 bad.append({"timestamp": printable(piece, 80), "reason": str(error)})
         if bad:

@@ -1,7 +1,8 @@
 """Times as they are written and read: by programs as ISO 8601 with an offset, by people on the admin's pages in
 TIME_ZONE, unless they say another."""
 import re
-from datetime import MAXYEAR, timezone as zones
+from datetime import MAXYEAR
+from datetime import timezone as zones
 
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -32,10 +33,9 @@ def instant(text):
         raise ValueError("is not a time that a calendar can hold")
 
 
-def due_time(text):
-    """The aware datetime, in UTC, that `text` names, for a call. Raises ValueError saying why not,
-    also for the calendar's last year: east of UTC it ends too late for a page to show it."""
-    when = instant(text)
+def showable(when):
+    """The date or datetime `when`. Raises ValueError if it is of the calendar's last year: east of UTC that ends
+    too late for a page to show it."""
     if when.year == MAXYEAR:
         raise ValueError(f"is too far ahead: the year must be below {MAXYEAR}")
     return when

@@ -26,22 +26,27 @@ def _harm(c):
     return ENDS_OF_LINES.get(unicodedata.category(c))
 
 
-def bad_line(text):
-    """What keeps the str `text` from being shown within a line, or None: a character that could fake a line,
-    or turn the direction in which what stands around it is read.
+def one_line(text, most=None):
+    """The str `text`, a note or a name, which stands in one line of lists, mails and files. Raises ValueError
+    saying why it cannot: a character could fake a line, or turn the direction in which what stands around it is
+    read. It names the character.
 
-    All else that people write is allowed, also what str.isprintable is not: the joiners of Persian and of emoji,
+    All else that people write is taken, also what str.isprintable is not: the joiners of Persian and of emoji,
     other blanks, and characters that are newer than this Python.
+
+    most: characters that are taken, None where somebody else counts them
     """
+    if most is not None and len(text) > most:
+        raise ValueError(f"has {len(text)} characters; at most {most} are taken")
     for position, c in enumerate(text, 1):
         if harm := _harm(c):
             name = " ".join([f"U+{ord(c):04X}", *filter(None, [unicodedata.name(c, "")])])
-            return f"holds {name} (character {position}), {harm}: take it out"
-    return None
+            raise ValueError(f"holds {name} (character {position}), {harm}: take it out")
+    return text
 
 
 def in_line(text):
-    """`text`, a name or a note, with escapes in place of what `bad_line` refuses."""
+    """`text`, a name or a note, with escapes in place of what `one_line` refuses."""
     return "".join(c.encode("unicode_escape").decode() if _harm(c) else c for c in text)
 
 
