@@ -26,7 +26,7 @@ from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, ScheduledCall
 from . import dashboard, export, filters
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm, once
+from .forms import OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
@@ -421,8 +421,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             raise Http404(f"There is no call {call_id}.")
         back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
-            with transaction.atomic():
-                return once(request, lambda: action(request, calls) or back)
+            return self.in_one(request, lambda: action(request, calls) or back)
         if action == self.cancel and call.status != Status.PENDING:
             self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
             return back

@@ -63,22 +63,25 @@ def once(request, act):
 
 
 def _again(request, record):
-    # The first may be at work still.
-    done = json.loads(record.answer or "{}", cls=MessageDecoder)
-    for message in done.get("said", []):
+    if not record.answer:
+        messages.warning(request, "This form was sent before, and that is under way, or was broken off. Look at what came "
+                                  "of it before you choose anew.")
+        return HttpResponseRedirect(request.get_full_path())
+    done = json.loads(record.answer, cls=MessageDecoder)
+    for message in done["said"]:
         messages.add_message(request, message.level, message.message, message.extra_tags)
     messages.warning(request, "This form was sent twice and is done once. To have it done again, open its page anew.")
-    return HttpResponseRedirect(done.get("url", request.get_full_path()))
+    return HttpResponseRedirect(done["url"])
 
 
 class OnceAdmin:
     """For a ModelAdmin: each of its forms is done `once`."""
 
     def changeform_view(self, request, *args, **kwargs):
-        return self._in_one(request, partial(super().changeform_view, request, *args, **kwargs))
+        return self.in_one(request, partial(super().changeform_view, request, *args, **kwargs))
 
     def delete_view(self, request, *args, **kwargs):
-        return self._in_one(request, partial(super().delete_view, request, *args, **kwargs))
+        return self.in_one(request, partial(super().delete_view, request, *args, **kwargs))
 
     def response_action(self, request, queryset):
         act = partial(super().response_action, request, queryset)
@@ -86,7 +89,8 @@ class OnceAdmin:
             return act()        # Django's page that asks whether it is meant
         return once(request, act)
 
-    def _in_one(self, request, act):
+    def in_one(self, request, act):
+        """What act() responds; if it may change something, in one transaction and `once`."""
         if request.method != "POST":
             return act()
         with transaction.atomic():
