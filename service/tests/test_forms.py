@@ -10,7 +10,7 @@ import pytest
 import requests
 from conftest import PASSWORD, Stack, chrome, log_in, make, until
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, Permission, User
 from django.core import signing
 from django.db import connection
 from django.test import Client
@@ -319,6 +319,47 @@ def test_what_both_want_is_no_conflict(client):
     planner.save(schedule)
     assert client.post(path, old | {"name": "dinner", "times": "11:00:00"}).status_code == 302
     assert Schedule.objects.get().times == "11:00:00"
+
+
+def rights(*codenames):
+    return Permission.objects.filter(codename__in=codenames)
+
+
+def test_an_old_page_gives_nobody_a_right_back(client):
+    ann = User.objects.create_user("ann", is_staff=True)
+    ann.user_permissions.set(rights("view_schedule", "delete_schedule"))
+    path, fields = f"/admin/auth/user/{ann.pk}/change/", {"username": "ann", "is_active": "on", "is_staff": "on"}
+    page = client.get(path).content.decode()
+    assert ann.password not in page and ann.password not in str(signing.loads(hidden(page)["opened_with"], salt="opened_with"))
+    old = fields | {"user_permissions": [right.pk for right in ann.user_permissions.all()]} | hidden(page)
+    ann.is_staff = False
+    ann.save()
+    ann.user_permissions.set(rights("view_schedule"))
+    page = client.post(path, old | {"first_name": "Ann"}).content.decode()
+    assert "Somebody changed this from yes to no; here stands what is there now." in errors(page)
+    assert re.search("to “[^”]*Can view schedule”; here stands what is there now", errors(page))
+    assert re.findall('<option value="([0-9]+)" selected', page) == [str(rights("view_schedule").get().pk)]
+    assert values(page)["first_name"] == "Ann" and not User.objects.get(pk=ann.pk).first_name
+    again = {"username": "ann", "is_active": "on", "first_name": "Ann",
+             "user_permissions": [rights("view_schedule").get().pk]} | hidden(page)
+    assert client.post(path, again).status_code == 302
+    saved = User.objects.get(pk=ann.pk)
+    assert (saved.first_name, saved.is_staff, list(saved.user_permissions.all())) == ("Ann", False, [*rights("view_schedule")])
+
+
+def test_nor_a_group(client):
+    ops = Group.objects.create(name="ops")
+    try:
+        ops.permissions.set(rights("view_schedule", "delete_schedule"))
+        path = f"/admin/auth/group/{ops.pk}/change/"
+        old = {"name": "operators", "permissions": [right.pk for right in ops.permissions.all()]} | opened(client, path)
+        ops.permissions.clear()
+        page = client.post(path, old).content.decode()
+        assert "to nothing; here stands what is there now." in errors(page) and not ops.permissions.exists()
+        assert client.post(path, {"name": "operators"} | hidden(page)).status_code == 302
+        assert Group.objects.get().name == "operators" and not ops.permissions.exists()
+    finally:
+        Group.objects.all().delete()
 
 
 def test_an_old_page_does_not_move_a_call_back(client):

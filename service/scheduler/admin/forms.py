@@ -128,10 +128,27 @@ class OpenedForm(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.theirs = set()
-        # {name: text, as the model's fields give and take it}, before what was sent is written into the instance.
-        self.stands = {field.name: field.value_to_string(self.instance) for field in self.instance._meta.concrete_fields
-                       if self.instance.pk and field.name in self.fields}
+        # {name: text, see _text}, before what was sent is written into the instance.
+        meta = self.instance._meta
+        self.stands = {field.name: self._text(field) for field in [*meta.concrete_fields, *meta.many_to_many]
+                       if self.instance.pk and field.name in self.fields and not self.fields[field.name].disabled}
         self.opened_with = self.data.get(OPENED_WITH) or self._signed()
+
+    def _text(self, field):
+        """The value of a field of the model as text: of what it names many of, the ids."""
+        if field.many_to_many:
+            return ",".join(sorted(str(other.pk) for other in field.value_from_object(self.instance)))
+        return field.value_to_string(self.instance)
+
+    def _value(self, name, text):
+        """The value of which `_text` made the text, as the form's field takes it."""
+        field = self.instance._meta.get_field(name)
+        if field.many_to_many:
+            return list(field.related_model.objects.filter(pk__in=text.split(","))) if text else []
+        value = field.to_python(text or None)
+        if isinstance(value, datetime) and not self.fields[name].widget.supports_microseconds:
+            return value.replace(microsecond=0)
+        return value
 
     def _signed(self):
         return signing.dumps(self.stands, salt=OPENED_WITH, compress=True) if self.stands else ""
@@ -143,20 +160,16 @@ class OpenedForm(forms.ModelForm):
         except signing.BadSignature:        # of another SECRET_KEY, or made up: nothing of it can be believed
             opened = {}
         overtaken = [name for name in self.stands if opened.get(name, self.stands[name]) != self.stands[name]
-                     and self._overtaken(name, opened[name], self.stands[name])]
+                     and self._overtaken(name, self._value(name, opened[name]), self._value(name, self.stands[name]))]
         if overtaken:
             self.opened_with = self._signed()
             self.add_error(None, "Nothing was saved: somebody else changed this while the page was open. What that was is "
                                  "said below; save once more to have it as it stands here.")
         return cleaned
 
-    def _overtaken(self, name, *texts):
-        """Whether the field, which somebody changed from the first to the second of these, is not now what was
-        sent; then it says so."""
+    def _overtaken(self, name, old, new):
+        """Whether the field, which somebody changed from `old` to `new`, is not now what was sent; then it says so."""
         field, sent = self.fields[name], self[name].data
-        old, new = (self.instance._meta.get_field(name).to_python(text or None) for text in texts)
-        if isinstance(new, datetime) and not field.widget.supports_microseconds:
-            old, new = old.replace(microsecond=0), new.replace(microsecond=0)
         if not field.has_changed(new, sent):
             return False
         if field.has_changed(old, sent):
@@ -175,4 +188,6 @@ def in_words(value):
         return moment(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(in_words, value)) or "nothing"
     return f"“{in_line(str(value))}”" if value not in (None, "") else "nothing"
