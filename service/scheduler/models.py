@@ -9,7 +9,7 @@ from django.db import models
 
 from .base.clock import utcnow
 from .base.moments import moment, showable
-from .base.words import one_line
+from .base.words import is_seen, one_line
 from .calls.queryset import Calls
 from .schedules import recurrence
 
@@ -76,9 +76,10 @@ class Schedule(models.Model):
 
         # What is empty here was refused already, and that in better words.
         name, self.name = self.name, self.name.strip()
-        if name and not self.name:
+        if name and not is_seen(name):
             problems["name"] = "Must be text to read."
-        read("name", one_line)
+        else:
+            read("name", one_line)
         chosen = set(self.days.split(","))
         if unknown := chosen - set(self.DAYS):
             problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."
@@ -227,7 +228,8 @@ class ScheduledCall(models.Model):
 
 
 class IdempotentAnswer(models.Model):
-    """The answer to a POST that named an Idempotency-Key, for when the POST is repeated."""
+    """The answer to a POST that named an Idempotency-Key, or to a form of the admin, which has a key of its own
+    (admin/forms.py), for when the same is sent again."""
 
     scope = models.CharField(max_length=40, help_text="Whose key it is: another user's is another key.")
     key = models.CharField(max_length=255)

@@ -175,6 +175,7 @@ TEMPLATES = [{
         "django.template.context_processors.request",
         "django.contrib.auth.context_processors.auth",
         "django.contrib.messages.context_processors.messages",
+        "scheduler.admin.forms.key",
     ]},
 }]
 ROOT_URLCONF = "scheduler.urls"

@@ -139,6 +139,25 @@ def test_from_and_before(client):
     assert '<a href="?view=recent">Recent</a>' in answer, "but not where nothing can be"
 
 
+def test_choosing_times_keeps_the_view_unless_it_can_hold_nothing_of_them(client):
+    ids = sample()
+    now = utcnow()
+    at = lambda minutes: f"{now + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}"       # noqa: E731
+
+    def choose(first, **times):
+        """The ids and the view after these times were chosen on the list that `first` asks for."""
+        form = re.search('(?s)<form method="get" class="calls-due">(.*?)</form>', page(client, **first))[1]
+        query = dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) | times
+        return shown(client, **query), re.search('aria-current="page">([^<]+)', page(client, **query))[1]
+    tomorrow = {"due_from": at(5), "due_before": at(90)}
+    for first in ({}, {"view": "upcoming"}, {"o": "1"}, {"view": "recent"}):
+        assert choose(first, **tomorrow) == ([ids["soon"], ids["later"]], "Upcoming"), first
+    assert choose({}, due_from=at(-55), due_before=at(-35)) == ([ids["missed"], ids["failed"]], "Recent")
+    assert choose({"view": "all"}, **tomorrow)[1] == "All" and choose({"view": "trouble"}, due_from=at(-55))[1] == "Failed and missed"
+    assert choose({"status": "Cancelled"}, **tomorrow) == ([ids["cancelled, to come"]], "All")
+    assert choose({}, due_from="soon") == ([], "Upcoming")
+
+
 @override_settings(TIME_ZONE="America/New_York")
 def test_all_times_are_in_one_zone_and_name_it(client):
     due = datetime(2095, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
@@ -404,7 +423,7 @@ def test_one_bad_line_and_none_is_added(client):
         assert words in answer, words
     assert "When? Choose a time, or paste some." in add(client, times=" , ").content.decode()
     assert "at most 200 characters (it has 201)" in add(client, times="2095-07-01 12:00:00", note="x" * 201).content.decode()
-    assert r"This note holds \u202e" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
+    assert "This note holds U+202E RIGHT-TO-LEFT OVERRIDE" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
     with override_settings(MAX_TIMESTAMPS=2):
         assert "3 times are too many at once" in add(client, times="2095-07-01 12:00:00," * 3).content.decode()
     assert not ScheduledCall.objects.exists() and not LogEntry.objects.exists()
@@ -492,47 +511,6 @@ def test_cancelling_from_the_calls_own_page_asks_first(client):
     assert client.get(f"{LIST}999999/cancel/").status_code == 404
     again = client.post(f"{LIST}{call.id}/again/", follow=True).content.decode()
     assert "1 scheduled for now." in again and ScheduledCall.objects.get(status="Pending").again_of == call.id
-
-
-@pytest.mark.processes
-def test_a_double_click_makes_one_call(client):
-    call = make(-600, status="Failed")
-    url = f"{LIST}{call.id}/again/"
-
-    def asked():
-        return {"last": re.search('name="last" value="([0-9]+)"', client.get(url).content.decode())[1]}
-    first = asked()
-    assert "1 scheduled for now." in client.post(url, first, follow=True).content.decode()
-    new = ScheduledCall.objects.get(again_of=call.id)
-    assert new.handed_over_at
-    answer = client.post(url, first, follow=True)
-    assert f"It is scheduled again already, as call {new.id}; no other was added." in answer.content.decode()
-    assert answer.redirect_chain[0][0] == f"{LIST}?view=all&ids={new.id}-{new.id}"
-    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1 and len(history(call.id)) == 1
-    second = asked()
-    ScheduledCall.objects.create(timestamp=utcnow(), again_of=call.id, scheduled_by="ann")
-    client.post(url, second)
-    assert ScheduledCall.objects.filter(again_of=call.id, scheduled_by="root").count() == 2, "asked anew, called anew"
-
-
-def test_two_clicks_at_the_same_time_make_one_call(client, monkeypatch):
-    """The first waits, before it makes its call, for the second to come as far: it does not."""
-    call, schedule, both = make(-600, status="Failed"), ledger.schedule, threading.Barrier(2)
-
-    def meet(*arguments, **named):
-        with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)
-        return schedule(*arguments, **named)
-    monkeypatch.setattr(ledger, "schedule", meet)
-
-    def click():
-        try:
-            return client.post(f"{LIST}{call.id}/again/", {"last": call.id}).status_code
-        finally:
-            connection.close()
-    with ThreadPoolExecutor(2) as pool:
-        assert [click.result() for click in [pool.submit(click) for _ in range(2)]] == [302, 302]
-    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1
 
 
 def test_another_page_cannot_have_a_call_cancelled(client):

@@ -65,6 +65,13 @@ def follow(browser, element):
     one(browser, "#footer")
 
 
+def choose(browser, start, hours):
+    """Has the list show that many hours from the datetime `start`, in its zone."""
+    for name, at in (("due_from", start), ("due_before", start + timedelta(hours=hours))):
+        browser.execute_script("arguments[0].value = arguments[1]", one(browser, f"[name={name}]"), f"{at:%Y-%m-%dT%H:%M:%S}")
+    follow(browser, one(browser, ".calls-due button"))
+
+
 def gone(element):
     try:
         element.is_enabled()
@@ -148,6 +155,9 @@ def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
     assert ids(browser)[:2] == [soon.id, later.id]
     assert one(browser, ".calls-tabs [aria-current]").text == "Upcoming"
     assert "more than 10000 calls" in browser.page_source
+    choose(browser, datetime.now(ZoneInfo("America/New_York")), 5)
+    assert one(browser, ".calls-tabs [aria-current]").text == "Upcoming" and ids(browser) == [soon.id, later.id]
+    follow(browser, browser.find_element(By.PARTIAL_LINK_TEXT, "Show the others too"))
     follow(browser, browser.find_element(By.LINK_TEXT, "Failed and missed"))
     assert ids(browser) == [failed.id, missed.id]
     follow(browser, browser.find_element(By.LINK_TEXT, "Recent"))
@@ -168,10 +178,7 @@ def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
     assert not browser.find_elements(By.CSS_SELECTOR, "#calls-picture [aria-current], .band")
 
     start = datetime.now(ZoneInfo("America/New_York")) - timedelta(hours=2, minutes=30)
-    browser.execute_script("document.querySelector('[name=due_from]').value = arguments[0]", f"{start:%Y-%m-%dT%H:%M:%S}")
-    browser.execute_script("document.querySelector('[name=due_before]').value = arguments[0]",
-                           f"{start + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}")
-    follow(browser, one(browser, ".calls-due button"))
+    choose(browser, start, 1)
     assert ids(browser) == [failed.id]
 
 

@@ -31,6 +31,11 @@ def test_a_password_is_left_out_and_control_characters_are_escaped():
     assert "(a\\nb\\x1b]0;c\\x07)" in line and line.count("\n") == 1
 
 
+def test_a_schedules_name_stands_in_its_line_as_it_was_written():
+    """But for what an older version may have let in."""
+    assert 'of schedule "می\u200cخواهم 👩\u200d💻 a\\nb\\u202e"' in call_log.hole("9", "می\u200cخواهم 👩\u200d💻 a\nb\u202e", DUE, DUE)
+
+
 def test_the_stamp_is_in_the_configured_zone():
     from django.utils import timezone as zone
     with zone.override("Asia/Kolkata"):

@@ -90,3 +90,15 @@ def test_without_credentials_only_the_sum_is_told():
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
     with override_settings(SECURE_SSL_REDIRECT=True):
         assert Client().get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("path, form", [("/healthz", "application/json"), ("/metrics", "text/plain; version=0.0.4; charset=utf-8")])
+@pytest.mark.parametrize("accepted", ["text/plain", "application/openmetrics-text", "text/html;q=0.5", "nonsense"])
+def test_whoever_watches_gets_what_there_is_whatever_he_accepts(path, form, accepted):
+    client = Client()
+    client.force_login(person())
+    tasks.tick.apply()
+    answer = client.get(path, headers={"Accept": accepted})
+    assert (answer.status_code, answer["Content-Type"]) == (200, form)
+    refused = Client().get("/metrics", headers={"Accept": accepted})
+    assert refused.status_code == 401 and "credentials" in refused.json()["detail"]

@@ -1,4 +1,5 @@
 """POST /api/schedule-api/: what is asked for is created, all of it or, with one clear 400, nothing."""
+import gzip
 import json
 from datetime import datetime, timedelta, timezone
 
@@ -21,6 +22,11 @@ def client():
 
 def post(client, body, content_type="application/json"):
     return client.post(URL, body if isinstance(body, (str, bytes)) else json.dumps(body), content_type)
+
+
+def as_it_is(client, body, content_type):
+    """A POST of these bytes (or text, in UTF-8), which Django's client would bring into the charset."""
+    return client.generic("POST", URL, body, content_type)
 
 
 def test_the_answer_is_what_was_created(client):
@@ -100,6 +106,38 @@ def test_a_bad_request_is_one_clear_400_and_creates_nothing(client, body, says):
     assert says in answer.json()["detail"]
     assert not answer.json()["detail"].count("\a")
     assert ScheduledCall.objects.count() == 0
+
+
+ONE = '{"timestamps": "2096-01-01T00:00:00Z", "note": "é"}'
+
+
+@pytest.mark.parametrize("body, says", [
+    ('{"timestamps": "2096-01-01T00:00:00Z", "timestamps": "2097-01-01T00:00:00Z"}', 'The key "timestamps" stands twice; which is meant?'),
+    ('{"timestamps": "2096-01-01T00:00:00Z", "note": {"a": 1, "b\\u001b": 2, "b\\u001B": 3}}', r'The key "b\x1b" stands twice'),
+    (ONE.encode("utf-16"), "The body is UTF-16; send it as UTF-8."), (ONE.encode("utf-16-le"), "The body is UTF-16;"),
+    (ONE.encode("utf-16-be"), "The body is UTF-16;"), (ONE.encode("utf-32"), "The body is UTF-32;"),
+    (ONE.encode("latin-1"), "The body is not UTF-8: its byte 49 is 0xe9."),
+    (gzip.compress(ONE.encode()), "The body is compressed (gzip); send it as plain JSON."),
+    (bytes.fromhex("28b52ffd04"), "The body is compressed (zstd)"),
+    ('{"timestamps": NaN}', "JSON parse error"),
+])
+def test_a_body_in_another_form_is_refused_in_words_that_name_it(client, body, says):
+    for content_type in ("application/json", "application/json; charset=latin-1"):
+        answer = as_it_is(client, body, content_type)
+        assert answer.status_code == 400 and says in answer.json()["detail"], answer.json()
+    assert statuses() == {}
+
+
+@pytest.mark.parametrize("coding, says", [("gzip", "compressed (gzip)"), (" BR ", "compressed (br)"), ("identity", None)])
+def test_what_a_header_says_of_the_body_is_told(client, coding, says):
+    answer = client.post(URL, ONE, "application/json", headers={"Content-Encoding": coding})
+    assert (answer.status_code == 201) == (says is None) and (says is None or says in answer.json()["detail"])
+
+
+def test_a_byte_order_mark_is_skipped_and_a_charset_has_no_meaning(client):
+    for content_type in ("application/json", "application/json; charset=latin-1"):
+        assert as_it_is(client, "\ufeff" + ONE, content_type).status_code == 201
+    assert [call.note for call in ScheduledCall.objects.all()] == ["é", "é"]
 
 
 def test_every_bad_timestamp_is_named(client):

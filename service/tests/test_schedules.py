@@ -114,6 +114,12 @@ def test_a_cancelled_call_is_not_next_and_a_moved_one_is_where_it_was_moved_to(c
     assert len(answer["next"]) == 10
 
 
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "会議\u3000東京", "👩\u200d💻", "\U0001fae9"])
+def test_a_name_as_people_write_it(client, name):
+    assert post(client, **LUNCH | {"name": name})["name"] == name
+    assert Schedule.objects.get().name == name
+
+
 def test_a_name_can_be_taken_once(client):
     made = post(client)
     says = post(client, 409)["detail"]
@@ -141,7 +147,8 @@ def test_a_name_can_be_taken_once(client):
     (LUNCH | {"zone": "../../etc/passwd"}, ["zone"], "is no IANA time zone"),
     (LUNCH | {"zone": "x" * 100}, ["zone"], "zone: "), (LUNCH | {"zone": None}, ["zone"], "Must be a string."),
     (LUNCH | {"zone": "UTC\n"}, ["zone"], "is no IANA time zone"),
-    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Holds \\x1b: only printable"),
+    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Holds U+001B (character 1), a control character: take it out."),
+    (LUNCH | {"name": " \u200b\u3000"}, ["name"], "name: Must be text to read."),
     (LUNCH | {"name": "a\0"}, ["name"], "name: "), (LUNCH | {"name": "\ud800"}, ["name"], "name: "),
     (LUNCH | {"name": "x" * 101}, ["name"], "at most 100"), (LUNCH | {"name": 5}, ["name"], "Must be a string."),
     (LUNCH | {"days": []}, ["days"], "Must be a list with some of mon, tue"),

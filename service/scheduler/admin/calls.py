@@ -10,7 +10,6 @@ from django.contrib.admin.options import get_content_type_for_model
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
 from django.contrib.admin.widgets import AdminSplitDateTime
-from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import connection, models, transaction
 from django.http import Http404, HttpResponseRedirect
@@ -27,6 +26,7 @@ from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, ScheduledCall
 from . import dashboard, export, filters
 from .filters import NOTHING
+from .forms import OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
@@ -59,7 +59,7 @@ class DueField(forms.SplitDateTimeField):
             raise forms.ValidationError(f"This time {error}.")
 
 
-class ScheduledCallForm(forms.ModelForm):
+class ScheduledCallForm(OpenedForm):
     """A call's time. For new calls also many, pasted, and a note."""
 
     times = forms.CharField(
@@ -128,7 +128,7 @@ def column(field, description):
 
 
 @admin.register(ScheduledCall)
-class ScheduledCallAdmin(filters.SelectedRows, admin.ModelAdmin):
+class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
     list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
@@ -382,22 +382,6 @@ class ScheduledCallAdmin(filters.SelectedRows, admin.ModelAdmin):
         self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
         return HttpResponseRedirect(self._together(calls))
 
-    def schedule_again_once(self, request, queryset):
-        """For the question on a call's page: each page that asks makes one call, however often its answer is
-        sent. `last` is the newest call that was there when it asked."""
-        last = request.POST.get("last", "")
-        with transaction.atomic():
-            # The second click waits here for the first.
-            User.objects.select_for_update(no_key=True).get(pk=request.user.pk)
-            since = ScheduledCall.objects.filter(
-                again_of__in=queryset.values("id"), scheduled_by=request.user.get_username(),
-                id__gt=last if is_id(last) else 0)
-            if not (call := since.order_by("id").first()):
-                return self.schedule_again(request, queryset)
-        self.message_user(request, f"It is scheduled again already, as call {call.pk}; no other was added.",
-                          messages.WARNING)
-        return HttpResponseRedirect(self._together([call]))
-
     def response_action(self, request, queryset):
         """What was selected one by one may have left the view since; then the action says so."""
         if request.POST.get("select_across", "0") == "0":
@@ -422,7 +406,7 @@ class ScheduledCallAdmin(filters.SelectedRows, admin.ModelAdmin):
                 self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
                 yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
             path("<int:call_id>/again/", page(partial(
-                self.act_on_one, action=self.schedule_again_once, may=self.has_add_permission,
+                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
                 question="Schedule this call again, for now?", yes="Yes, call now")),
                 name="scheduler_scheduledcall_again"),
             *super().get_urls(),
@@ -437,13 +421,12 @@ class ScheduledCallAdmin(filters.SelectedRows, admin.ModelAdmin):
             raise Http404(f"There is no call {call_id}.")
         back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
-            return action(request, calls) or back
+            return self.in_one(request, lambda: action(request, calls) or back)
         if action == self.cancel and call.status != Status.PENDING:
             self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
             return back
         return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts,
-            "last": ScheduledCall.objects.order_by("-id").values_list("id", flat=True).first()})
+            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
 
     def csv(self, request):
         """The calls that the list shows, with all its pages, as a file."""

@@ -1,5 +1,6 @@
 """The admin's list: its views (upcoming, recent, ...), its filters, and how far it counts."""
 import re
+from contextlib import suppress
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
@@ -28,15 +29,20 @@ class View:
 
     only: the statuses of its calls, or None for all
     until_now: only calls that are due by now
+    to_come: its statuses are those of calls that are still to come
     """
 
-    def __init__(self, title, ordering, only=None, until_now=False):
-        self.title, self.ordering, self.only, self.until_now = title, ordering, only, until_now
+    def __init__(self, title, ordering, only=None, until_now=False, to_come=False):
+        self.title, self.ordering, self.only, self.until_now, self.to_come = title, ordering, only, until_now, to_come
         self.statuses = only or Status.values
+
+    def may_hold(self, start, end, now):
+        """Whether there may be calls of it that are due from `start` and before `end`, aware datetimes or None."""
+        return not (self.to_come and end and end <= now or self.until_now and start and start > now)
 
 
 VIEWS = {
-    "upcoming": View("Upcoming", SOONEST, [Status.PENDING]),
+    "upcoming": View("Upcoming", SOONEST, [Status.PENDING], to_come=True),
     "recent": View("Recent", LATEST, until_now=True),
     "trouble": View("Failed and missed", LATEST, [Status.FAILED, Status.MISSED]),
     "all": View("All", LATEST),
@@ -45,13 +51,24 @@ VIEWS = {
 
 def chosen_view(request):
     """The name of the view that the query string asks for. What is looked for in particular is looked for
-    among all calls; else the list opens at what comes next."""
+    among all calls; else the list opens at what comes next. Of a view that can hold no call of the times that are
+    chosen, the other side of now is meant."""
     view = request.GET.get("view")
     if request.GET.get(SEARCH_VAR):
         return "all"
     if view in VIEWS:
+        with suppress(ValueError):      # which DueFilter tells
+            if not VIEWS[view].may_hold(chosen_time(request, "due_from"), chosen_time(request, "due_before"), utcnow()):
+                return "recent" if VIEWS[view].to_come else "upcoming"
         return view
     return "all" if set(request.GET) - {"view", PAGE_VAR, ORDER_VAR, ALL_VAR, ERROR_FLAG} else "upcoming"
+
+
+def chosen_time(request, name):
+    """The aware datetime that the query string has under that name, or None. Raises ValueError saying what is
+    wrong with it."""
+    text = request.GET.get(name, "").strip()
+    return from_person(text, later=name == "due_before") if text else None
 
 
 def link(**parameters):
@@ -111,7 +128,7 @@ class ViewFilter(CallFilter):
     def choices(self, changelist):
         now, due = utcnow(), changelist.spec(DueFilter)
         for name, view in VIEWS.items():
-            keep = due.used_parameters if due.may_hold(name, now) else {}
+            keep = due.used_parameters if view.may_hold(due.start, due.end, now) else {}
             yield {"display": view.title, "selected": name == self.name,
                    "query_string": link(view=name, **keep, **given(self.request, TogetherFilter))}
 
@@ -150,8 +167,7 @@ class DueFilter(CallFilter):
     def __init__(self, request, params, model, model_admin):
         super().__init__(request, params, model, model_admin)
         self.errors = []
-        self.start = self._time("due_from", "From", False)
-        self.end = self._time("due_before", "Before", True)
+        self.start, self.end = self._time("due_from", "From"), self._time("due_before", "Before")
         if self.start and self.end and self.start >= self.end:
             self.errors.append(f"Nothing is due from {moment(self.start)} and before {moment(self.end)}: "
                                "From must be the earlier.")
@@ -160,14 +176,11 @@ class DueFilter(CallFilter):
         elif self.start or self.end:
             self.says = f"due from {moment(self.start)}" if self.start else f"due before {moment(self.end)}"
 
-    def _time(self, name, label, later):
-        text = self.used_parameters.get(name)
-        if not text:
-            return None
+    def _time(self, name, label):
         try:
-            return from_person(text, later=later)
+            return chosen_time(self.request, name)
         except ValueError as error:
-            self.errors.append(f"{label}: “{printable(text, 40)}” {error}.")
+            self.errors.append(f"{label}: “{printable(self.used_parameters[name], 40)}” {error}.")
 
     def queryset(self, request, queryset):
         if self.errors:
@@ -176,20 +189,14 @@ class DueFilter(CallFilter):
             queryset = queryset.filter(timestamp__gte=self.start)
         return queryset.filter(timestamp__lt=self.end) if self.end else queryset
 
-    def may_hold(self, view, now):
-        """Whether there may be calls of the view with that name within the times."""
-        if view == "upcoming":
-            return not self.end or self.end > now
-        return not VIEWS[view].until_now or not self.start or self.start <= now
-
     def choices(self, changelist):
         for name, label, time in (("due_from", "From", self.start), ("due_before", "Before", self.end)):
             yield {"name": name, "label": label,
                    "value": f"{timezone.localtime(time):%Y-%m-%dT%H:%M:%S}" if time else ""}
 
     def hidden(self):
-        """(name, value) of what the form keeps."""
-        return given(self.request, ViewFilter, StatusFilter, TogetherFilter).items()
+        """(name, value) of what the form keeps; the view also where the list has opened with it by itself."""
+        return {"view": chosen_view(self.request), **given(self.request, StatusFilter, TogetherFilter)}.items()
 
     def zone(self):
         return timezone.get_default_timezone_name()

@@ -19,6 +19,7 @@ from ..models import Schedule, ScheduledCall
 from ..schedules import planner
 from . import filters
 from .filters import NOTHING
+from .forms import OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
@@ -57,7 +58,7 @@ class DaysField(forms.MultipleChoiceField):
         return super().has_changed(self.prepare_value(initial), data)
 
 
-class ScheduleForm(forms.ModelForm):
+class ScheduleForm(OpenedForm):
     days = DaysField(choices=DAYS.items(), initial=",".join(Schedule.DAYS),
                      help_text="Counted in the time zone. A cron expression says its days itself: leave all.")
 
@@ -98,7 +99,7 @@ class ScheduleForm(forms.ModelForm):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(filters.SelectedRows, admin.ModelAdmin):
+class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")}}

@@ -83,7 +83,7 @@ class NewCallsSerializer(serializers.Serializer):
                   "Those in the past are ignored; one that stands twice is called twice.")
     note = serializers.CharField(
         required=False, allow_blank=True, max_length=NOTE_MAX,
-        help_text="What these calls are for, in one line of printable characters; kept with each of them.")
+        help_text="What these calls are for, in one line; kept with each of them.")
 
     def to_internal_value(self, data):
         """Returns {"timestamps": list of aware datetimes in UTC, past ones too, in the given order, "note": str}.

@@ -89,13 +89,24 @@ def explain(error, context):
     return response
 
 
+def of_api(request):
+    """Whether the request is for /api or anything below it."""
+    return f"{request.path}/".startswith("/api/")
+
+
+def outside(request, status, detail, words=None, headers=None):
+    """An answer that no view of the API gives: below /api/ in its one shape, to people in a line of text, `words`
+    if that says something else."""
+    if of_api(request):
+        return JsonResponse({"detail": detail}, status=status, headers=headers)
+    return HttpResponse(f"{words or detail}\n", "text/plain", status, headers=headers)
+
+
 def unavailable(request):
-    """The answer when the database gives none, outside of a view of the API: to people in a line of text."""
-    more = {"status": Unavailable.status_code, "headers": {"Retry-After": RETRY_AFTER}}
-    if request.path.startswith("/api/"):
-        return JsonResponse({"detail": Unavailable.default_detail}, **more)
-    return HttpResponse("The database does not answer. Try again in some seconds; what you sent may have been "
-                        "taken all the same.\n", "text/plain", **more)
+    """The answer when the database gives none, outside of a view of the API."""
+    return outside(request, Unavailable.status_code, Unavailable.default_detail,
+                   "The database does not answer. Try again in some seconds; what you sent may have been taken all "
+                   "the same.", {"Retry-After": RETRY_AFTER})
 
 
 def server_error(request):
@@ -104,8 +115,8 @@ def server_error(request):
     if no_answer(error):
         away(error)
         return unavailable(request)
-    if request.path.startswith("/api/"):
-        return JsonResponse({"detail": BROKEN}, status=500)
+    if of_api(request):
+        return outside(request, 500, BROKEN)
     return defaults.server_error(request)
 
 

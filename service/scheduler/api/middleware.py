@@ -2,22 +2,20 @@
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.db import connection
-from django.http import HttpResponse
 
 from ..base import outage
 from ..base.database import within
-from .errors import away, no_answer, unavailable
+from .errors import away, no_answer, outside, unavailable
 
 
 def own_host(get_response):
-    """Refuses a request for a Host that is not in ALLOWED_HOSTS with a plain 400. Django's own page
+    """Refuses a request for a Host that is not in ALLOWED_HOSTS with a 400 of a line. Django's own page
     would show the settings to it while DEBUG is on: any web page can have its name point here."""
     def middleware(request):
         try:
             request.get_host()
         except DisallowedHost:
-            return HttpResponse("This service does not answer for that Host: see ALLOWED_HOSTS.\n",
-                                "text/plain", 400)
+            return outside(request, 400, "This service does not answer for that Host: see ALLOWED_HOSTS.")
         return get_response(request)
     return middleware
 

@@ -1,6 +1,7 @@
 """Words of others, before they are kept, shown or looked up, and what no words may show."""
 import html
 import re
+import unicodedata
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.conf import settings
@@ -13,18 +14,46 @@ def printable(text, limit=500):
     return text if len(text) <= limit else text[:limit - 1] + "…"
 
 
+# Unicode's general categories and, of UAX #9 (The Bidirectional Algorithm), the explicit formatting characters.
+ENDS_OF_LINES = {"Cc": "a control character", "Zl": "which ends a line", "Zp": "which ends a line",
+                 "Cs": "half of a character"}
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def _harm(c):
+    """What the character `c` could do to the line in which it stands, in words, or None."""
+    if unicodedata.bidirectional(c) in TURNS:
+        return "which turns the direction of reading"
+    return ENDS_OF_LINES.get(unicodedata.category(c))
+
+
 def one_line(text, most=None):
     """The str `text`, a note or a name, which stands in one line of lists, mails and files. Raises ValueError
-    saying why it cannot.
+    saying why it cannot: a character could fake a line, or turn the direction in which what stands around it is
+    read. It names the character.
+
+    All else that people write is taken, also what str.isprintable is not: the joiners of Persian and of emoji,
+    other blanks, and characters that are newer than this Python.
 
     most: characters that are taken, None where somebody else counts them
     """
     if most is not None and len(text) > most:
         raise ValueError(f"has {len(text)} characters; at most {most} are taken")
-    if not text.isprintable():
-        bad = next(c for c in text if not c.isprintable())
-        raise ValueError(f"holds {printable(bad)}: only printable characters are taken, in one line")
+    for position, c in enumerate(text, 1):
+        if harm := _harm(c):
+            name = " ".join([f"U+{ord(c):04X}", *filter(None, [unicodedata.name(c, "")])])
+            raise ValueError(f"holds {name} (character {position}), {harm}: take it out")
     return text
+
+
+def in_line(text):
+    """`text`, a name or a note, with escapes in place of what `one_line` refuses."""
+    return "".join(c.encode("unicode_escape").decode() if _harm(c) else c for c in text)
+
+
+def is_seen(text):
+    """Whether the str `text` holds more than blanks and characters without a shape."""
+    return any(unicodedata.category(c) not in ("Zs", "Cf") for c in text)
 
 
 def is_id(text):

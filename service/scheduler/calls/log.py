@@ -19,7 +19,7 @@ from functools import cache
 from django.conf import settings
 from django.utils import timezone
 
-from ..base.words import printable, redacted
+from ..base.words import in_line, printable, redacted
 from ..models import ScheduledCall
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def hole(number, schedule, before, at):
     before, at: aware datetimes, when the last of them was due, about, and when it was found
     """
     return (f"{_stamp(at)}: Missed {number} calls to {_api(settings.API_URL)} (of schedule "
-            f"\"{printable(schedule)}\", due before {_stamp(before)})\n")
+            f"\"{in_line(schedule)}\", due before {_stamp(before)})\n")
 
 
 def write(lines):

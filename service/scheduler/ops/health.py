@@ -6,6 +6,7 @@ from django.db import connection
 from django.http import JsonResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -59,9 +60,18 @@ class HealthSerializer(serializers.Serializer):
         required=False, allow_null=True, help_text="How long ago the dispatcher last ran, and did all its work.")
 
 
+class OneForm(BaseContentNegotiation):
+    """For what has one form, whatever the header Accept asks for, as RFC 9110 (section 12.5.1) allows: whoever
+    watches the service gets what there is rather than a 406."""
+
+    def select_renderer(self, request, renderers, format_suffix=None):
+        return renderers[0], renderers[0].media_type
+
+
 class Health(APIView):
     """Whether database, broker and dispatcher are alive. 200 when all are, 503 otherwise."""
 
+    content_negotiation_class = OneForm
     permission_classes = []     # load balancers have no token; those without one get less to read
     throttle_classes = []
 

@@ -25,6 +25,7 @@ from rest_framework.exceptions import APIException
 from rest_framework.views import APIView
 
 from ..models import Heartbeat, Schedule, ScheduledCall, Tally
+from .health import OneForm
 
 Status = ScheduledCall.Status
 
@@ -177,6 +178,7 @@ class Metrics(APIView):
     """Numbers for Prometheus. They are those of the whole service, whichever web process is asked."""
 
     schema = None
+    content_negotiation_class = OneForm
     throttle_classes = []
 
     def get_permissions(self):
