@@ -565,6 +565,17 @@ def test_csv_of_many_holds_each_once_and_reads_few_at_a_time(client, view, monke
     assert found == sorted((call.id for call in calls), reverse=view == "all")
 
 
+@pytest.mark.parametrize("view, order, arrows", [
+    ("upcoming", "", ["due ascending"]), ("recent", "", ["due descending"]),
+    ("upcoming", "1", ["id ascending"]), ("all", "-3", ["due descending"])])
+def test_an_arrow_in_the_heading_tells_the_order(client, view, order, arrows):
+    """Of the view, or of the column that was chosen; and no second one for the ids among calls of the same time."""
+    make(60), make(-60, status="Succeeded")
+    query = {"view": view, **({"o": order} if order else {})}
+    found = re.findall(r'class="sortable column-(\w+) sorted (\w+)"', page(client, **query))
+    assert [f"{column} {way}" for column, way in found] == arrows
+
+
 @pytest.mark.parametrize("order", ["1", "-1", "3", "-3", "3.1", "3.-1", "-3.1", "1.3", "3.3", "2", "x"])
 def test_csv_is_in_the_order_of_the_list(client, order, monkeypatch):
     monkeypatch.setattr("scheduler.admin.export.BATCH", 7)
