@@ -197,7 +197,6 @@ def clean():
     from django.core.cache import cache
 
     from scheduler.calls import log as call_log
-    from scheduler import tasks
     from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
     redis_server.command("flushall")
     cache.clear()
@@ -206,7 +205,6 @@ def clean():
     stand_in.switched = None
     stand_in.seen.clear()
     call_log._torn = False
-    tasks._last_tick = None
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
@@ -243,6 +241,7 @@ class Stack:
         self.outputs = {}
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
+        self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
         self.launch(*names, **environment)
@@ -264,7 +263,7 @@ class Stack:
         for name in names:
             output = self.outputs[name] = WORK / f"{name}-{len(self.outputs)}.log"
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *commands[name.rstrip("0123456789")]], cwd=SERVICE,
+                [*self.limits, sys.executable, *commands[name.rstrip("0123456789")]], cwd=SERVICE,
                 env=os.environ | self.environment, stdin=subprocess.DEVNULL,
                 stdout=output.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
 

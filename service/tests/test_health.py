@@ -18,7 +18,7 @@ def health():
 
 
 def test_all_is_well(health):
-    tasks.tick.apply()
+    tasks.dispatch_all()
     answer = health()
     assert answer.status_code == 200
     told = answer.json()

@@ -3,6 +3,8 @@
 The tables are made by that version's own migration. What its workers did to rows is here as the SQL that
 they sent, from its claim, renew, finish and reap.
 """
+import base64
+import json
 import threading
 from datetime import timedelta
 
@@ -204,6 +206,16 @@ def test_messages_of_the_version_before_are_understood(before, stack, api):
     tasks.tick.apply_async(expires=30)
     assert all_ended(1) == {"Succeeded": 1}
     assert len(api.seen) == 1
+
+
+def test_messages_are_what_workers_of_the_version_before_read():
+    """They take the ids, and the time of the first as a second argument; with or without an ETA."""
+    call = make(5)
+    assert dispatch.hand_over(dispatch.send) == 1
+    message = json.loads(redis_server.command("lindex", "scheduler.calls", "0"))
+    assert message["headers"]["task"] == "scheduler.tasks.make_calls"
+    assert json.loads(base64.b64decode(message["body"]))[0] == [[call.id], call.timestamp.isoformat()]
+    assert not message["headers"]["eta"] and not message["headers"]["expires"]
 
 
 @pytest.fixture
