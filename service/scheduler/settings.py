@@ -275,6 +275,7 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_TIMEOUT = 2        # seconds
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # workers and beat wait for the broker as long as it takes
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True    # also for one that is there, and takes no writes
 CELERY_TASK_IGNORE_RESULT = True            # no result backend: the outcome is in the row
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name)
                       for name in ("scheduler.calls", "scheduler.ticks")]
@@ -283,6 +284,9 @@ CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}    #
 CELERY_WORKER_POOL = "solo"                 # a task only passes on what came; see tasks.py
 CELERY_WORKER_CONCURRENCY = CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Who can write to Redis could end workers by it; and its queue is written each second, with a traceback for each
+# time that a full Redis refuses.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True    # there are none; otherwise it warns of them
 CELERY_BEAT_SCHEDULER = "scheduler.celery:Beat"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK

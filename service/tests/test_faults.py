@@ -309,6 +309,75 @@ def test_redis_hangs(stack, api, log, broker):
     assert len(api.seen) == 20
 
 
+class Refusing:
+    """A Redis that answers, and takes no writes: `begin` and `end` it."""
+
+    def __init__(self, kind, redis):
+        self.kind, self.redis, self.master = kind, redis, None
+
+    def begin(self):
+        if self.kind == "MISCONF":          # its disk is full: it cannot save, and takes nothing that it could lose
+            (WORK / "dump.rdb").mkdir()
+            self.redis.command("config", "set", "save", "3600 1")
+            self.redis.command("bgsave")
+        elif self.kind == "READONLY":
+            self.master = type(self.redis)()
+            self.master.start()
+            self.redis.command("replicaof", "127.0.0.1", str(self.master.port))
+        else:
+            self.redis.command("config", "set", "maxmemory", "1")
+        until(lambda: self.kind in self.redis.command("set", "x", "y"), what="it refuses")
+
+    def end(self):
+        if self.kind == "MISCONF":
+            with suppress(FileNotFoundError):
+                (WORK / "dump.rdb").rmdir()
+            self.redis.command("config", "set", "save", "")
+        elif self.kind == "READONLY":
+            self.redis.command("replicaof", "no", "one")
+            end(self.master.process)
+        else:
+            self.redis.command("config", "set", "maxmemory", "0")
+
+
+@pytest.fixture(params=["MISCONF", "READONLY", "OOM"])
+def refusing(request, broker):
+    refusing = Refusing(request.param, broker)
+    yield refusing
+    refusing.end()
+    until(lambda: broker.command("set", "x", "y") == "OK")
+
+
+def test_redis_refuses_writes(stack, api, log, broker, refusing):
+    """As if it were away: one line from each, what a worker has is made, and all goes on when it takes writes again."""
+    stack.start("web", "worker", "beat")
+    due = in_seconds(4)
+    stack.post(*[due] * 10)
+    until(lambda: broker.command("llen", "scheduler.calls") == "0", what="the worker has the message")
+    refusing.begin()
+    stack.post(*[in_seconds(2)] * 10)           # taken in, and not handed over
+    health = requests.get(stack.url + "/healthz", timeout=5)
+    assert health.status_code == 503 and health.json()["broker"].startswith("takes no messages")
+    until(lambda: utcnow() > due + timedelta(seconds=6), what="several tries of each process")
+    assert statuses() == {"Succeeded": 10, "Pending": 10}
+    assert max(api.arrivals(due)) < 1
+    stack.launch("worker2")                     # one that is started just now waits too
+    until(lambda: "the broker cannot be reached" in stack.says("worker2"))
+    refusing.end()
+    assert all_ended(20, 40) == {"Succeeded": 20}
+    one_line_each(log, 20)
+    stack.post(in_seconds(2))
+    for name in ("web", "worker", "worker2", "beat"):
+        assert stack.processes[name].poll() is None
+        says = stack.says(name)
+        if "the broker cannot be reached" in says or name in ("web", "beat"):
+            until(lambda: "the broker is back" in stack.says(name), 20, f"{name} says that it is back")
+            says = stack.says(name)
+            assert says.count("the broker cannot be reached") == says.count("the broker is back") == 1, says
+        for noise in ("Traceback", "CRITICAL", "WARNING/", "ERROR/"):
+            assert noise not in says, says
+
+
 def test_the_same_task_delivered_twice(stack, api, log):
     """At the same time to two workers, and once more when all is over."""
     stack.start("worker1", "worker2", "beat")
