@@ -185,7 +185,7 @@ def claim(ids, token, now=NOW):
     else:
         statement = f"UPDATE {CALLS} {change} WHERE {which}"
     with connection.cursor() as cursor:
-        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefieldas_column(now)})
+        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
         if cursor.rowcount == len(ids):      # the usual case costs one statement
             return set(ids), {}
     mine = Q(status=Status.RUNNING, claim_token=token)
