@@ -50,7 +50,7 @@ LOOK_EVERY = 0.1        # seconds between two looks for calls that have taken to
 RETRY = 0.5             # seconds between two tries while the database is away, or while there is no room
 MOVED = 1.0             # seconds for which a call that is not due yet stands at the gate; one moved further waits anew
 AHEAD = 20              # times CALLS_AT_ONCE: calls that are held at most. The rest is handed over again
-COUNT_EVERY = 10        # seconds for which a thread or a limit that nobody needed is kept
+COUNT_EVERY = 60        # seconds for which a thread that nobody needed is kept, or a limit that was met
 SPARE_FILES = 64        # open files for the log, the database, the broker, the certificates
 SPARE_THREADS = 64      # left to others, once it is known how many there can be: a web server has as many
 STOP_WITHIN = 10        # seconds, after TIMEOUT, for the last outcomes to be written
@@ -426,7 +426,7 @@ class Worker:
             self._end_threads(self._threads - self._busiest)
             self._counted, self._busiest = now, self._busy
             self._most = min(self._limit, self._most + PORTION)
-            outage.room.over(after=6 * COUNT_EVERY)
+            outage.room.over(after=2 * COUNT_EVERY)
         if self._threads > self._most:
             self._end_threads(min(self._threads - self._busy, self._threads - self._most))
 
