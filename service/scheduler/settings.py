@@ -64,12 +64,11 @@ if not re.fullmatch("[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", WRIT
 # --- The engine (the reasons are in calls/ and tasks.py) -------------------------------------
 
 TICK = number("TICK", 2.0, 0.2)             # seconds between two runs of the dispatcher
-WINDOW = number("WINDOW", 30.0, 5)          # seconds ahead of its time that a call is handed over
+WINDOW = number("WINDOW", 10.0, 5)          # seconds ahead of its time that a call is handed over
 LEAD = number("LEAD", 0.5, 0)               # seconds ahead of its time that a call begins to connect
 CHUNK = number("CHUNK", 100, 1)             # calls of the same second in one message
 LEASE = number("LEASE", 45.0, 5)            # seconds without a sign of life, then a worker is dead
 CALLS_AT_ONCE = number("CALLS_AT_ONCE", 1000, 1)        # in one worker process
-CHUNKS_AT_ONCE = number("CHUNKS_AT_ONCE", 200, 1)       # in one worker process
 
 # --- Security --------------------------------------------------------------------------------
 
@@ -275,7 +274,7 @@ _redis_timeouts = {                         # seconds
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     **_redis_timeouts,
-    "visibility_timeout": 3600,             # far above WINDOW: no message is ever repeated for its ETA
+    "ack_emulation": False,                 # a message that is lost is sent again by the dispatcher, so none is kept
     # A request must not wait for a dead broker: its rows are safe, the dispatcher comes for them.
     "max_retries": 0, "interval_start": 0, "interval_step": 0.2, "interval_max": 1,
     "connect_retries_timeout": 2,
@@ -284,15 +283,19 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_TIMEOUT = 2        # seconds
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # workers and beat wait for the broker as long as it takes
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True    # also for one that is there, and takes no writes
 CELERY_TASK_IGNORE_RESULT = True            # no result backend: the outcome is in the row
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name)
                       for name in ("scheduler.calls", "scheduler.ticks")]
 CELERY_TASK_DEFAULT_QUEUE = "scheduler.calls"
 CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}    # never behind calls
-CELERY_WORKER_POOL = "threads"              # a chunk mostly waits; see tasks.py
-CELERY_WORKER_CONCURRENCY = CHUNKS_AT_ONCE + 4  # the rest is kept free for the dispatcher
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_POOL = "solo"                 # a task only passes on what came; see tasks.py
+CELERY_WORKER_CONCURRENCY = CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Who can write to Redis could end workers by it; and its queue is written each second, with a traceback for each
+# time that a full Redis refuses.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True    # there are none; otherwise it warns of them
 CELERY_BEAT_SCHEDULER = "scheduler.celery:Beat"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
 
@@ -391,6 +394,3 @@ _check_api_url(API_URL)
 if TICK > min(WINDOW / 2, 15):
     raise ImproperlyConfigured("TICK must be at most half of WINDOW, or calls are handed over late, and "
                                "at most 15 s, or /healthz takes the dispatcher for dead.")
-if WINDOW + GRACE > 1800:
-    raise ImproperlyConfigured("WINDOW + GRACE must stay below 1800 s: half the time after which "
-                               "the broker gives a message to a second worker.")

@@ -1,14 +1,16 @@
-"""What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk."""
+"""What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk.
+
+A task only passes on what came, to a thread that was there from the start. So messages are taken in whatever
+the database does, none is ever half done, and no limit on threads ends a worker.
+"""
 import logging
-from datetime import datetime
+import threading
 
 import kombu.exceptions
-from celery import shared_task
-from django.conf import settings
+from celery import shared_task, signals
 from django.db import InterfaceError, OperationalError, connection
 
 from .base import outage
-from .base.clock import steady
 from .base.database import reason
 from .calls import dispatch, ledger, worker
 from .ops import notify
@@ -16,23 +18,39 @@ from .schedules import planner
 
 logger = logging.getLogger(__name__)
 
-_last_tick = None           # by steady()
+_due = threading.Event()    # a tick has come
+_idle = threading.Event()   # and none is under way
 
 
-@shared_task
-def tick():
+@signals.worker_init.connect
+def start(**_):
+    """Of a worker process: starts the threads in which the work is done."""
+    worker.start()
+    threading.Thread(target=_dispatcher, name="dispatcher", daemon=True).start()
+
+
+@signals.worker_shutdown.connect
+def stop(**_):
+    """Once no message can come any more."""
+    _due.clear()
+    _idle.wait(worker.STOP_WITHIN)
+    worker.stop()
+
+
+def _dispatcher():
+    """Ticks that piled up are one."""
+    while True:
+        _idle.set()
+        _due.wait()
+        _idle.clear()
+        _due.clear()
+        dispatch_all()
+
+
+def dispatch_all():
     """The dispatcher. Each part stands alone: trouble in one must not keep the others from their
     work. Calls are handed over first, as they are in a hurry. Only when all went well it says so
-    to /healthz.
-
-    Ticks that piled up while no worker ran are one. Celery's `expires` would see to that too, but by
-    comparing the clocks of two machines: with one of them wrong by 30 s there would be none at all."""
-    global _last_tick
-    now = steady()
-    if _last_tick is not None and now - _last_tick < settings.TICK / 2:
-        return
-    _last_tick = now
-
+    to /healthz."""
     def done(part):
         try:
             part()
@@ -51,12 +69,19 @@ def tick():
     if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.compare), done(planner.plan)]):
         if done(dispatch.beat):
             outage.database.over()
+    connection.close()      # who waits for nothing holds no connection
 
 
-@shared_task(Strategy="scheduler.celery:by_the_database")
-def make_calls(ids, first):
-    """Makes the calls of one chunk, all due in the same second, and writes how they ended.
+@shared_task
+def tick():
+    """Has the dispatcher run."""
+    _due.set()
 
-    ids: list of int; first: ISO 8601 str, when the first of them is due
+
+@shared_task
+def make_calls(ids, first=None):
+    """Has the calls of one chunk made when they are due.
+
+    ids: list of int; first: ISO 8601 str, when the first of them is due, for workers of the version before
     """
-    worker.make(ids, datetime.fromisoformat(first))
+    worker.take(ids)

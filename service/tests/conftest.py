@@ -278,7 +278,6 @@ def clean(request):
     from django.contrib.auth.models import User
 
     from scheduler.calls import log as call_log
-    from scheduler import tasks
     from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
     if "stack" not in request.fixturenames:
         Stack.discard()
@@ -288,7 +287,6 @@ def clean(request):
     stand_in.switched = None
     stand_in.seen.clear()
     call_log._torn = False
-    tasks._last_tick = None
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
@@ -345,6 +343,7 @@ class Stack:
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
         self.loglevel = "INFO"          # of the worker and beat
+        self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
         for name in self.launch(*names, **environment):
@@ -370,7 +369,7 @@ class Stack:
             number, (command, environment) = next(self.number), self.started_as[name]
             output = self.outputs[name] = WORK / f"{name}-{number}.log"
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *command, *(["--hostname", f"{number}@test"] if "worker" in command else [])],
+                [*self.limits, sys.executable, *command, *(["--hostname", f"{number}@test"] if "worker" in command else [])],
                 cwd=SERVICE, env=os.environ | environment, stdin=subprocess.DEVNULL,
                 stdout=output.open("a"), stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_us)
         return new

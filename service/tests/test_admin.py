@@ -1,10 +1,7 @@
 """The admin: what it shows, what may be changed, and what its actions do."""
-import contextlib
 import csv
 import io
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from urllib.parse import parse_qsl
@@ -13,7 +10,7 @@ import pytest
 from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+
 from django.test import Client, override_settings
 
 from scheduler.admin import dashboard
@@ -554,6 +551,17 @@ def test_csv_of_many_holds_each_once_and_reads_few_at_a_time(client, view, monke
     calls = make(60, 30) + make(90, 20)
     found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view={view}"))[1:]]
     assert found == sorted((call.id for call in calls), reverse=view == "all")
+
+
+@pytest.mark.parametrize("view, order, arrows", [
+    ("upcoming", "", ["due ascending"]), ("recent", "", ["due descending"]),
+    ("upcoming", "1", ["id ascending"]), ("all", "-3", ["due descending"])])
+def test_an_arrow_in_the_heading_tells_the_order(client, view, order, arrows):
+    """Of the view, or of the column that was chosen; and no second one for the ids among calls of the same time."""
+    make(60), make(-60, status="Succeeded")
+    query = {"view": view, **({"o": order} if order else {})}
+    found = re.findall(r'class="sortable column-(\w+) sorted (\w+)"', page(client, **query))
+    assert [f"{column} {way}" for column, way in found] == arrows
 
 
 @pytest.mark.parametrize("order", ["1", "-1", "3", "-3", "3.1", "3.-1", "-3.1", "1.3", "3.3", "2", "x"])

@@ -15,7 +15,6 @@ from django.core import signing
 from django.db import connection
 from django.test import Client
 from selenium.webdriver.common.action_chains import ActionChains
-from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 from test_browser import follow, one
 

@@ -22,7 +22,7 @@ def health():
 
 @pytest.mark.processes
 def test_all_is_well(health):
-    tasks.tick.apply()
+    tasks.dispatch_all()
     answer = health()
     assert answer.status_code == 200
     told = answer.json()

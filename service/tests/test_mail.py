@@ -685,7 +685,7 @@ def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplo
         raise RuntimeError("broken")
     monkeypatch.setattr(notify, "tell", broken)
     late = make(-3600)
-    tasks.tick()
+    tasks.dispatch_all()
     assert Heartbeat.objects.exists() and ScheduledCall.objects.get(id=late.id).status == "Missed"
     assert "dispatcher: RuntimeError: broken" in caplog.text
 

@@ -189,8 +189,8 @@ def test_two_dispatchers_hand_over_each_call_once():
 
 
 def test_only_what_is_due_within_the_window_is_handed_over():
-    soon = make(29)
-    make(31), make(5, status="Cancelled"), make(5, status="Running")
+    soon = make(9)
+    make(11), make(5, status="Cancelled"), make(5, status="Running")
     sent = []
     assert dispatch.hand_over(lambda ids, first: sent.append((ids, first))) == 1
     assert sent == [([soon.id], soon.timestamp)]

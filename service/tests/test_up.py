@@ -139,6 +139,24 @@ def test_redis_is_not_there(up):
     assert "Traceback" not in service.says() and len(service.says().splitlines()) == 1
 
 
+def test_redis_takes_no_writes(up):
+    """At the start that is said at once; later `up` waits for the end of it."""
+    redis_server.command("config", "set", "maxmemory", "1")
+    try:
+        service = up()
+        assert service.process.wait(20) == 1
+        assert "takes no writes" in service.says() and len(service.says().splitlines()) == 1
+        redis_server.command("config", "set", "maxmemory", "0")
+        service = up().ready()
+        redis_server.command("replicaof", "127.0.0.1", str(free_port()))
+        until(lambda: len(re.findall("^(?:worker|beat) +[|] the broker cannot be reached", service.says(), re.M)) == 2)
+    finally:
+        redis_server.command("config", "set", "maxmemory", "0")
+        redis_server.command("replicaof", "no", "one")
+    until(lambda: len(re.findall("^(?:worker|beat) +[|] the broker is back", service.says(), re.M)) == 2, 30)
+    assert service.process.poll() is None and len(service.says().splitlines()) == 6, service.says()
+
+
 @pytest.mark.parametrize("arguments, environment, says", [
     (["--bind", "0.0.0.0:1"], {}, "stays on 127.0.0.1"),
     (["--bind", "nonsense"], {}, "give a host and a port"),

@@ -3,6 +3,8 @@
 The tables are made by that version's own migration. What its workers did to rows is here as the SQL that
 they sent, from its claim, renew, finish and reap.
 """
+import base64
+import json
 import threading
 from datetime import timedelta
 
@@ -152,6 +154,21 @@ def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_ove
     assert statuses() == {"Failed": 1, "Succeeded": 1} and len(log()) == 1
 
 
+def test_what_an_old_worker_had_claimed_ahead_of_its_time_has_no_start(before, log):
+    """It claimed up to a second early, and wrote that as the start: nobody was called before it was due."""
+    call_command("migrate", verbosity=0)
+    calls = make(0.9, 3)
+    assert old_claim([call.id for call in calls], "a" * 32, utcnow(), utcnow() + timedelta(seconds=1)) == 3
+    begun = utcnow() + timedelta(seconds=1)
+    old(f"UPDATE {TABLE} SET lease_until = %s", utcnow() - timedelta(seconds=1))
+    old(f"UPDATE {TABLE} SET started_at = %s WHERE id = %s", begun, calls[0].id)
+    assert ledger.reap() == 3
+    first, *others = ScheduledCall.objects.order_by("id")
+    assert abs(first.started_at - begun) < timedelta(milliseconds=1) and first.lateness >= 0
+    assert {(call.started_at, call.lateness) for call in others} == {(None, None)}
+    assert len(log(3)) == 3
+
+
 def test_failures_that_the_version_before_writes_are_told(before):
     """It knows nothing of the mark that says so: neither when it makes rows, nor when it ends them."""
     now = utcnow()
@@ -191,6 +208,16 @@ def test_messages_of_the_version_before_are_understood(before, stack, api):
     tasks.tick.apply_async(expires=30)
     assert all_ended(1) == {"Succeeded": 1}
     assert len(api.seen) == 1
+
+
+def test_messages_are_what_workers_of_the_version_before_read():
+    """They take the ids, and the time of the first as a second argument; with or without an ETA."""
+    call = make(5)
+    assert dispatch.hand_over(dispatch.send) == 1
+    message = json.loads(redis_server.command("lindex", "scheduler.calls", "0"))
+    assert message["headers"]["task"] == "scheduler.tasks.make_calls"
+    assert json.loads(base64.b64decode(message["body"]))[0] == [[call.id], call.timestamp.isoformat()]
+    assert not message["headers"]["eta"] and not message["headers"]["expires"]
 
 
 @pytest.fixture

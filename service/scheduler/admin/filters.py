@@ -284,7 +284,6 @@ class CallList(ChangeList):
         return [spec for spec in self.filter_specs if spec.says]
 
     def get_ordering(self, request, queryset):
-        self.order = VIEWS[chosen_view(request)].ordering
         self.whole_order = []
         for name in super().get_ordering(request, queryset):        # what is chosen, then the order of the view
             known = {known.lstrip("-") for known in self.whole_order}
@@ -292,9 +291,13 @@ class CallList(ChangeList):
                 self.whole_order.append(name)
         return self.whole_order
 
-    def _get_default_ordering(self):
+    def get_ordering_field_columns(self):
         """For the arrow in the heading; the ids among calls of the same time deserve none."""
-        return self.order[:1]
+        if ORDER_VAR in self.params:
+            return super().get_ordering_field_columns()
+        first = self.whole_order[0]
+        columns = [self.get_ordering_field(name) for name in self.list_display]
+        return {columns.index(first.lstrip("-")): "desc" if first[0] == "-" else "asc"}
 
     def get_results(self, request):
         super().get_results(request)

@@ -52,11 +52,6 @@ def asked():
         return cursor.fetchone()[0]
 
 
-def ahead():
-    """How far this machine's clock is ahead of the database's, as a timedelta."""
-    return machine() - utcnow()
-
-
 _first = threading.Lock()
 
 

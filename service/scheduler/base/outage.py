@@ -43,4 +43,5 @@ class Outage:
 
 database = Outage("the database")
 broker = Outage("the broker")
+room = Outage("calls", "find no room on this machine", "find room again")
 mail = Outage("the mail server", "takes no mail", "takes mails again")

@@ -13,7 +13,6 @@ from django.db.models import Q
 
 from ..base import outage
 from ..models import Heartbeat, ScheduledCall
-from . import worker
 from .ledger import BATCH, NOW, as_column, unlocked
 
 logger = logging.getLogger(__name__)
@@ -28,25 +27,33 @@ def send(ids, first):
     """Gives one chunk to the broker.
 
     ids: list of int; first: aware datetime, when the first of its calls is due
-    The message comes to the worker early, by the database's clock (celery.py).
     """
-    current_app.send_task(MAKE_CALLS, (ids, first.isoformat()), eta=first - timedelta(seconds=worker.early()))
+    current_app.send_task(MAKE_CALLS, (ids, first.isoformat()))
     outage.broker.over()
 
 
 def hand_over_soon(ids):
     """After the transaction under way: hands over those of the new calls `ids` that are due too
     soon to wait for the dispatcher. A broker that is down delays them, and nothing else."""
-    def after():
-        try:
-            hand_over(send, ids)
-        except kombu.exceptions.OperationalError as error:
-            outage.broker.began(error, "The dispatcher hands over what is due once it is back")
-        except Exception as error:
-            logger.error("not handed over, the dispatcher comes for it: %s: %s", type(error).__name__, error)
-
     if ids:
-        transaction.on_commit(after)
+        transaction.on_commit(lambda: _try(ids))
+
+
+def hand_over_again(ids):
+    """Of a worker that stops: hands over those of its calls that it has not claimed, to whoever comes first. A broker
+    that is down leaves them to the dispatcher."""
+    for i in range(0, len(ids), BATCH):
+        ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status=Status.PENDING).update(handed_over_at=None)
+    _try(ids)
+
+
+def _try(ids):
+    try:
+        hand_over(send, ids)
+    except kombu.exceptions.OperationalError as error:
+        outage.broker.began(error, "The dispatcher hands over what is due once it is back")
+    except Exception as error:
+        logger.error("not handed over, the dispatcher comes for it: %s: %s", type(error).__name__, error)
 
 
 def hand_over(send, ids=None, now=NOW):

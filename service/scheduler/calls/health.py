@@ -28,11 +28,15 @@ def _since_beat():
         connection.close()
 
 
-def _ping_broker():
-    """Raises redis.RedisError."""
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1,
+def try_broker(timeout=1):
+    """Writes, which is what is needed of it: a Redis whose disk or memory is full, and a replica, answer and take
+    nothing. Raises redis.RedisError.
+
+    timeout: seconds
+    """
+    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=timeout, socket_connect_timeout=timeout,
                               retry=None) as client:
-        client.ping()
+        client.set("scheduler.health", 1, ex=60)
 
 
 def parts(*more):
@@ -43,7 +47,7 @@ def parts(*more):
     Returns ({part: "ok" or what is wrong}, seconds since the dispatcher last ran or None, [what each of
     `more` returned, or None if it failed]), within WITHIN.
     """
-    asked = [_asking.submit(question) for question in (_since_beat, _ping_broker, *more)]
+    asked = [_asking.submit(question) for question in (_since_beat, try_broker, *more)]
     wait(asked, WITHIN)
 
     def problem(future):
@@ -57,7 +61,7 @@ def parts(*more):
     else:
         age = asked[0].result()
     if error := problem(asked[1]):
-        broker = f"does not answer ({error})"
+        broker = f"takes no messages ({error})"
     if age is None:
         dispatcher = "unknown" if database != "ok" else "has never run: are worker and beat up?"
     elif age < -1:

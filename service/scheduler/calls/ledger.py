@@ -22,7 +22,7 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import DateTimeField, F, Q, Value
+from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.db.models.functions import Now
 
 from ..base.clock import utcnow
@@ -292,17 +292,22 @@ def miss(now=NOW):
 
 def reap(now=NOW):
     """Ends every Running call whose worker has given no sign of life for as long as it said: nobody
-    knows whether the API got it, so it is not repeated. Returns how many."""
-    return _end_all(Q(status=Status.RUNNING, lease_until__lt=now), "lease_until", Status.FAILED, WORKER_LOST, now)
+    knows whether the API got it, so it is not repeated. Returns how many.
+
+    A `started_at` before its time is of a worker of an older version, which wrote it as it claimed the call, up to
+    a second early: nobody knows when that was sent, or whether."""
+    return _end_all(Q(status=Status.RUNNING, lease_until__lt=now), "lease_until", Status.FAILED, WORKER_LOST, now,
+                    started_at=Case(When(started_at__gte=F("timestamp"), then=F("started_at"))))
 
 
-def _end_all(condition, order, status, error, now):
+def _end_all(condition, order, status, error, now, **values):
     """Ends all calls for which `condition` holds, in batches, each with its log line, and each stamped
     with the time at which it is ended.
 
     order: the field that the partial index for `condition` is of. Without it PostgreSQL guesses that
         among a million rows the first of a batch will soon be met, and reads them all: a tick of
         45 ms instead of 2.
+    values: what else is written
     """
     ended = 0
     while True:
@@ -311,8 +316,9 @@ def _end_all(condition, order, status, error, now):
                         .values_list("id", "timestamp", "started_at", "now")[:BATCH])
             if rows:
                 ScheduledCall.objects.filter(condition, id__in=[row[0] for row in rows]).update(
-                    status=status, ended_at=rows[0][3], error=error, lease_until=None)
-            _log([(status, timestamp, started_at or at, error) for _, timestamp, started_at, at in rows])
+                    status=status, ended_at=rows[0][3], error=error, lease_until=None, **values)
+            _log([(status, timestamp, started_at if started_at and started_at >= timestamp else at, error)
+                  for _, timestamp, started_at, at in rows])
         ended += len(rows)
         if len(rows) < BATCH:
             return ended

@@ -7,6 +7,7 @@ A call connects before it is anybody's: its thread then stands at a gate, one st
 the worker has won the row (worker.py). So a claim is followed by the request at once, and a burst's
 connections, with their TLS, are made before it is due.
 """
+import errno
 import http.cookiejar
 import os
 import socket
@@ -41,6 +42,9 @@ FIRST_MAX = 5.0             # of a connection that has carried no request yet: s
 AGE_MAX = 30.0              # of any: the host's name may mean another address by now
 READ_SIZE = 65536           # bytes
 
+# EAI_MEMORY and EAI_SYSTEM: looking up a name needs files and memory too.
+NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
+
 
 class Outcome(NamedTuple):
     """How a call ended. `started_at` is when its request was about to be sent, None if none was."""
@@ -72,7 +76,8 @@ class Attempt:
     it ended is believed; `outcome` is None until then.
 
     Attributes to read: `outcome`; `sent_at`, the aware datetime at which its request was about to be
-    sent, or None; `unsent`, that it was granted, and will certainly never be sent.
+    sent, or None; `unsent`, that it was granted, and will certainly never be sent; `no_room`, why it ended
+    without an outcome although it may be made: this machine had no more room for it (str, "" if it had).
     """
 
     def __init__(self, call_id, timestamp, tell=lambda attempt: None, others=lambda: False):
@@ -85,6 +90,7 @@ class Attempt:
         self.outcome = self.sent_at = self.token = self.lease_end = None
         self.unsent = False
         self.others = others
+        self.no_room = ""
         self._tell = tell
         self._gate = threading.Event()
         self._refused = False
@@ -119,7 +125,10 @@ class Attempt:
             if not self.unsent:
                 self._end(Status.FAILED, error="given up: its worker was suspended for longer than its lease")
         except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
-            self._end(Status.FAILED, error=reason(error))
+            if self.sent_at is None and lacks_room(error):
+                self.no_room, self.unsent = reason(error), True
+            else:
+                self._end(Status.FAILED, error=reason(error))
         finally:
             _current.attempt = None
             self._tell(self)
@@ -377,7 +386,7 @@ class _Adapter(HTTPAdapter):
         try:
             context.load_verify_locations(**{kind: self._bundle})
         except OSError as error:
-            raise OSError(f"cannot read the certificates in {self._bundle}: {error.strerror}") from None
+            raise OSError(error.errno, f"cannot read the certificates in {self._bundle}: {error.strerror}") from None
         return context
 
     def build_connection_pool_key_attributes(self, request, verify, cert=None):
@@ -446,17 +455,30 @@ def _drain_redirect(response, **_):
         raise Refused(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
 
 
-def reason(error):
-    """Why a call failed, in words for its log line: str. It holds no more of the URL than a host
-    name, as the rest may hold a password."""
+def cause_of(error):
+    """The exception that says what really happened, below those that others made of it."""
     cause = error
-    while True:                         # down to what really happened
+    while True:
         inner = getattr(cause, "reason", None)
         if not isinstance(inner, BaseException):
             inner = next((a for a in cause.args if isinstance(a, BaseException)), cause.__cause__)
         if inner is None or inner is cause:
-            break
+            return cause
         cause = inner
+
+
+def lacks_room(error):
+    """Whether it is this machine that could not, for now: no more open files, ports, memory or threads."""
+    cause = cause_of(error)
+    return (isinstance(cause, MemoryError)
+            or isinstance(cause, RuntimeError) and "can't start new thread" in str(cause)
+            or isinstance(cause, OSError) and cause.errno in NO_ROOM)
+
+
+def reason(error):
+    """Why a call failed, in words for its log line: str. It holds no more of the URL than a host
+    name, as the rest may hold a password."""
+    cause = cause_of(error)
     host = urlsplit(getattr(getattr(error, "request", None), "url", None) or "").hostname or "the host"
     if isinstance(error, requests.ConnectTimeout):
         return f"no connection within {settings.CONNECT_TIMEOUT:g} s"

@@ -1,27 +1,28 @@
 """The calls that this worker holds, from their message to the writing of how they ended.
 
-A call gets a thread LEAD seconds before it is due, in a burst up to EARLIER before that, connects, and
-stands at the gate (request.py). Once it is due its row is claimed, together with others, but no more than
-a PORTION at once, and while the first portion is being sent the next is claimed: so a burst costs a
-statement for each PORTION and not for each call, and a worker that is killed leaves few rows of which
-nobody knows whether they were sent. What has not been claimed is Pending, and made by another worker.
+A message brings the ids of calls that are due within WINDOW; they wait here, in a heap. A call gets a thread
+LEAD seconds before it is due, in a burst up to EARLIER before that, connects, and stands at the gate
+(request.py). Once it is due its row is claimed, together with others, but no more than a PORTION at once, and
+while the first portion is being sent the next is claimed: so a burst costs a statement for each PORTION and
+not for each call, and a worker that is killed leaves few rows of which nobody knows whether they were sent.
+What has not been claimed is Pending, and made by another worker.
 
 One thread does all of it that needs the database, over one connection: SQLite lets only one write at a
 time anyway, and what only one thread touches needs no lock. The others tell it what happened in a queue.
 
-How a worker stays on time while the API hangs: its pool is of threads, and a chunk occupies one
-of them only to wait; its calls run in threads of their own, at most CALLS_AT_ONCE in a process
-(`Worker`). When all are taken, calls wait for one, and are Missed when their grace time ends first.
-Threads, because calls wait and do not compute: a second processor is used by starting a second worker.
+How a worker stays on time while the API hangs: each call has a thread of its own, of at most CALLS_AT_ONCE in
+a process. When all are taken, calls wait for one, and are Missed when their grace time ends first. Threads,
+because calls wait and do not compute: a second processor is used by starting a second worker.
 """
 import heapq
 import logging
 import queue
+import resource
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from collections import Counter
+from contextlib import suppress
 from functools import cache
 from itertools import count
 
@@ -32,7 +33,7 @@ from ..base import outage
 from ..base.clock import steady, utcnow
 from ..base.database import reason
 from ..models import ScheduledCall
-from . import ledger
+from . import dispatch, ledger
 from .request import IDLE_MAX, Attempt, close_idle, prepare
 
 logger = logging.getLogger(__name__)
@@ -42,14 +43,20 @@ PORTION = 25            # calls in one claim
 UNKNOWN = 50            # calls at most that are claimed and not sent, or have ended and are not written yet
 CONNECTING = 8          # calls that connect at once, and more by a PORTION each PACE while they leave
 PACE = 0.01             # seconds
-SETUP = 0.0015          # seconds by which a call begins earlier for each other that waits for its thread,
-EARLIER = 1.5           # and at most so many in all: a thousand connections cannot be made in LEAD
+SETUP = 0.0015          # seconds by which a call begins earlier for each other of its second that waits for its
+EARLIER = 1.5           # thread, and at most so many in all: a thousand connections cannot be made in LEAD
 SPARE = 0.75            # of one processor unused
 SAVE_WITHIN = 0.05      # seconds from the end of a call to its writing, so that it is written with others
 LOOK_EVERY = 0.1        # seconds between two looks for calls that have taken too long
-RETRY = 0.5             # seconds between two tries while the database is away
+RETRY = 0.5             # seconds between two tries while the database is away, or while there is no room
+MOVED = 1.0             # seconds for which a call that is not due yet stands at the gate; one moved further waits anew
+AHEAD = 20              # times CALLS_AT_ONCE: calls that are held at most. The rest is handed over again
+COUNT_EVERY = 60        # seconds for which a thread that nobody needed is kept, or a limit that was met
+SPARE_FILES = 64        # open files for the log, the database, the broker, the certificates
+SPARE_THREADS = 64      # left to others, once it is known how many there can be: a web server has as many
+STOP_WITHIN = 10        # seconds, after TIMEOUT, for the last outcomes to be written
 
-MINE, REPORT, FREE = range(3)       # what is told: calls to make; news of a call; a thread came free
+MINE, REPORT, FREE, STOP = range(4)     # what is told: calls to make; news of a call; a thread came free; the end
 
 
 @cache
@@ -59,45 +66,26 @@ def _the_worker():
     return worker
 
 
-_first = threading.Lock()
-_chunks_free = threading.BoundedSemaphore(settings.CHUNKS_AT_ONCE)
+def start():
+    """Begins to wait for calls. Raises RuntimeError when there can be no thread for that."""
+    _the_worker()
 
 
-def make(ids, first):
-    """Makes the calls of one chunk, all due in the same second, and returns once it is known of each that it
-    has ended, or is somebody else's.
+def take(ids):
+    """Takes in the calls of one message, and returns at once; they are made when they are due.
 
-    ids: list of int; first: aware datetime, when the first of them is due
+    ids: list of int
     """
-    if utcnow() > first + timedelta(seconds=settings.GRACE + settings.WINDOW):
-        return      # lay in the broker for too long
-    if not _chunks_free.acquire(blocking=False):
-        return      # no room. They stay Pending, and are handed over again, perhaps to another worker
-    try:
-        prepare()
-        try:
-            due = due_times(ids)
-        except (OperationalError, InterfaceError) as error:
-            outage.database.began(reason(error))
-            due = dict.fromkeys(ids, first)     # about right; the claim knows it
-        finally:
-            connection.close()                  # a waiting chunk holds none
-        _hand_in(due)
-    finally:
-        _chunks_free.release()
+    _the_worker().news.put((MINE, ids))
 
 
-def _hand_in(due):
-    """Makes calls, and returns once it is known of each that it has ended, or is somebody else's.
-
-    due: {id: aware datetime, when it is due}
-    """
-    with _first:
-        worker = _the_worker()
-    if due:
-        chunk = Chunk(len(due))
-        worker.news.put((MINE, [Held(*one, chunk, worker.tell, worker.others) for one in due.items()]))
-        chunk.settled.wait()
+def stop():
+    """Lets go of the calls for which no request is on its way, they are handed over to another worker; returns
+    once the others have ended and are written, after TIMEOUT and STOP_WITHIN at most."""
+    worker = _the_worker()
+    worker.news.put((STOP, None))
+    if not worker.stopped.wait(settings.TIMEOUT + STOP_WITHIN):
+        logger.error("stopped before all outcomes were written")
 
 
 def due_times(ids):
@@ -106,31 +94,33 @@ def due_times(ids):
         id__in=ids, status=Status.PENDING).order_by().values_list("id", "timestamp"))
 
 
-def early():
-    """Seconds before its first call is due that a message comes to a worker: what it takes at most to connect,
-    and once more LEAD for what there is to prepare."""
-    return settings.LEAD and 2 * settings.LEAD + EARLIER
-
-
-def _lead(others):
-    """Seconds before it is due that a call gets its thread, when so many others wait for theirs."""
-    return settings.LEAD and settings.LEAD + min(others * SETUP, EARLIER)
-
-
-class Chunk:
-    """How many of the calls of one message are not settled yet."""
-
-    def __init__(self, left):
-        self.left = left
-        self.settled = threading.Event()
+def room():
+    """How many calls can be on their way at once: CALLS_AT_ONCE, if this process may have as many files open. It
+    takes what it may have: the usual limits, 1024 or 256, are not meant for servers."""
+    wanted = 2 * settings.CALLS_AT_ONCE + SPARE_FILES       # a redirect may need a second connection
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return settings.CALLS_AT_ONCE
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = min(settings.CALLS_AT_ONCE, max(1, files - SPARE_FILES))
+    if most < settings.CALLS_AT_ONCE:
+        logger.warning("this process may have %d files open: %d calls can be on their way at once, and not CALLS_AT_ONCE=%d. "
+                       "Raise its limit (ulimit -n)", files, most, settings.CALLS_AT_ONCE)
+    return most
 
 
 class Held:
     """A call, and how far this worker is with it."""
 
-    def __init__(self, call_id, timestamp, chunk, tell, others):
-        self.attempt = Attempt(call_id, timestamp, lambda attempt: tell(self), others)
-        self.chunk = chunk
+    def __init__(self, call_id, timestamp):
+        self.id, self.timestamp = call_id, timestamp
+        self.wait()
+
+    def wait(self):
+        """It has no thread, for the first time or again."""
+        self.attempt = None
         self.connecting = False     # has a thread, and is not ready yet
         self.queued = False         # waits to be claimed
         self.unsent = False         # counts as claimed and not sent
@@ -140,23 +130,26 @@ class Held:
 class Worker:
     def __init__(self):
         self.news = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(settings.CALLS_AT_ONCE, thread_name_prefix="call")
-        self._free = settings.CALLS_AT_ONCE
+        self.stopped = threading.Event()
+        self._limit = self._most = room()   # threads, and how many there can be for now
+        self._threads = self._busy = self._busiest = 0
+        self._jobs = queue.SimpleQueue()    # attempts for a thread to make, None for one to end
+        self._new = []              # ids of whose calls it is not known yet when they are due
         self._held = {}             # id: Held, all that are not settled
         self._coming = []           # heap of (when, n, Held): wait for a thread; `when` by steady()
+        self._of_second = Counter() # how many of those are due in the same second
+        self._begun = {}            # id: Held, have had a thread
         self._ready = []            # heap of (when, n, Held): connected, or ended already; wait to be due
         self._claiming = None       # (token, [Held, ...]) of a claim that has not been answered
         self._flying = {}           # id: Held, claimed and not ended
         self._ended = []            # claimed, and to be written
         self._unsent = 0            # claimed and not sent yet
         self._connecting = 0
-        self._told = False          # that no more threads can be started, since there was last nothing to do
+        self._stopping = False
         self._measured = steady(), time.process_time()
-        self._save_by = self._looked = 0.0
+        self._save_by = self._looked = self._not_before = 0.0
+        self._counted = steady()
         self._number = count()
-
-    def tell(self, held):
-        self.news.put((REPORT, held))
 
     def others(self):
         """Whether a call that has no connection yet comes soon enough to take over one that is free now."""
@@ -167,13 +160,15 @@ class Worker:
 
     def run(self):
         failed = False
-        while True:
+        while not (self._stopping and not self._held and not self._new):
             try:
                 self._listen(self._patience())
                 self._look()
+                self._meet()
                 self._start()
                 self._save()
                 self._claim()
+                self._let_go()
                 failed = False
             except (OperationalError, InterfaceError) as error:
                 connection.close()
@@ -185,17 +180,22 @@ class Worker:
                 logger.exception("the worker goes on after")
                 connection.close()
                 time.sleep(RETRY)
+        connection.close()
+        self.stopped.set()
 
     def _patience(self):
         """Seconds until there is something to do, if nobody tells of anything before."""
-        if not self._held:
-            self._told = False
-            return close_idle()
         now = steady()
+        if not self._held and not self._new:
+            idle = close_idle()
+            if not self._threads and self._most == self._limit:
+                return idle
+            left = max(0.0, max(self._counted + COUNT_EVERY, self._looked + LOOK_EVERY) - now)
+            return left if idle is None else min(left, idle)
         times = [self._looked + LOOK_EVERY]
-        if self._coming and self._free:
-            times.append(max(self._coming[0][0], self._measured[0] + PACE))
-        if self._claiming:
+        if self._coming and self._busy < self._most:
+            times.append(max(self._coming[0][0], self._measured[0] + PACE, self._not_before))
+        if self._claiming or self._new:
             times.append(now)
         elif self._ready and self._room():
             times.append(self._ready[0][0])
@@ -216,31 +216,56 @@ class Worker:
             kind, what = self.news.get(timeout=patience)
             while True:
                 if kind == MINE:
-                    for held in what:
-                        self._take(held)
+                    self._new += what
                 elif kind == FREE:
-                    self._free += 1
-                else:
+                    self._busy -= 1
+                elif kind == REPORT:
                     self._report(what)
+                else:
+                    self._stopping = True
                 kind, what = self.news.get_nowait()
         except queue.Empty:
             pass
 
-    def _take(self, held):
-        if held.attempt.id in self._held:      # a message that came twice
-            self._done(held)
+    def _meet(self):
+        """Asks when the calls of new messages are due, of those of several messages at once."""
+        if not self._new or self._stopping:
             return
-        self._held[held.attempt.id] = held
-        self._push(self._coming, held, -_lead(len(self._coming)))
+        prepare()
+        some = self._new[:ledger.BATCH]
+        due = due_times(some)
+        del self._new[:ledger.BATCH]
+        for call_id, timestamp in due.items():
+            known = self._held.get(call_id)
+            if known and (known.attempt or known.timestamp == timestamp):
+                continue                        # a message that came twice; or it has begun, and its claim will show
+            if len(self._held) < AHEAD * settings.CALLS_AT_ONCE:
+                self._wait(Held(call_id, timestamp))
 
-    def _push(self, heap, held, shift=0.0, left=None):
-        if left is None:
-            left = (held.attempt.timestamp - utcnow()).total_seconds()
-        heapq.heappush(heap, (steady() + left + shift, next(self._number), held))
+    def _wait(self, held, pause=0.0):
+        """It waits for its time, or for `pause` seconds if that is past."""
+        held.wait()
+        self._held[held.id] = held
+        self._begun.pop(held.id, None)
+        second = int(held.timestamp.timestamp())
+        lead = settings.LEAD and settings.LEAD + min(self._of_second[second] * SETUP, EARLIER)
+        self._of_second[second] += 1
+        left = (held.timestamp - utcnow()).total_seconds() - lead
+        self._push(self._coming, held, max(left, pause) if pause else left)
+
+    def _pop(self):
+        held = heapq.heappop(self._coming)[2]
+        second = int(held.timestamp.timestamp())
+        self._of_second[second] -= 1
+        if not self._of_second[second]:
+            del self._of_second[second]
+
+    def _push(self, heap, held, left):
+        heapq.heappush(heap, (steady() + left, next(self._number), held))
 
     def _report(self, held):
         attempt = held.attempt
-        if self._held.get(attempt.id) is not held:
+        if self._held.get(held.id) is not held or attempt is None:
             return                          # settled already
         if held.connecting:
             held.connecting = False
@@ -248,29 +273,29 @@ class Worker:
         if held.unsent and (attempt.sent_at or attempt.outcome or attempt.unsent):
             held.unsent = False
             self._unsent -= 1
+        no_room = attempt.no_room and not attempt.outcome
+        if no_room:
+            outage.room.began(attempt.no_room, NO_ROOM)
         if attempt.token is None:
-            if not held.queued:             # at the gate, or ended before it came there
+            if no_room:                     # nobody's yet: it comes again, if its grace lasts
+                self._wait(held, RETRY)
+            elif not held.queued:           # at the gate, or ended before it came there
                 held.queued = True
-                self._push(self._ready, held)
-        elif (attempt.outcome or attempt.unsent) and self._flying.pop(attempt.id, None):
+                self._push(self._ready, held, (held.timestamp - utcnow()).total_seconds())
+        elif (attempt.outcome or attempt.unsent) and self._flying.pop(held.id, None):
             if not self._ended:
                 self._save_by = steady() + SAVE_WITHIN
             self._ended.append(held)
 
     def _settle(self, held):
-        del self._held[held.attempt.id]
-        self._done(held)
-
-    def _done(self, held):
-        held.chunk.left -= 1
-        if not held.chunk.left:
-            held.chunk.settled.set()
+        del self._held[held.id]
+        self._begun.pop(held.id, None)
 
     def _start(self):
         """Gives a thread to each whose time has nearly come, but not to all of a burst at once: a thousand
         threads that set up TLS would take turns at Python's one lock with the thread that claims."""
-        now, no_thread = steady(), None
-        if not self._coming or self._coming[0][0] > now:
+        now = steady()
+        if self._stopping or now < self._not_before or not self._coming or self._coming[0][0] > now:
             return
         connection.ensure_connection()          # ready before the time comes
         more = CONNECTING - self._connecting
@@ -280,55 +305,77 @@ class Worker:
                 more = max(more, PORTION)       # they wait for the network and not for this processor
         if len(self._ready) >= PORTION and self._ready[0][0] <= now:
             more = 0                            # first what is due
-        while more > 0 and self._coming and self._free and self._coming[0][0] <= now:
-            held = heapq.heappop(self._coming)[2]
-            if (utcnow() - held.attempt.timestamp).total_seconds() > settings.GRACE:
+        while more > 0 and self._coming and self._busy < self._most and self._coming[0][0] <= now:
+            held = self._coming[0][2]
+            if self._held.get(held.id) is not held:
+                self._pop()                     # it was moved, and waits for its new time
+                continue
+            if (utcnow() - held.timestamp).total_seconds() > settings.GRACE:
+                self._pop()
                 self._settle(held)              # the dispatcher ends it
                 continue
+            if not self._thread():
+                break
+            self._pop()
             more -= 1
-            self._free -= 1
+            self._busy += 1
+            self._busiest = max(self._busy, self._busiest)
             self._connecting += 1
             held.connecting = True
-            try:
-                self._threads.submit(self._run, held)
-            except RuntimeError as error:       # it is queued all the same, for a thread that is there
-                no_thread = error
-        if no_thread and not self._told:
-            self._told = True
-            logger.error("%s: calls wait for those that are there. Lower CALLS_AT_ONCE, or raise the limit "
-                         "on threads.", no_thread)
+            held.attempt = Attempt(
+                held.id, held.timestamp, lambda attempt, held=held: self.news.put((REPORT, held)), self.others)
+            self._begun[held.id] = held
+            self._jobs.put(held.attempt)
 
-    def _run(self, held):
-        held.attempt.make()
-        self.news.put((FREE, None))
+    def _thread(self):
+        """Whether there is a thread that has nothing to do, by now. Its end is this thread's to tell: so a job never
+        waits for one that has just ended."""
+        if self._threads > self._busy:
+            return True
+        try:
+            threading.Thread(target=self._work, name="call", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            outage.room.began(error, NO_ROOM)
+            self._most = max(1, self._threads - SPARE_THREADS, self._threads // 2)
+            self._not_before = steady() + RETRY
+            return False
+        self._threads += 1
+        return True
+
+    def _work(self):
+        while (attempt := self._jobs.get()) is not None:
+            attempt.make()
+            self.news.put((FREE, None))
 
     def _claim(self):
         if not self._claiming:
             now, some = steady(), []
-            while self._ready and self._ready[0][0] <= now and len(some) < self._room():
+            while self._ready and self._ready[0][0] <= now and len(some) < self._room() and not self._stopping:
                 some.append(heapq.heappop(self._ready)[2])
             if not some:
                 return
             self._claiming = uuid.uuid4().hex, some
         token, some = self._claiming
         asked = steady()
-        won, pending = ledger.claim([held.attempt.id for held in some], token)
+        won, pending = ledger.claim([held.id for held in some], token)
         outage.database.over()
         self._claiming = None
         for held in some:
-            attempt = held.attempt
-            if attempt.id in won:
-                self._flying[attempt.id] = held
+            attempt, left = held.attempt, pending.get(held.id)
+            if held.id in won:
+                self._flying[held.id] = held
                 held.unsent = True
                 self._unsent += 1
                 attempt.grant(token, asked + ledger.lease())
                 if attempt.outcome:
                     self._report(held)
-            elif -settings.GRACE < pending.get(attempt.id, -settings.GRACE) < early() + 1:
-                self._push(self._ready, held, left=pending[attempt.id])    # not yet, by the database's clock
+            elif left is not None and -settings.GRACE < left <= MOVED:
+                self._push(self._ready, held, left)     # not yet, by the database's clock
             else:
                 attempt.refuse()
                 self._settle(held)
+                if left is not None and left > MOVED:
+                    self._new.append(held.id)           # it was moved to a later time
 
     def _save(self):
         if not self._ended or (len(self._ended) < PORTION and steady() < self._save_by):
@@ -341,20 +388,35 @@ class Worker:
         for held in sent:
             self._settle(held)
         if unsent:
-            ledger.release([held.attempt.id for held in unsent], {held.attempt.token for held in unsent})
+            ledger.release([held.id for held in unsent], {held.attempt.token for held in unsent})
         self._ended = []
         for held in unsent:
             self._settle(held)
         outage.database.over()
 
+    def _let_go(self):
+        """When the worker stops: what nobody has claimed is another's."""
+        if not self._stopping or self._claiming:
+            return
+        claimed = self._flying.keys() | {held.id for held in self._ended}
+        others = [held for held in self._held.values() if held.id not in claimed]
+        if others or self._new:
+            dispatch.hand_over_again([held.id for held in others] + self._new)
+        for held in others:
+            if held.attempt:
+                held.attempt.refuse()
+            self._settle(held)
+        self._new, self._coming, self._ready = [], [], []
+
     def _look(self):
-        """Ends what takes too long, and renews the leases."""
+        """Ends what takes too long, and renews the leases; gives back what has not been needed for a while."""
         now = steady()
         if now - self._looked < LOOK_EVERY:
             return
         self._looked = now
         close_idle()
-        for held in list(self._held.values()):
+        self._count(now)
+        for held in list(self._begun.values()):
             held.attempt.check()
         flying = [held.attempt for held in self._flying.values()]
         fresh = now + ledger.lease() - ledger.RENEW_EVERY
@@ -363,8 +425,28 @@ class Worker:
         sent = [held for held in self._flying.values() if held.attempt.sent_at and not held.noted]
         ours = ledger.renew(
             [attempt.id for attempt in flying], {attempt.token for attempt in flying},
-            [(held.attempt.id, held.attempt.sent_at) for held in sent])
+            [(held.id, held.attempt.sent_at) for held in sent])
         for held in sent:
             held.noted = True
         for attempt in flying:
             attempt.lease_end = now + ledger.lease() if attempt.id in ours else now
+
+    def _count(self, now):
+        """Ends threads that nobody needed since the last time, and more of them while others need room; tries for
+        more room, little by little, when there was none."""
+        if now - self._counted >= COUNT_EVERY:
+            self._end_threads(self._threads - self._busiest)
+            self._counted, self._busiest = now, self._busy
+            self._most = min(self._limit, self._most + PORTION)
+            outage.room.over(after=2 * COUNT_EVERY)
+        if self._threads > self._most:
+            self._end_threads(min(self._threads - self._busy, self._threads - self._most))
+
+    def _end_threads(self, number):
+        for _ in range(number):
+            self._jobs.put(None)
+            self._threads -= 1
+
+
+NO_ROOM = ("They are tried again while their GRACE lasts. Raise this machine's limits on threads and open files, or "
+           "lower CALLS_AT_ONCE")

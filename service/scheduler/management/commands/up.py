@@ -20,6 +20,7 @@ from django.db import connection
 
 from scheduler.base.words import redacted
 from scheduler.calls import log
+from scheduler.calls.health import try_broker
 
 # Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
 STOP_WITHIN = settings.TIMEOUT + 15
@@ -111,11 +112,13 @@ def check_bind(bind):
 
 
 def check_redis():
-    """Raises CommandError, saying what to do, unless Redis answers."""
+    """Raises CommandError, saying what to do, unless Redis takes writes."""
     try:
-        with redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=2,
-                                  retry=None) as client:
-            client.ping()
+        try_broker(2)
+    except redis.ResponseError as error:
+        raise CommandError(
+            f"Redis at {redacted(settings.REDIS_URL)} answers and takes no writes: {str(error).rstrip('.')}. Is its disk "
+            "or its memory full, is it a replica? Mend that, or set REDIS_URL.")
     except (redis.RedisError, ValueError) as error:
         raise CommandError(
             f"Redis does not answer at {redacted(settings.REDIS_URL)} ({error}). Start it (Debian: "
