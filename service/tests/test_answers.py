@@ -293,6 +293,7 @@ def run(*seconds):
     """Runs a chunk of calls, due in so many seconds from now, by a real worker in this process, to their end."""
     calls = [make(due) for due in seconds]
     tasks.make_calls([call.id for call in calls], calls[0].timestamp.isoformat())
+    until(lambda: not {"Pending", "Running"} & set(statuses()), 15)
 
 
 def test_an_api_that_serves_one_connection_at_a_time_is_not_blocked_by_calls_that_have_ended():

@@ -97,7 +97,7 @@ def test_without_credentials_only_the_sum_is_told():
 def test_whoever_watches_gets_what_there_is_whatever_he_accepts(path, form, accepted):
     client = Client()
     client.force_login(person())
-    tasks.tick.apply()
+    tasks.dispatch_all()
     answer = client.get(path, headers={"Accept": accepted})
     assert (answer.status_code, answer["Content-Type"]) == (200, form)
     refused = Client().get("/metrics", headers={"Accept": accepted})

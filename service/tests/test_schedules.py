@@ -171,11 +171,11 @@ def test_what_is_refused_and_why(client, body, keys, says):
 
 @pytest.mark.processes
 def test_what_is_due_within_moments_is_handed_over_by_the_request_itself(client):
-    soon = in_seconds(15)
+    soon = in_seconds(8)
     made = post(client, **LUNCH | {"zone": "UTC", "times": f"{soon:%H:%M:%S}"})
     first, *others = ScheduledCall.objects.order_by("timestamp")
     assert first.timestamp == soon and first.handed_over_at and not any(call.handed_over_at for call in others)
-    sooner = in_seconds(12)
+    sooner = in_seconds(6)
     patch(client, made, times=f"{sooner:%H:%M:%S}")
     assert ScheduledCall.objects.get(timestamp=sooner).handed_over_at
 

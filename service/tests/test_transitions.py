@@ -233,10 +233,10 @@ def test_a_call_whose_message_was_lost_is_handed_over_again_but_not_all_the_time
 def test_a_moved_call_is_handed_over_anew_for_its_new_time():
     call = make(5)
     dispatch.hand_over(lambda ids, first: None)
-    assert ledger.move(call.id, call.timestamp + timedelta(seconds=10))
+    assert ledger.move(call.id, call.timestamp + timedelta(seconds=3))
     sent = []
     dispatch.hand_over(lambda ids, first: sent.append(first))
-    assert sent == [call.timestamp + timedelta(seconds=10)]
+    assert sent == [call.timestamp + timedelta(seconds=3)]
     ScheduledCall.objects.update(status="Running")
     assert not ledger.move(call.id, call.timestamp)
 

@@ -24,7 +24,7 @@ ZONE = "America/Sao_Paulo"
 USUAL = -3                      # hours ahead of UTC
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
-TICK = "import django; django.setup(); from scheduler import tasks; tasks.tick()"
+TICK = "import django; django.setup(); from scheduler import tasks; tasks.dispatch_all()"
 
 # Ticks in children of its own, the first of which dies at its first statement, the next at its second, and so on.
 TICKS_THAT_DIE = """
