@@ -397,7 +397,8 @@ def test_of_two_saves_at_the_same_time_the_second_sees_the_first(client, monkeyp
         assert sorted(pool.map(send, forms)) == [200, 302]
 
 
-@pytest.mark.parametrize("made_up", ["x", "x:y:z", "", signing.dumps({"name": "x"}), signing.dumps({"none": "x"}, salt="opened_with")])
+@pytest.mark.parametrize("made_up", ["x", "x:y:z", "", signing.dumps({"name": "x"}), signing.dumps({"none": "x"}, salt="opened_with")],
+                         ids=["x", "three parts", "nothing", "no salt", "another field"])
 def test_what_is_made_up_breaks_nothing(client, made_up):
     path = f"{SCHEDULES}{lunch().pk}/change/"
     assert client.post(path, LUNCH | {"opened_with": made_up, "form_key": "x" * 1000}).status_code == 302
