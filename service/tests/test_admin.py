@@ -267,7 +267,7 @@ def settings_api():
 def test_the_line_says_what_fails(client):
     assert "service failing: dispatcher has never run: are worker and beat up?" in page(client)
     with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
-        assert "broker does not answer (ConnectionError)" in page(client)
+        assert "broker takes no messages (ConnectionError)" in page(client)
     make(-500, 3)
     assert "3 overdue" in page(client)
 

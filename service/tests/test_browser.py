@@ -141,7 +141,7 @@ def test_the_line_says_what_is_called_how_the_service_is_and_what_comes(admin, s
     redis_server.stop()
     try:
         browser.refresh()
-        assert "service failing: broker does not answer (ConnectionError)" in one(browser, "#calls-summary").text
+        assert "service failing: broker takes no messages (ConnectionError)" in one(browser, "#calls-summary").text
     finally:
         redis_server.start()
 

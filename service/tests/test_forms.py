@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 import requests
-from conftest import PASSWORD, Stack, chrome, log_in, make, until
+from conftest import PASSWORD, Stack, chrome, free_port, log_in, make, until
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.core import signing
@@ -216,6 +216,8 @@ def test_two_at_the_same_time(client, monkeypatch, form):
 def test_two_web_processes_share_the_keys(client, stack):
     """Ten forms, each sent to both at the same time."""
     other = Stack()
+    other.port = free_port()
+    other.url = f"http://127.0.0.1:{other.port}"
     try:
         stack.start("web"), other.start("web")
         session = {"scheduler_sessionid": client.cookies["scheduler_sessionid"].value}
