@@ -77,16 +77,13 @@ ARM_MARGIN = ASK_TIMEOUT + 2.0  # seconds between the end of arming and the due 
 ARM_SECONDS_PER_CALL = 0.06 if WINDOWS else 0.02  # starting one curl; Linux takes 2 to 10 ms
 ARM_EARLIEST = 60.0  # seconds before its time that a group is armed at the earliest
 CURL_MEMORY = 2 * 1024 * 1024  # bytes; an armed curl holds about 1.4 MB of its own
-ASSUMED_MEMORY = 2 * 1024 ** 3  # bytes; where the system does not tell
 CURL_DESCRIPTORS = 2  # held here for each curl: its standard input and standard error
 SPARE_DESCRIPTORS = 32  # for the log, the standard streams, and a curl that is being started
 MOST_DESCRIPTORS = 10240  # macOS grants no more
 
 LONGEST_URL = 8000  # bytes; RFC 9110 section 4.1 asks for this much
 LONGEST_CONFIG = 4000  # bytes; the pipe to a curl that does not read yet holds 4096 on any system
-LONGEST_REASON = 500  # characters of curl's words in a log line
-
-ZONE_FOLDERS = ("/usr/share/zoneinfo", "/usr/lib/zoneinfo", "/etc/zoneinfo", "/share/zoneinfo")
+LOCK, UNLOCK = 2, 0  # msvcrt.LK_NBLCK and LK_UNLCK
 
 
 class SetupError(Exception):
@@ -269,7 +266,7 @@ def warn_of_zone(environ=os.environ):
     on Windows there are none.
     """
     zone = environ.get("TZ", "").lstrip(":")
-    paths = [os.path.join(folder, zone) for folder in ZONE_FOLDERS]
+    paths = [os.path.join(folder, "zoneinfo", zone) for folder in ("/usr/share", "/usr/lib", "/etc", "/share")]
     known = not WINDOWS and (time.timezone or time.daylight or any(map(os.path.exists, paths)))
     if not known and not re.match("$|(?:Etc/)?(?:UTC|GMT|UCT|Zulu)$|(?:<[^>]+>|[A-Za-z]{3,})[+-]?[0-9]", zone):
         warn("TZ names a zone that is not known here, %s: local times are taken for UTC" % zone)
@@ -407,7 +404,7 @@ def check_files(options):
         path = told.encode("utf-8", "surrogateescape")  # as curl gets it
         readable = path != b"-" and os.path.isfile(path) and os.access(path, os.R_OK)
         if match and (not readable or os.path.exists(0) and os.path.samefile(path, 0)):
-            raise SetupError("--%s names %s, which is no file that curl can read (standard input is none)" % (name, told))
+            raise SetupError("--%s names %s, no file that can be read (nor is standard input)" % (name, told))
         place = path if os.path.exists(path) else os.path.dirname(os.path.abspath(path))
         if KINDS[name] == "new" and (not path or os.path.isdir(path) or not os.access(place, os.W_OK)):
             raise SetupError("--%s names %s, which is no file that curl can write" % (name, told))
@@ -514,7 +511,6 @@ def curl_command(curl, options, timeout, trust=()):
     return [curl, "-q", *ours, *fail, *output, "--max-time", "%.3f" % timeout, *trust, "--config", "-"]
 
 
-CHOOSES_TRUST = re.compile("(?:proxy-)?(?:ca|crl|insecure)")  # at the start of an option
 CA_BUNDLE, CA_FOLDER = "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/certs"  # in Debian, Alpine and Arch
 
 
@@ -531,7 +527,7 @@ def fast_trust(curl, options, url, environ=os.environ, bundle=CA_BUNDLE, directo
     certificates of the bundle, and of what the environment names in its place.
     """
     system = os.path.dirname(os.path.realpath(curl)) in ("/usr/bin", "/bin")  # others may bring authorities
-    chosen = any(CHOOSES_TRUST.match(name) for name, _ in options)
+    chosen = any(re.match("(?:proxy-)?(?:ca|crl|insecure)", name) for name, _ in options)
     if not url.lower().startswith("https:") or not system or chosen:
         return []
     try:
@@ -618,8 +614,6 @@ class Gate:
     until the gate opens. From then on whatever they write is read and dropped. On two
     processors the last of 1000 requests arrived after 0.1 s with it, 0.3 to 0.4 s without.
     """
-
-    LONGEST_HOLD = 1 / 4  # of a call's timeout, which runs on for a curl that is held
 
     def __init__(self, url):
         """Raises OSError or RuntimeError if there is no room for a pipe or a thread."""
@@ -744,7 +738,7 @@ class Scheduler:
             self.fire(curl)
         gate = self.gates.pop(due, None)
         if gate:
-            gate.open(self.settings.timeout * Gate.LONGEST_HOLD)
+            gate.open(self.settings.timeout / 4)  # it runs on for a curl that is held
 
     def fire(self, curl):
         """Fire one curl as soon as it is due. If that is too late, or stopped, end it instead."""
@@ -837,8 +831,7 @@ class Scheduler:
             tries -= code >= 0
             if code == 0 and curl.fired_at is not None:
                 return CALLED, due, "", curl.fired_at
-            words = curl.killed or without_secrets(curl_words(said), self.settings.url)
-            words = "exit code %d: %s" % (code, words)
+            words = "exit code %d: %s" % (code, curl.killed or without_secrets(curl_words(said), self.settings.url))
             if curl.fired_at is not None:
                 return FAILED, due, words, curl.fired_at
             if not tries and not self.stopped():
@@ -862,7 +855,7 @@ def places(calls):
     this lasts, if need be.
     """
     known = "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ())
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else ASSUMED_MEMORY
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else 2 * 1024 ** 3
     most = memory // 2 // CURL_MEMORY
     if WINDOWS:
         yield most
@@ -919,7 +912,7 @@ def local(moment, offset=""):
 def curl_words(said):
     """Return the reason for a failure out of what curl wrote to standard error."""
     named = re.findall(r"(?m)^curl: (?:\([0-9]+\) )?(.*)", said)  # and nothing that -v tells
-    return printable((named or ["curl gave no reason"])[-1].strip())[:LONGEST_REASON]
+    return printable((named or ["curl gave no reason"])[-1].strip())[:500]
 
 
 def without_secrets(words, url=""):
@@ -1005,10 +998,10 @@ class Log:
         unwritten = self.unwritten
         try:
             with open(self.path, "ab", buffering=0) as file:
-                self.lock(file, "LK_LOCK")  # tries ten times, a second apart
+                self.lock(file, LOCK)
                 while self.unwritten:
                     self.append(file)
-                self.lock(file, "LK_UNLCK")
+                self.lock(file, UNLOCK)
         except OSError as error:
             self.unwritten = self.unwritten or unwritten  # network shares tell only at the end: rather twice
             words = "the log file %s cannot be written: %s; the calls go on, and so will the log once it can"
@@ -1033,9 +1026,15 @@ class Log:
 
         There O_APPEND is a seek and then a write, and another program's line may come between.
         """
-        if WINDOWS:
-            file.seek(2 ** 31 - 2)  # a byte far behind its end stands for the file
-            msvcrt.locking(file.fileno(), getattr(msvcrt, mode), 1)
+        give_up = time.monotonic() + PATIENCE
+        while WINDOWS:
+            try:
+                file.seek(2 ** 31 - 2)  # a byte far behind its end stands for the file
+                return msvcrt.locking(file.fileno(), mode, 1)
+            except OSError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(0.005)
 
     def finish(self):
         """Try a while longer to write what is unwritten: another program may hold the file."""
@@ -1150,14 +1149,13 @@ def parse_arguments(argv):
     parser.description = __doc__.partition("\nHow it works")[0]
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.error = lambda words: argparse.ArgumentParser.error(parser, without_secrets(words))
-    add = parser.add_argument
-    add("--url", type=as_typed, help="what to call (API_URL in config.py)")
-    add("--log-file", metavar="FILE", help="where to log, from here (LOG_FILE in config.py)")
-    add("--timeout", metavar="SECONDS", type=float, help="longest time for a call (TIMEOUT)")
-    add("--today", action="store_true", help="skip times of day that have passed")
-    add("--quiet", action="store_true", help="print only what goes wrong; the log is the same")
-    add("--dry-run", action="store_true", help="print the plan and call nothing")
-    add("--version", action="version", version="%(prog)s " + __version__)
+    parser.add_argument("--url", type=as_typed, help="what to call (API_URL in config.py)")
+    parser.add_argument("--log-file", metavar="FILE", help="where to log, from here (LOG_FILE in config.py)")
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, help="longest time for a call (TIMEOUT)")
+    parser.add_argument("--today", action="store_true", help="skip times of day that have passed")
+    parser.add_argument("--quiet", action="store_true", help="print only what goes wrong; the log is the same")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and call nothing")
+    parser.add_argument("--version", action="version", version="%(prog)s " + __version__)
     arguments, times = parser.parse_known_args(argv[:end])
     unknown = [text for text in times if text.startswith("-")]
     if unknown:
