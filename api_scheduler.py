@@ -11,7 +11,8 @@ A time is written as
   2026-08-01T14:30:00Z       ISO 8601 date-time; with +05:30 in that zone, with nothing local
   now, +10s, +5m, +1h        counted from the start
   @times.txt                 times from a file, one or more a line
-What is called and where the log lies is set in config.py, beside this file.
+What is called and where the log lies is set in config.py, beside this file. Behind -- stand
+options for curl; README.md names those that can be used.
 
 The exit status is 0 if every call was made and succeeded; 1 if one failed or was missed, a
 time was skipped, or a line could not be logged; 2 if nothing was started, the message says
@@ -101,10 +102,10 @@ TIME = re.compile(
 )
 # Not so Asia/Tokyo and 2026/11/22.
 URL_LIKE = re.compile(r".*(?:://|@)|\s*(?![A-Z]\w+/[A-Z])(?:[a-zA-Z][^/\s]*|[^/\s]*\.[^/\s]*)/")
-PART = re.compile(  # no time, but maybe a part of one: a date, AM, May, Friday, CET, Asia/Tokyo, +02:00
-    r"(?:[A-Z]{0,5}[+-]\d\d?(?::?\d\d)?|[A-Z]{1,5}|[A-Z][\w-]+/[A-Z].*"
-    r"|(?!.*\d:\d).*(?:\d|[^\0-\x7f]).*|(?i:[ap][.]?m|today|tonight|tomorrow|(?:mon|tue|wed|thu|fri|sat|sun"
-    r"|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)[.]?)$"
+PART = re.compile(  # no time, but maybe a part of one: a date, AM, May, friday, CET, (Berlin), +02:00, utc, .5
+    r"[A-Z]{0,5}[+-]\d\d?(?::?\d\d)?$|(?!.*\d:\d)(?:\W*[A-Z]|.*\d|.*[^\0-\x7f])|(?i:\W*(?:[ap]\W*m?|z|utc"
+    r"|[a-z]{1,4}t|today|tomorrow|yesterday|midnight|morning|afternoon|evening|weekdays?|week"
+    r"|(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)\W*$)"
 )
 TORN = "unclear what belongs together: write 2026-08-01T14:30:00 or 14:30:00, and commas between times"
 UNKNOWN_YEAR = "outside the years that this system's clock knows"
@@ -267,8 +268,8 @@ def warn_of_zone(environ=os.environ):
     """
     zone = environ.get("TZ", "").lstrip(":")
     paths = [os.path.join(folder, "zoneinfo", zone) for folder in ("/usr/share", "/usr/lib", "/etc", "/share")]
-    known = not WINDOWS and (time.timezone or time.daylight or any(map(os.path.exists, paths)))
-    if not known and not re.match("$|(?:Etc/)?(?:UTC|GMT|UCT|Zulu)$|(?:<[^>]+>|[A-Za-z]{3,})[+-]?[0-9]", zone):
+    known = not WINDOWS and (time.timezone or time.daylight or any(map(os.path.isfile, paths)))
+    if not known and not re.match("(?i)$|(?:Etc/)?(?:UTC|GMT|UCT|Zulu)$|(?:<[^>]+>|[A-Za-z]{3,})[+-]?[0-9]", zone):
         warn("TZ names a zone that is not known here, %s: local times are taken for UTC" % zone)
 
 
@@ -911,7 +912,7 @@ def local(moment, offset=""):
 
 def curl_words(said):
     """Return the reason for a failure out of what curl wrote to standard error."""
-    named = re.findall(r"(?m)^curl: (?:\([0-9]+\) )?(.*)", said)  # and nothing that -v tells
+    named = re.findall(r"(?m)^curl: (?!try )(?:\([0-9]+\) )?(.*)", said)  # and nothing that -v tells
     return printable((named or ["curl gave no reason"])[-1].strip())[:500]
 
 
@@ -1157,7 +1158,7 @@ def parse_arguments(argv):
     parser.add_argument("--dry-run", action="store_true", help="print the plan and call nothing")
     parser.add_argument("--version", action="version", version="%(prog)s " + __version__)
     arguments, times = parser.parse_known_args(argv[:end])
-    unknown = [text for text in times if text.startswith("-")]
+    unknown = [text for text in times if re.match("-(?![0-9])", text)]  # -05:00 is an offset
     if unknown:
         parser.error("unrecognized argument: %s" % printable(unknown[0]))
     if not times:

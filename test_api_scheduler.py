@@ -343,7 +343,8 @@ class Parse(unittest.TestCase):
             (["12:00:00,500"], []), (["Dec 27, 2026 00:22:19"], []), (["12:00", "CET"], []),
             (["12:00", "Europe/Berlin"], []), (["27.12.2026", "12:00"], []), (["12:00", "+02:00"], []),
             (["tomorrow", "12:00"], []), (["2:30,,nonsense, PM, 13:00, 12:00"], [noon]),
-            (["12:00 \u5348\u5f8c"], []), (["Sat.", "12:00"], []), (["12:00:00", ".5"], []),
+            (["12:00 \u5348\u5f8c"], []), (["Sat.", "12:00"], []), (["12:00:00", ".5"], []), (["12:00", "cet"], []),
+            (["12:00", "(Berlin)"], []), (["8:30", "p"], []), (["2026-12-26", "22:22:19", "-07:00"], [dated]),
         ):  # fmt: skip
             with self.subTest(given):
                 self.assertEqual(self.parsed(given, suppress_print=True), (times, ""))
@@ -545,7 +546,7 @@ class Words(unittest.TestCase):
             (secrets, ["Could not resolve host: h"], "Could not resolve host: h"),
             (words, ["curl: (6) Could not resolve host: x\n"], "Could not resolve host: x"),
             (words, ["* verbose\ncurl: (60) SSL problem\nMore details here: x\n\nand more\n"], "SSL problem"),
-            (words, ["curl: no URL specified!\n"], "no URL specified!"),
+            (words, ["curl: no URL specified!\ncurl: try 'curl --help'\n"], "no URL specified!"),
             (words, [""], "curl gave no reason"),
             (words, ["curl: (1) \x1b[31mred\x07\r\n"], "\\x1b[31mred\\x07"),
         ):
@@ -581,7 +582,7 @@ class Setup(Folder):
     def test_a_zone_that_is_not_known_is_told_and_a_dry_run_shows_each_offset(self):
         for zone, offsets, told in (
             (NEW_YORK, ("-0500", "-0400"), False), ("UTC0", ("+0000", "+0000"), False),
-            ("Europe/Berln", ("+0000", "+0000"), True),
+            ("Europe/Berln", ("+0000", "+0000"), True), ("utc", ("+0000", "+0000"), False),
         ):  # fmt: skip
             set_zone(self, zone)
             self.environ["TZ"] = zone
@@ -1122,8 +1123,7 @@ class Steps(Folder):
         self.set_clock(due - 0.1)
         self.assertEqual(len(self.server.requests), 2)
         self.set_clock(due)
-        self.assertEqual("".join(self.finish()).count("Successfully"), 7)
-        self.assertEqual(len(self.server.requests), 7)
+        self.assertEqual(("".join(self.finish()).count("Successfully"), len(self.server.requests)), (7, 7))
 
     def test_a_curl_that_outlives_its_time_limit_is_killed_and_logged(self):
         with mock.patch.object(api_scheduler, "KILL_AFTER", 0.1 - 30):
