@@ -139,8 +139,7 @@ def parse_time(text):
             # Not moment.astimezone(), which in the gap of a clock change reads the time otherwise.
             return datetime.datetime.fromtimestamp(moment.timestamp(), datetime.timezone.utc).astimezone()
         hours, minutes = (int((sign or "") + (number or "0")) for number in offset)
-        moment = moment.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=hours, minutes=minutes)))
-        return moment
+        return moment.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=hours, minutes=minutes)))
     except (OverflowError, OSError):
         raise ValueError(UNKNOWN_YEAR) from None
 
@@ -166,13 +165,14 @@ def read_times(arguments):
         for number, text in enumerate(argument.split(",")):
             if number:
                 phrases.append([])
-            entries = [read_time(word) for word in text.split()]
+            whole = read_time(text.strip())  # what was quoted is one, whatever stands beside it
+            entries = [whole] if whole[1] is not None else [read_time(word) for word in text.split()]
             unknown = [word for word, when, _ in entries if when is None]
             if unknown and ("@" in argument or URL_LIKE.match(text)):
                 yield re.match(r"\s*([^:/?@]*.?)", text).group(1) + "...", None, "a URL is given with --url"
                 break  # what follows may be its password
             if not all(map(PART.match, unknown)):
-                entries = [read_time(text.strip())]
+                entries = [whole]
             if len(entries) == 1 and entries[0][1] is None and not PART.match(entries[0][0]):
                 yield entries[0]
             else:
@@ -257,7 +257,7 @@ def plan(arguments, now, today=False, grace=0):
         dues.append(due)
         if isinstance(when, datetime.time) and due_time(when, now - min(grace, 43200)) < math.floor(now):
             tomorrow[text] = due
-    return [(due, len(calls)) for due, calls in sorted(group_by_time(dues).items())], skipped, tomorrow
+    return sorted(collections.Counter(dues).items()), skipped, tomorrow
 
 
 def warn_of_zone(environ=os.environ):
@@ -337,7 +337,7 @@ def wait_until(when, timefunc=time.time, delayfunc=time.sleep, stopped=lambda: F
 CURL_OPTIONS = """
     X:request= G:get I:head H:header=@ d:data=@ data-ascii=@ data-binary=@ data-raw= data-urlencode=name@
     json=@ F:form=form form-string= form-escape T:upload-file=file url-query=query A:user-agent= e:referer=
-    b:cookie=cookie r:range= z:time-cond= request-target= path-as-is compressed expect100-timeout=
+    b:cookie=cookie r:range= request-target= path-as-is compressed expect100-timeout=
     u:user= basic digest ntlm negotiate anyauth delegation= oauth2-bearer= aws-sigv4= n:netrc netrc-optional
     netrc-file=file k:insecure cacert=file capath= ca-native crlfile=file E:cert= cert-type= cert-status key=
     key-type= pass= pinnedpubkey= ciphers= tls13-ciphers= curves= tlsv1.2 tlsv1.3 tls-max= ssl-no-revoke
@@ -354,7 +354,8 @@ CURL_OPTIONS = """
 REST = '(?=(?:;(?:type|filename|encoder)=(?:"[^"]*"|[^;,]*))*$)'  # of a form's part; else it is no file of ours
 FILES = {  # the file in a value of each kind, if the value is of that form
     "": "(?!)", "new": "(?!)", "@": "@(.*)", "name@": "[^=@]*@([^=]*)$", "query": "(?![+])[^=@]*@([^=]*)$",
-    "form": '[^=]*=[@<](?:"([^"]*)"%s|([^;,]*)%s|(.*))' % (REST, REST), "cookie": "@?([^=]+)$", "file": "(.*)",
+    "form": '[^=]*=(?:[@<](?:"([^"]*)"%s|([^;,]*)%s|(.*))|.*; *headers=[@<](.*))' % (REST, REST),
+    "cookie": "@?([^=]+)$", "file": "(.*)",
 }  # fmt: skip
 PARSED = re.findall(r"(?:(\S):)?([a-z0-9.-]+)(=?)(\S*)", CURL_OPTIONS)
 LONG_NAMES = {"-" + letter: "--" + name for letter, name, _, _ in PARSED if letter}
@@ -435,7 +436,7 @@ def check_url(url):
     match = re.match(r"(?i)https?://([^/?#]*)", url)
     if not match:
         raise SetupError("the URL must begin with http:// or https://")
-    host = r"(?:[^@]*@)?(?:\[[0-9A-Fa-f:.]+(?:%[^\]]+)?\]|[^:@\[\]]+)(?::([0-9]*))?"
+    host = r"(?:[^@]*@)?(?:\[[0-9A-Fa-f:.]+(?:%[^\]]+)?\]|[^:@\[\]]+)(?::([0-9]{0,5}))?"
     valid = re.fullmatch(host, match.group(1))
     behind = valid and valid.group(1) and "@" in url and "@" not in match.group(1)  # me:12/34@host
     if not valid or behind or int(valid.group(1) or 0) > 65535:
@@ -465,21 +466,20 @@ def ask_curl(settings):
         curl = Curl(curl_command(path, options, settings.timeout), curl_config(options))
     except (OSError, ValueError) as error:
         raise SetupError("curl could not be started (%s): %s" % (path, reason_of(error))) from None
-    alarm = threading.Timer(ASK_TIMEOUT, curl.kill, ["it does not come back from reading them"])
+    alarm = threading.Timer(ASK_TIMEOUT, curl.kill, ["it does not come back when asked"])
     alarm.start()
     curl.process.stdin.close()
     code, said = curl.end()
     alarm.cancel()
     said = re.sub(r"\r?\nWarning: (?![A-Z<])", "", said)  # curl 7 breaks long lines
-    complete = "no URL specified" in said
+    complete, refused = "no URL specified" in said, "<stdin>" in said  # curl before 8.7 only warns of these
+    runs = re.search("(?m)^(?:curl: |Warning: )", said)  # neither the loader nor a shell says so
     for name, value in options:
         if len(value) > 3 and KINDS[name] != "file":
             said = said.replace(value, "***")
     lines = re.findall(r"(?m)^(?!.*(?:no URL specified|--help)).*\S", without_secrets(said))
-    refused = [line for line in lines if "<stdin>" in line]  # curl before 8.7 only warns of these
     if refused or not complete:
-        words = curl.killed or " ".join(refused or lines) or "exit code %d" % code
-        runs = re.search("(?m)^(?:curl: |Warning: )", said)  # neither the loader nor a shell says so
+        words = curl.killed or " ".join(lines) or "exit code %d" % code
         raise SetupError("%s: %s" % ("curl refuses its options" if runs else path + " does not run", words))
     for line in lines:
         warn("curl: " + line)
@@ -532,7 +532,7 @@ def fast_trust(curl, options, url, environ=os.environ, bundle=CA_BUNDLE, directo
     if not url.lower().startswith("https:") or not system or chosen:
         return []
     try:
-        version = subprocess.check_output([curl, "-q", "--version"], timeout=ASK_TIMEOUT)
+        version = subprocess.check_output([curl, "-q", "--version"], stderr=subprocess.DEVNULL, timeout=ASK_TIMEOUT)
         if b" OpenSSL/" not in version:  # one in brackets is built in, but not used
             return []
         bundles = [bundle, *filter(None, map(environ.get, ("CURL_CA_BUNDLE", "SSL_CERT_FILE")))]
@@ -981,7 +981,7 @@ class Log:
         self.path = path
         self.only_look = only_look
         self.unwritten = b""  # whole lines
-        self.torn = (), 0  # inode and size of the file with a part of a line at its end, and that part's bytes
+        self.torn = (), 0  # st_ino and st_size of the file with a part of a line at its end, and that part's bytes
         self.warned = False
         try:
             if not os.path.exists(path) and not os.access(os.path.join(os.path.dirname(path), ""), os.W_OK):
@@ -1108,7 +1108,7 @@ class Reporter:
             except queue.Empty:
                 stream, text = sys.stdout, ""
             draws = self.draws()
-            if draws:
+            if status:
                 say(sys.stdout, "\r%s\r" % (" " * len(status)))
             say(stream, text or "")
             status = self.status_line() if draws and text is not None else ""
@@ -1252,7 +1252,7 @@ def carry_out(groups, settings, log, quiet=False):
         if log.only_look:
             return 0 if say(sys.stdout, "".join(coming)) else 1
         if reporter.draws():
-            say(sys.stdout, next(coming))
+            reporter.texts.put((sys.stdout, next(coming)))
         reporter.printing.start()
         try:
             Scheduler(groups, settings, asked, reporter, most, signals).run()

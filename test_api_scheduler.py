@@ -344,7 +344,8 @@ class Parse(unittest.TestCase):
             (["12:00", "Europe/Berlin"], []), (["27.12.2026", "12:00"], []), (["12:00", "+02:00"], []),
             (["tomorrow", "12:00"], []), (["2:30,,nonsense, PM, 13:00, 12:00"], [noon]),
             (["12:00 \u5348\u5f8c"], []), (["Sat.", "12:00"], []), (["12:00:00", ".5"], []), (["12:00", "cet"], []),
-            (["12:00", "(Berlin)"], []), (["8:30", "p"], []), (["2026-12-26", "22:22:19", "-07:00"], [dated]),
+            (["2026-12-27 00:22:19", "14:30"], [dated, half_past_two]), (["12:00", "(Berlin)"], []),
+            (["8:30", "p"], []), (["2026-12-26", "22:22:19", "-07:00"], [dated]),
         ):  # fmt: skip
             with self.subTest(given):
                 self.assertEqual(self.parsed(given, suppress_print=True), (times, ""))
@@ -751,11 +752,11 @@ class Options(Folder):
             ("--ssl", ["--ssl"]), ("--reque", ["--reque", "POST"]),  # whole names only
             ("control", ["-H", "X: a\r\n\r\nGET /second HTTP/1.1"], ["-X", "GET /a HTTP/1.1\r\nX: y"]),
             ("one of", ["-d", "a", "-F", "a=b"], ["-I", "--json", "{}"], ["-T", self.script, "-d", "a"]),
-            ("no file", ["-F", "a=@%s,-" % self.script], ["-F", "a=b;headers=@x", "-F", "a=@x;headers=@y"]),
+            ("no file", ["-F", "a=@%s,-" % self.script], ["-F", "a=b;headers=@/dev/stdin"], ["-F", "a=@x;headers=@y"]),
             ("can write", ["-o", missing], ["-D", self.folder], ["-o", ""]),
             ("--", ["-k-insecure"]),
             # These curl itself refuses:
-            ("max-time", ["--max-time", "never"]), ("tls-max", ["--tls-max", "9"]),
+            ("max-time", ["--max-time", "never"], ["-A", "stdin", "--max-time", "never"]), ("tls-max", ["--tls-max", "9"]),
             ("form", ["-F", "novalue"]), ("limit-rate", ["--limit-rate", "1q"]),
         ]  # fmt: skip
         names = "-K -O -q --CONFIG --NEXT --config --disable --expand-stderr --libcurl --next --no-globoff"
@@ -774,7 +775,7 @@ class Options(Folder):
         nobody, pin = "127.0.0.1:1", "sha256//" + "A" * 43 + "="
         given = {
             "json": "{}", "request": "PUT", "noproxy": "*", "proxy": self.server.url, "preproxy": "socks5://" + nobody,
-            "range": "0-1", "time-cond": "Sun, 12 Sep 2004 15:05:58 GMT", "aws-sigv4": "aws:amz:eu-west-1:s3",
+            "range": "0-1", "aws-sigv4": "aws:amz:eu-west-1:s3",
             "pinnedpubkey": pin, "ciphers": "ECDHE-RSA-AES128-GCM-SHA256", "tls13-ciphers": "TLS_AES_128_GCM_SHA256",
             "curves": "X25519", "tls-max": "1.3", "resolve": "a.example:80:127.0.0.1", "delegation": "none",
             "connect-to": "a.example:80:" + nobody, "interface": "127.0.0.1", "unix-socket": self.path("socket"),
