@@ -101,11 +101,11 @@ TIME = re.compile(
     r"(?:\s*(Z|UTC|GMT)|\s*([+-])([0-9]{2}):?([0-5][0-9])?)?"  # Z, +05:30, +0530, +05
 )
 # Not so Asia/Tokyo and 2026/11/22.
-URL_LIKE = re.compile(r".*(?:://|@)|\s*(?![A-Z]\w+/[A-Z])(?:[a-zA-Z][^/\s]*|[^/\s]*\.[^/\s]*)/")
+URL_LIKE = re.compile(r".*(?:://|@)|\s*(?![A-Z]\w+/[A-Z])(?:[a-zA-Z][^/\s]*|[^/\s.]*\.[^/\s]*)/")
 PART = re.compile(  # no time, but maybe a part of one: a date, AM, May, friday, CET, (Berlin), +02:00, utc, .5
-    r"[A-Z]{0,5}[+-]\d\d?(?::?\d\d)?$|(?!.*\d:\d)(?:\W*[A-Z]|.*\d|.*[^\0-\x7f])|(?i:\W*(?:[ap]\W*m?|z|utc"
-    r"|[a-z]{1,4}t|today|tomorrow|yesterday|midnight|morning|afternoon|evening|weekdays?|week"
-    r"|(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)\W*$)"
+    r"[A-Z]{0,5}[+-]\d\d?(?::?\d\d)?$|(?!-?\d\d?:\d|\d{4}-\d\d-\d\dT\d)(?:\W*[A-Z]|.*\d|.*[^\0-\x7f])"
+    r"|(?i:\W*(?:[ap]\W*m?|z|utc|[a-z]{1,4}t|today|tomorrow|yesterday|midnight|morning|afternoon|evening|weekdays?"
+    r"|week|(?:mon|tue|wed|thu|fri|sat|sun|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*)\W*$)"
 )
 TORN = "unclear what belongs together: write 2026-08-01T14:30:00 or 14:30:00, and commas between times"
 UNKNOWN_YEAR = "outside the years that this system's clock knows"
@@ -169,11 +169,11 @@ def read_times(arguments):
             entries = [whole] if whole[1] is not None else [read_time(word) for word in text.split()]
             unknown = [word for word, when, _ in entries if when is None]
             if unknown and ("@" in argument or URL_LIKE.match(text)):
-                yield re.match(r"\s*([^:/?@]*.?)", text).group(1) + "...", None, "a URL is given with --url"
+                yield re.match(r"\s*([^:/?@]*.?)", text).group(1) + "...", None, "a URL is given with --url; the rest is not read"
                 break  # what follows may be its password
             if not all(map(PART.match, unknown)):
                 entries = [whole]
-            if len(entries) == 1 and entries[0][1] is None and not PART.match(entries[0][0]):
+            if len(entries) == 1 and entries[0][1] is None and not any(map(PART.match, text.split())):
                 yield entries[0]
             else:
                 phrases[-1] += entries
@@ -362,6 +362,7 @@ LONG_NAMES = {"-" + letter: "--" + name for letter, name, _, _ in PARSED if lett
 KINDS = {name: kind for _, name, _, kind in PARSED}
 # getopt takes a part of a name for the whole, and --ssl is another option: a second name prevents that.
 WHOLE_NAMES = [name + end for _, name, value, _ in PARSED for end in (value, "\0")]
+BEGINS_ANOTHER = re.compile("(?i)[\0-\x08\n-\x1f\x7f]|^(?:content-length|transfer-encoding) *[:;]")  # request
 ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"})
 
 
@@ -387,8 +388,8 @@ def parse_curl_options(words):
     if len(sent - {"data" if "get" in names else ""}) > 1:
         raise SetupError("curl can send one of --data, --form and --upload-file, or ask for the --head")
     for name, value in options:
-        if not name.startswith(("data", "json", "form", "write-out")) and re.search("[\0-\x08\n-\x1f\x7f]", value):
-            raise SetupError("--%s holds a control character, which may begin another header or request" % name)
+        if not name.startswith(("data", "json", "form", "write-out")) and BEGINS_ANOTHER.search(value):
+            raise SetupError("--%s holds a control character or a length, which may begin another request" % name)
     if len(curl_config(options)) > LONGEST_CONFIG:
         raise SetupError("the curl options are too long: put the longest into a file, as --data @body.json")
     return [option for option in options if option[0] != "silent"]
@@ -405,7 +406,7 @@ def check_files(options):
         told = match.group(match.lastindex) if match else value
         path = told.encode("utf-8", "surrogateescape")  # as curl gets it
         readable = path != b"-" and os.path.isfile(path) and os.access(path, os.R_OK)
-        if match and (not readable or os.path.exists(0) and os.path.samefile(path, 0)):
+        if match and (not readable or re.match(b"/+(?:dev/(?:std|fd)|proc/)", os.path.abspath(path))):
             raise SetupError("--%s names %s, no file that can be read (nor is standard input)" % (name, told))
         place = path if os.path.exists(path) else os.path.dirname(os.path.abspath(path))
         if KINDS[name] == "new" and (not path or os.path.isdir(path) or not os.access(place, os.W_OK)):
@@ -716,14 +717,13 @@ class Scheduler:
 
     def sweep(self):
         """Kill what waits once stopped, what is in flight after a second signal or too long."""
-        now = time.monotonic()
         with self.lock:
             for curl in self.up:
                 if curl.fired_at is None and self.stopped():
                     curl.kill()
                 elif curl.fired_at is not None and len(self.signals) > 1:
                     curl.kill("ended by a second signal")
-                elif now >= curl.kill_at:
+                elif time.monotonic() >= curl.kill_at:
                     curl.kill("killed, no end after %g s" % self.kill_after)
 
     def fire_group(self, due):
@@ -947,7 +947,7 @@ def stamped(moment, words):
 
 
 def skipped_words(text, reason):
-    return "Skipped '%s' (%s)" % (printable(without_secrets(text)[:80]), reason)
+    return "Skipped '%s' (%s)" % (printable(without_secrets(text[:1000])[:80]), reason)
 
 
 def how_many(count, what="call"):
@@ -1160,7 +1160,7 @@ def parse_arguments(argv):
     arguments, times = parser.parse_known_args(argv[:end])
     unknown = [text for text in times if re.match("-(?![0-9])", text)]  # -05:00 is an offset
     if unknown:
-        parser.error("unrecognized argument: %s" % printable(unknown[0]))
+        parser.error("unrecognized argument: %s" % re.match(r"--?[\w-]*", unknown[0]).group())  # no password
     if not times:
         parser.error('no times given; for example: %s "12:30:00, 14:15:30"' % parser.prog)
     arguments.times = list(with_files(times))
