@@ -18,4 +18,5 @@ LOG_FILE = "test.log"
 # GRACE = 60
 
 # Options for every curl, as on its command line; those given after -- come behind them.
+# README.md names those that can be used. They are not seen in the process list, either.
 # CURL_OPTIONS = ["-H", "Content-Type: application/json", "--data", "@/home/me/body.json"]

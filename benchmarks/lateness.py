@@ -3,6 +3,7 @@
 
     python3 benchmarks/lateness.py                # everything: see README.md for how long
     python3 benchmarks/lateness.py --http --sizes 1,100 --rounds 3
+    python3 benchmarks/lateness.py --beside other/api_scheduler.py --peers script,beside
     python3 benchmarks/lateness.py --json figures.json --picture lateness.png
 
 The script and its alternatives (peers.py) take turns at making the same calls to the same
@@ -22,6 +23,7 @@ for HTTPS openssl and nginx; for --slow cron and at, and root.
 
 import argparse
 import datetime
+import functools
 import math
 import os
 import shutil
@@ -63,6 +65,7 @@ SCRIPT_NAME = "api_scheduler.py"
 FLOOR = "floor: only connects"
 NAMES = {  # what a peer is called in reports, by its name in peers.py
     "script": SCRIPT_NAME,
+    "beside": "api_scheduler.py beside",
     "plain": "the plain way",
     "apscheduler": "APScheduler",
     "schedule": "schedule",
@@ -319,11 +322,11 @@ class Process:
             self.process.wait()
 
 
-def start_script(due, calls, url, environ, folder, server):
+def start_script(due, calls, url, environ, folder, server, script=SCRIPT):
     moment = datetime.datetime.fromtimestamp(due, datetime.timezone.utc)
     with open(folder + "/times.txt", "w") as file:
         file.write((moment.strftime("%Y-%m-%dT%H:%M:%SZ") + "\n") * calls)
-    command = [sys.executable, SCRIPT, "@" + folder + "/times.txt"]
+    command = [sys.executable, script, "@" + folder + "/times.txt"]
     command += ["--url", url, "--log-file", folder + "/script.log"]
     return Process(command, environ, folder)
 
@@ -525,6 +528,23 @@ def judge(summary):
     return bars
 
 
+def print_pairs(results):
+    """Print how the script's last request compares with that of the edition beside it, pair by pair."""
+    pairs = {}
+    for one in results:
+        if one["peer"] in ("script", "beside") and "last" in one:
+            rounds = pairs.setdefault((one["protocol"], one["calls"]), {})
+            rounds.setdefault(one["round"], {})[one["peer"]] = one["last"]
+    print("The last request's lateness, %s against %s, pair by pair:\n" % (SCRIPT_NAME, NAMES["beside"]))
+    rows = []
+    for (protocol, calls), rounds in pairs.items():
+        ratios = sorted(one["script"] / one["beside"] for one in rounds.values() if len(one) == 2)
+        if ratios:
+            shown = ["%.2f" % ratio for ratio in (ratios[0], statistics.median(ratios), ratios[-1])]
+            rows.append([protocol, calls, len(ratios)] + shown)
+    table(["protocol", "calls", "pairs", "least", "median", "most"], rows)
+
+
 def print_report(description, summary, results, costs, bars):
     print_machine(description)
     for protocol in dict.fromkeys(key[0] for key in summary):
@@ -566,6 +586,8 @@ def print_report(description, summary, results, costs, bars):
         if peer == "script"
     ]
     table(["protocol", "calls", "limit, ms", SCRIPT_NAME + ", ms"], rows)
+    if any(one["peer"] == "beside" for one in results):
+        print_pairs(results)
     if bars:
         print("The last request's lateness, against the bars the script is held to:\n")
         print_bars(bars)
@@ -631,6 +653,13 @@ def parse_arguments():
         help="numbers of calls, with commas (%s)" % ",".join(map(str, SIZES)),
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default %d" % ROUNDS)
+    parser.add_argument(
+        "--peers",
+        type=lambda text: text.split(","),
+        metavar="NAMES",
+        help="only these of %s, with commas" % ",".join(NAMES),
+    )
+    parser.add_argument("--beside", metavar="FILE", help="another api_scheduler.py, as a peer too")
     parser.add_argument("--http", action="store_true", help="HTTP only")
     parser.add_argument("--https", action="store_true", help="HTTPS only")
     parser.add_argument("--slow", action="store_true", help="cron and at too: minutes for each")
@@ -644,6 +673,14 @@ def parse_arguments():
         parser.error("sizes and rounds start at 1")
     if arguments.slow and os.geteuid():
         parser.error("--slow needs root, for cron and at have one spool for the whole system")
+    everyone = QUICK + ["beside"] * bool(arguments.beside) + SLOW * arguments.slow
+    arguments.peers = arguments.peers or everyone
+    if not set(arguments.peers) <= set(everyone):
+        parser.error("the peers are %s" % ", ".join(everyone))
+    if arguments.beside:
+        STARTERS["beside"] = functools.partial(start_script, script=os.path.abspath(arguments.beside))
+        version = output_of(sys.executable, arguments.beside, "--version").split()[-1]
+        NAMES["beside"] = "%s %s" % (SCRIPT_NAME, version)
     arguments.protocols = ["HTTP"] * arguments.http + ["HTTPS"] * arguments.https
     arguments.protocols = arguments.protocols or ["HTTP", "HTTPS"]
     return arguments
@@ -661,7 +698,7 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     description = dict(machine(), **packages)
-    peers = QUICK + SLOW * arguments.slow
+    peers = arguments.peers
     servers, costs, daemons = {}, {}, []
     with tempfile.TemporaryDirectory(prefix="lateness-") as folder:
         os.mkdir(folder + "/home")

@@ -52,7 +52,7 @@ def costs_of_batch(command, listener, url, context, environ):
             )
         started = [when_it_waits(curl.pid) for curl in curls]
         for curl in curls:
-            curl.stdin.write(api_scheduler.curl_config(url))
+            curl.stdin.write(api_scheduler.curl_config([("url", url)]))
             curl.stdin.close()
         for _ in curls:
             connection, _ = listener.accept()
@@ -94,9 +94,9 @@ def curl_costs(certificate, environ):
         listener.settimeout(TIMEOUT)
         scheme = "https" if certificate else "http"
         url = "%s://127.0.0.1:%d/" % (scheme, listener.getsockname()[1])
-        asked = api_scheduler.check_curl(api_scheduler.Settings(url, "", TIMEOUT, TIMEOUT, []))
-        trust = api_scheduler.fast_trust(asked, url, [], environ)
-        command = api_scheduler.curl_command(asked.curl, TIMEOUT, [], trust)
+        asked = api_scheduler.ask_curl(api_scheduler.Settings(url, "", TIMEOUT, TIMEOUT, []))
+        trust = api_scheduler.fast_trust(*asked, url, environ)
+        command = api_scheduler.curl_command(*asked, TIMEOUT, trust)
         costs = costs_of_batch(command, listener, url, context, environ)
     return {stage: statistics.mean(of) * 1000 for stage, of in zip(STAGES, zip(*costs))}
 
