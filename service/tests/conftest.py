@@ -193,12 +193,13 @@ stand_in = Api()
 
 def shares_out(config):
     """Whether this process only gives the tests to others, which run them (pytest-xdist)."""
-    return bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+    return bool(config and config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
 
 
 def pytest_configure(config):
     """Before Django reads its settings."""
-    config.addinivalue_line("markers", "processes: needs Redis or another process, and is left out by --quick")
+    if config:      # the benchmarks start the same servers without pytest
+        config.addinivalue_line("markers", "processes: needs Redis or another process, and is left out by --quick")
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
     if shares_out(config):
