@@ -100,7 +100,7 @@ TIME = re.compile(
     r"(?:\s*([AP])[.]?M[.]?)?"  # PM
     r"(?:\s*(Z|UTC|GMT)|\s*([+-])([0-9]{2}):?([0-5][0-9])?)?"  # Z, +05:30, +0530, +05
 )
-# Not so Asia/Tokyo and 2026/11/22.
+# What may be a URL, with a password in it; a zone (Asia/Tokyo) and a date (2026/11/22) are none.
 URL_LIKE = re.compile(r".*(?:://|@)|\s*(?![A-Z]\w+/[A-Z])(?:[a-zA-Z][^/\s]*|[^/\s.]*\.[^/\s]*)/")
 PART = re.compile(  # no time, but maybe a part of one: a date, AM, May, friday, CET, (Berlin), +02:00, utc, .5
     r"[A-Z]{0,5}[+-]\d\d?(?::?\d\d)?$|(?!-?\d\d?:\d|\d{4}-\d\d-\d\dT\d)(?:\W*[A-Z]|.*\d|.*[^\0-\x7f])"
@@ -274,7 +274,7 @@ def warn_of_zone(environ=os.environ):
 
 
 def group_by_time(times):
-    """Return a dict from each time in `times` to the list of those identical to it."""
+    """Return a dict from each time in `times` to the list of those identical to it, for programs that import this."""
     return {when: [when] * count for when, count in collections.Counter(times).items()}
 
 
