@@ -26,7 +26,7 @@ def main():
     except DatabaseError as error:
         if "--traceback" in sys.argv:
             raise
-        from scheduler.limits import reason
+        from scheduler.base.database import reason
         sys.exit(f"The database cannot be used: {reason(error)}. See DATABASE_URL in README.md.")
 
 

@@ -1,30 +1,25 @@
 """What the database keeps: the schedules and the calls, the answers already given to a retried request, when
-the dispatcher last ran, and what the parts that sum up (metrics.py, mail.py) have summed up. The status of
-a call is changed by transitions.py alone, schedules by planner.py."""
-from datetime import MAXYEAR, datetime, timedelta
+the dispatcher last ran, and what the parts that sum up (ops/metrics.py, ops/notify.py) have summed up. The
+status of a call is changed by calls/ledger.py alone, schedules by schedules/planner.py."""
+from datetime import datetime, timedelta
 from datetime import timezone as zones
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.utils import timezone
 
-from . import occurrences
-from .by_status import Calls
-from .clock import utcnow
+from .base.clock import utcnow
+from .base.moments import moment, showable
+from .base.words import is_seen, one_line
+from .calls.queryset import Calls
+from .schedules import recurrence
 
 NOTE_MAX = 200              # characters
-
-
-def moment(at, zone=None):
-    """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in `zone`, a tzinfo,
-    or TIME_ZONE."""
-    return f"{timezone.localtime(at, zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
 class Schedule(models.Model):
     """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
 
-    Its occurrences become calls 48 hours ahead (planner.py). A deleted one stays, unseen, for as long
+    Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long
     as there are calls that name it.
     """
 
@@ -52,6 +47,11 @@ class Schedule(models.Model):
         null=True, editable=False,
         help_text="Each occurrence before this time is in the table of calls; null when there are to be none.")
 
+    zone_data = models.CharField(
+        max_length=32, null=True, editable=False,
+        help_text="The release of the time zone data by which it is planned; null if a version planned it that did "
+                  "not say.")
+
     class Meta:
         ordering = ["id"]
         constraints = [models.UniqueConstraint(
@@ -76,8 +76,10 @@ class Schedule(models.Model):
 
         # What is empty here was refused already, and that in better words.
         name, self.name = self.name, self.name.strip()
-        if name and not (self.name and self.name.isprintable()):
-            problems["name"] = "Must be text to read, without control characters."
+        if name and not is_seen(name):
+            problems["name"] = "Must be text to read."
+        else:
+            read("name", one_line)
         chosen = set(self.days.split(","))
         if unknown := chosen - set(self.DAYS):
             problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."
@@ -86,20 +88,20 @@ class Schedule(models.Model):
             problems["times"] = ("Give either times or a cron expression, not both." if self.times else
                                  "Give times of day, such as 12:30:00, 14:15:30, or else a cron expression.")
         elif self.cron:
-            self.cron = read("cron", occurrences.parse_cron) or self.cron
+            self.cron = read("cron", recurrence.parse_cron) or self.cron
             if not unknown and len(chosen) < len(self.DAYS):
                 problems["days"] = "A cron expression says its days itself: here it must be all of them."
         elif self.times.count(",") > self.MAX_TIMES:
             problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
-        elif times := read("times", occurrences.parse_times):
+        elif times := read("times", recurrence.parse_times):
             if len(times) > self.MAX_TIMES:
                 problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
             self.times = ", ".join(f"{time:%H:%M:%S}" for time in times)
         if self.zone:
-            read("zone", occurrences.zone)
+            read("zone", recurrence.zone)
         for name in ("first_date", "last_date"):
-            if (date := getattr(self, name)) and date.year == MAXYEAR:
-                problems[name] = f"The year must be below {MAXYEAR}."
+            if getattr(self, name):
+                read(name, showable)
         if self.first_date and self.last_date and self.first_date > self.last_date:
             problems["last_date"] = "Lies before the first date."
         if problems:
@@ -107,10 +109,10 @@ class Schedule(models.Model):
 
     @property
     def rule(self):
-        """When it occurs, an occurrences.Rule."""
-        return occurrences.Rule(
-            times=() if self.cron else tuple(occurrences.parse_times(self.times)), cron=self.cron,
-            zone=occurrences.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
+        """When it occurs, a recurrence.Rule."""
+        return recurrence.Rule(
+            times=() if self.cron else tuple(recurrence.parse_times(self.times)), cron=self.cron,
+            zone=recurrence.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
             first=self.first_date, last=self.last_date)
 
 
@@ -168,8 +170,12 @@ class ScheduledCall(models.Model):
         null=True, editable=False,
         help_text="The time of its schedule that it stands for, wherever it was moved to; there is no other "
                   "call for it. Null once that schedule was changed and what it had planned cancelled.")
+    utc_offset = models.IntegerField(
+        null=True, editable=False,
+        help_text="How far, in seconds, the time that its schedule asks for is ahead of its occurrence, in UTC, as far "
+                  "as was known when it was planned.")
     told = models.BooleanField(
-        null=True, editable=False, help_text="Its failure was gathered for a mail, see mail.py.")
+        null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")
 
     objects = Calls.as_manager()
 
@@ -199,7 +205,7 @@ class ScheduledCall(models.Model):
             # What a schedule did and will do. Calls of no schedule cost nothing in it.
             models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
                          condition=models.Q(schedule__isnull=False)),
-            # For mail.py. A row leaves it when it is gathered.
+            # For ops/notify.py. A row leaves it when it is gathered.
             models.Index(fields=["ended_at"], name="call_untold",
                          condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),
         ]
@@ -222,7 +228,8 @@ class ScheduledCall(models.Model):
 
 
 class IdempotentAnswer(models.Model):
-    """The answer to a POST that named an Idempotency-Key, for when the POST is repeated."""
+    """The answer to a POST that named an Idempotency-Key, or to a form of the admin, which has a key of its own
+    (admin/forms.py), for when the same is sent again."""
 
     scope = models.CharField(max_length=40, help_text="Whose key it is: another user's is another key.")
     key = models.CharField(max_length=255)
@@ -242,14 +249,14 @@ class Heartbeat(models.Model):
 
 
 class Tally(models.Model):
-    """The sums of all calls that were due before `until`, see metrics.py; there is one row."""
+    """The sums of all calls that were due before `until`, see ops/metrics.py; there is one row."""
 
     until = models.DateTimeField(default=datetime(1970, 1, 1, tzinfo=zones.utc))
     counts = models.JSONField()
 
 
 class Notice(models.Model):
-    """What mails have told of failures, and what waits to be told, see mail.py; there is one row."""
+    """What mails have told of failures, and what waits to be told, see ops/notify.py; there is one row."""
 
     version = models.PositiveBigIntegerField(default=0, help_text="One more with each change.")
     since = models.DateTimeField(help_text="What ended before it is not told: mails were not wanted yet.")

@@ -20,8 +20,8 @@ from django.core.validators import validate_email
 from kombu import Exchange, Queue
 from redis import ConnectionPool, RedisError
 
-from . import sqlite
-from .celery import Every
+from .base import zones
+from .base.database import PostgresqlConnection, SqliteConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -61,15 +61,14 @@ if not re.fullmatch("[1-9][0-9]*/(s|sec|second|m|min|minute|h|hour|d|day)", WRIT
         f"WRITE_RATE={WRITE_RATE!r} in the environment must be a number per second, minute, hour or day, "
         "such as 120/min.")
 
-# --- The engine (the reasons are in transitions.py and tasks.py) -----------------------------
+# --- The engine (the reasons are in calls/ and tasks.py) -------------------------------------
 
 TICK = number("TICK", 2.0, 0.2)             # seconds between two runs of the dispatcher
-WINDOW = number("WINDOW", 30.0, 5)          # seconds ahead of its time that a call is handed over
+WINDOW = number("WINDOW", 10.0, 5)          # seconds ahead of its time that a call is handed over
 LEAD = number("LEAD", 0.5, 0)               # seconds ahead of its time that a call begins to connect
 CHUNK = number("CHUNK", 100, 1)             # calls of the same second in one message
 LEASE = number("LEASE", 45.0, 5)            # seconds without a sign of life, then a worker is dead
 CALLS_AT_ONCE = number("CALLS_AT_ONCE", 1000, 1)        # in one worker process
-CHUNKS_AT_ONCE = number("CHUNKS_AT_ONCE", 200, 1)       # in one worker process
 
 # --- Security --------------------------------------------------------------------------------
 
@@ -115,7 +114,7 @@ TRUST_PROXY = env.bool("TRUST_PROXY", default=False)    # only behind a proxy th
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 METRICS_OPEN = env.bool("METRICS_OPEN", default=False)  # /metrics for everybody who can reach it
-DEFAULT_EXCEPTION_REPORTER = "scheduler.reporter.Reporter"
+DEFAULT_EXCEPTION_REPORTER = "scheduler.api.errors.Reporter"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -129,7 +128,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=10)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "scheduler.access.client_address"
+AXES_CLIENT_IP_CALLABLE = "scheduler.api.access.client_address"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_COOLOFF_MESSAGE = "Too many wrong passwords. Wait ten minutes, then try again."
@@ -154,8 +153,9 @@ INSTALLED_APPS = [
     "axes",
 ]
 MIDDLEWARE = [
-    "scheduler.middleware.own_host",
-    "scheduler.middleware.in_time",
+    "scheduler.ops.health.for_any_host",
+    "scheduler.api.middleware.own_host",
+    "scheduler.api.middleware.in_time",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -165,7 +165,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "scheduler.errors.DatabaseAway",
+    "scheduler.api.middleware.DatabaseAway",
 ]
 TEMPLATES = [{
     "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -174,12 +174,14 @@ TEMPLATES = [{
         "django.template.context_processors.request",
         "django.contrib.auth.context_processors.auth",
         "django.contrib.messages.context_processors.messages",
+        "scheduler.admin.forms.key",
     ]},
 }]
 ROOT_URLCONF = "scheduler.urls"
 WSGI_APPLICATION = "scheduler.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+zones.choose()
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")     # of the log's stamps and the admin's pages
 try:
     ZoneInfo(TIME_ZONE)
@@ -195,10 +197,11 @@ if not DEBUG:
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
     }
+LOGGING_CONFIG = "scheduler.base.output.configure"  # no library's logger writes a secret
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "filters": {"told": {       # a 503: by a line when the database goes (outage.py), to whoever asks for /healthz
+    "filters": {"told": {       # a 503: by a line when the database goes (base/outage.py), to whoever asks for /healthz
         "()": "django.utils.log.CallbackFilter",
         "callback": lambda record: getattr(record, "status_code", None) != 503}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "filters": ["told"]},
@@ -209,12 +212,15 @@ LOGGING = {
         "django": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
         "django.security": {"handlers": ["nowhere"], "propagate": False},
         "psycopg.pool": {"level": "ERROR"},     # a line for each attempt; who needed the connection says it
+        # Says of each request at DEBUG, and of odd answers at WARNING, what it asked for: the URL in parts, which
+        # nobody can tell from other words. How each call ended is in its row.
+        "urllib3": {"handlers": ["nowhere"], "propagate": False},
     },
 }
 
 # --- Database --------------------------------------------------------------------------------
 
-DATABASE_TIMEOUT = number("DATABASE_TIMEOUT", 5.0, 0.5)     # seconds; see limits.py
+DATABASE_TIMEOUT = number("DATABASE_TIMEOUT", 5.0, 0.5)     # seconds; see base/database.py
 
 warnings.filterwarnings("ignore", "Engine not recognized")      # django-environ's, with the password
 try:
@@ -230,17 +236,17 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers go on while one writes. IMMEDIATE takes the write lock when a transaction
     # begins: one that reads first and writes later fails at once, however long the timeout.
     # `synchronous` stays FULL: a claim that a power cut takes back would be made a second time.
-    _options.setdefault("factory", sqlite.Connection)
+    _options.setdefault("factory", SqliteConnection)
     _options.setdefault("transaction_mode", "IMMEDIATE")
     _options.setdefault("timeout", DATABASE_TIMEOUT)        # for the write lock
     _options.setdefault("init_command", "PRAGMA journal_mode=WAL")
 else:
     # However many chunks are under way in a process, it holds at most this many connections. A web process
     # needs one for each thread: a request keeps its own while a password is hashed, and others wait, and fail.
-    from .limits import Connection
     _options.setdefault("pool", {
-        "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": Connection,
+        "min_size": 1, "max_size": number("DATABASE_POOL", 32, 1), "connection_class": PostgresqlConnection,
         "timeout": 3, "reconnect_timeout": 3})      # seconds
+    _options.setdefault("target_session_attrs", "read-write")       # of several servers, the one that takes writes
     _options.setdefault("connect_timeout", 3)
     _ms = int(DATABASE_TIMEOUT * 1000)
     _options.setdefault("options", f"-c statement_timeout={_ms} -c lock_timeout={_ms // 2} "
@@ -268,7 +274,7 @@ _redis_timeouts = {                         # seconds
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     **_redis_timeouts,
-    "visibility_timeout": 3600,             # far above WINDOW: no message is ever repeated for its ETA
+    "ack_emulation": False,                 # a message that is lost is sent again by the dispatcher, so none is kept
     # A request must not wait for a dead broker: its rows are safe, the dispatcher comes for them.
     "max_retries": 0, "interval_start": 0, "interval_step": 0.2, "interval_max": 1,
     "connect_retries_timeout": 2,
@@ -277,25 +283,23 @@ CELERY_TASK_PUBLISH_RETRY = False
 CELERY_BROKER_CONNECTION_TIMEOUT = 2        # seconds
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None  # workers and beat wait for the broker as long as it takes
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True    # also for one that is there, and takes no writes
 CELERY_TASK_IGNORE_RESULT = True            # no result backend: the outcome is in the row
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name)
                       for name in ("scheduler.calls", "scheduler.ticks")]
 CELERY_TASK_DEFAULT_QUEUE = "scheduler.calls"
 CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}    # never behind calls
-CELERY_WORKER_POOL = "threads"              # a chunk mostly waits; see tasks.py
-CELERY_WORKER_CONCURRENCY = CHUNKS_AT_ONCE + 4  # the rest is kept free for the dispatcher
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_POOL = "solo"                 # a task only passes on what came; see tasks.py
+CELERY_WORKER_CONCURRENCY = CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Who can write to Redis could end workers by it; and its queue is written each second, with a traceback for each
+# time that a full Redis refuses.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True    # there are none; otherwise it warns of them
 CELERY_BEAT_SCHEDULER = "scheduler.celery:Beat"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
-CELERY_BEAT_SCHEDULE = {
-    "dispatcher": {
-        "task": "scheduler.tasks.tick",
-        "schedule": Every(TICK),
-    },
-}
 
-# --- Mails (mail.py) -------------------------------------------------------------------------
+# --- Mails (ops/notify.py) -------------------------------------------------------------------
 
 FAILURES_TO = [address.strip() for address in env.list("FAILURES_TO", default=[])]
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="api-scheduler@" + (socket.gethostname() or "localhost"))
@@ -335,7 +339,7 @@ CACHES = {"default": {
     "LOCATION": REDIS_URL,
     "KEY_PREFIX": "scheduler",
     "VERSION": 2,       # under 1 lies pickle: web servers that write it may still be up, and cannot read JSON
-    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.access.JSONCache"},
+    "OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1, "serializer": "scheduler.api.access.JSONCache"},
 }}
 
 # --- The API ---------------------------------------------------------------------------------
@@ -345,14 +349,14 @@ REST_FRAMEWORK = {
         "rest_framework.authentication.TokenAuthentication",    # first: it makes a 401 of no credentials
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["scheduler.access.MayUse"],
-    "DEFAULT_THROTTLE_CLASSES": ["scheduler.access.WriteThrottle"],
+    "DEFAULT_PERMISSION_CLASSES": ["scheduler.api.access.MayUse"],
+    "DEFAULT_THROTTLE_CLASSES": ["scheduler.api.access.WriteThrottle"],
     "DEFAULT_THROTTLE_RATES": {"write": WRITE_RATE},
     # JSON only. A form could be posted by any web page that a local developer happens to open.
-    "DEFAULT_PARSER_CLASSES": ["scheduler.access.SafeJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["scheduler.api.body.SafeJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "scheduler.errors.explain",
+    "EXCEPTION_HANDLER": "scheduler.api.errors.explain",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
@@ -366,8 +370,8 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
-    "SERVE_PERMISSIONS": ["scheduler.access.MayUse"],
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.views.with_example"],
+    "SERVE_PERMISSIONS": ["scheduler.api.access.MayUse"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.calls.with_example"],
 }
 
 # --- What must not wait until the first call to be found wrong ---------------------------------
@@ -390,6 +394,3 @@ _check_api_url(API_URL)
 if TICK > min(WINDOW / 2, 15):
     raise ImproperlyConfigured("TICK must be at most half of WINDOW, or calls are handed over late, and "
                                "at most 15 s, or /healthz takes the dispatcher for dead.")
-if WINDOW + GRACE > 1800:
-    raise ImproperlyConfigured("WINDOW + GRACE must stay below 1800 s: half the time after which "
-                               "the broker gives a message to a second worker.")

@@ -1,74 +1,62 @@
 """What Celery runs: the dispatcher (`tick`) every TICK seconds, and `make_calls` for each chunk.
 
-How a worker stays on time while the API hangs: its pool is of threads, and a chunk occupies one
-of them only to wait; its calls run in threads of their own, at most CALLS_AT_ONCE in a process
-(sender.py). When all are taken, calls wait for one, and are Missed when their grace time ends first.
-Threads, because calls wait and do not compute: a second processor is used by starting a second worker.
+A task only passes on what came, to a thread that was there from the start. So messages are taken in whatever
+the database does, none is ever half done, and no limit on threads ends a worker.
 """
 import logging
 import threading
-from datetime import datetime, timedelta
 
 import kombu.exceptions
-from celery import shared_task
-from django.conf import settings
-from django.db import InterfaceError, OperationalError, connection, transaction
+from celery import shared_task, signals
+from django.db import InterfaceError, OperationalError, connection
 
-from . import mail, outage, planner, sender, transitions
-from .caller import prepare
-from .clock import steady, utcnow
+from .base import outage
+from .base.database import reason
+from .calls import dispatch, ledger, worker
+from .ops import notify
+from .schedules import planner
 
 logger = logging.getLogger(__name__)
 
-_chunks_free = threading.BoundedSemaphore(settings.CHUNKS_AT_ONCE)
-_last_tick = None           # by steady()
+_due = threading.Event()    # a tick has come
+_idle = threading.Event()   # and none is under way
 
 
-def send(ids, first):
-    """Gives one chunk to the broker.
-
-    ids: list of int; first: aware datetime, when the first of its calls is due
-    The message comes to the worker early, by the database's clock (celery.py).
-    """
-    make_calls.apply_async((ids, first.isoformat()), eta=first - timedelta(seconds=sender.early()))
-    outage.broker.over()
+@signals.worker_init.connect
+def start(**_):
+    """Of a worker process: starts the threads in which the work is done."""
+    worker.start()
+    threading.Thread(target=_dispatcher, name="dispatcher", daemon=True).start()
 
 
-def hand_over_soon(ids):
-    """After the transaction under way: hands over those of the new calls `ids` that are due too
-    soon to wait for the dispatcher. A broker that is down delays them, and nothing else."""
-    def hand_over():
-        try:
-            transitions.hand_over(send, ids)
-        except kombu.exceptions.OperationalError as error:
-            outage.broker.began(error, "The dispatcher hands over what is due once it is back")
-        except Exception as error:
-            logger.error("not handed over, the dispatcher comes for it: %s: %s", type(error).__name__, error)
-
-    if ids:
-        transaction.on_commit(hand_over)
+@signals.worker_shutdown.connect
+def stop(**_):
+    """Once no message can come any more."""
+    _due.clear()
+    _idle.wait(worker.STOP_WITHIN)
+    worker.stop()
 
 
-@shared_task
-def tick():
+def _dispatcher():
+    """Ticks that piled up are one."""
+    while True:
+        _idle.set()
+        _due.wait()
+        _idle.clear()
+        _due.clear()
+        dispatch_all()
+
+
+def dispatch_all():
     """The dispatcher. Each part stands alone: trouble in one must not keep the others from their
     work. Calls are handed over first, as they are in a hurry. Only when all went well it says so
-    to /healthz.
-
-    Ticks that piled up while no worker ran are one. Celery's `expires` would see to that too, but by
-    comparing the clocks of two machines: with one of them wrong by 30 s there would be none at all."""
-    global _last_tick
-    now = steady()
-    if _last_tick is not None and now - _last_tick < settings.TICK / 2:
-        return
-    _last_tick = now
-
+    to /healthz."""
     def done(part):
         try:
             part()
             return True
         except (OperationalError, InterfaceError) as error:
-            outage.database.began(error)
+            outage.database.began(reason(error))
             connection.close()
         except kombu.exceptions.OperationalError as error:
             outage.broker.began(error)
@@ -76,33 +64,24 @@ def tick():
             logger.error("dispatcher: %s: %s", type(error).__name__, error)
             connection.close()
         return False
-    handed_over = done(lambda: transitions.hand_over(send))
-    done(mail.tell)     # calls are made whether anybody is told or not
-    if all([handed_over, done(transitions.miss), done(transitions.reap), done(planner.plan)]):
-        if done(transitions.beat):
+    handed_over = done(lambda: dispatch.hand_over(dispatch.send))
+    done(notify.tell)   # calls are made whether anybody is told or not
+    if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.compare), done(planner.plan)]):
+        if done(dispatch.beat):
             outage.database.over()
+    connection.close()      # who waits for nothing holds no connection
 
 
-@shared_task(Strategy="scheduler.celery:by_the_database")
-def make_calls(ids, first):
-    """Makes the calls of one chunk, all due in the same second, and writes how they ended.
+@shared_task
+def tick():
+    """Has the dispatcher run."""
+    _due.set()
 
-    ids: list of int; first: ISO 8601 str, when the first of them is due
+
+@shared_task
+def make_calls(ids, first=None):
+    """Has the calls of one chunk made when they are due.
+
+    ids: list of int; first: ISO 8601 str, when the first of them is due, for workers of the version before
     """
-    first = datetime.fromisoformat(first)
-    if utcnow() > first + timedelta(seconds=settings.GRACE + settings.WINDOW):
-        return      # lay in the broker for too long
-    if not _chunks_free.acquire(blocking=False):
-        return      # no room. They stay Pending, and are handed over again, perhaps to another worker
-    try:
-        prepare()
-        try:
-            due = transitions.due_times(ids)
-        except (OperationalError, InterfaceError) as error:
-            outage.database.began(error)
-            due = dict.fromkeys(ids, first)     # about right; the claim knows it
-        finally:
-            connection.close()                  # a waiting chunk holds none
-        sender.make(due)
-    finally:
-        _chunks_free.release()
+    worker.take(ids)

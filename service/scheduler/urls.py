@@ -4,10 +4,13 @@ from django.urls import path, re_path
 from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
-from .schedule_views import Schedules
-from .views import Health, Metrics, Nowhere, ScheduledCalls
+from .api.calls import ScheduledCalls
+from .api.common import Nowhere
+from .api.schedules import Schedules
+from .ops.health import Health
+from .ops.metrics import Metrics
 
-handler500 = "scheduler.errors.server_error"
+handler500 = "scheduler.api.errors.server_error"
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),

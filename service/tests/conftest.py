@@ -3,9 +3,14 @@
 Environment: SCHEDULER_TEST_DATABASE is `sqlite` (default) or `postgresql`. A Redis server, a
 PostgreSQL server where asked for, and the API's stand-in are started here on free ports of the
 loopback, in a temporary folder, and ended by their process ids. The tests and the processes they
-start share one database, migrated once and emptied before every test.
+start share one database, migrated once and emptied before a test if anything was written.
+
+SCHEDULER_TEST_QUICK: only what needs no second process, as `tests/run --quick`. What uses the fixture
+`stack` or starts one itself is left out; what needs Redis must be marked `processes`.
 """
 import asyncio
+import ctypes
+import itertools
 import os
 import pwd
 import secrets
@@ -17,15 +22,18 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import redis
 import requests
 
 SERVICE = Path(__file__).resolve().parent.parent
 KIND = os.environ.get("SCHEDULER_TEST_DATABASE", "sqlite")
+QUICK = "SCHEDULER_TEST_QUICK" in os.environ
 WORK = Path(tempfile.mkdtemp(prefix="scheduler-tests-"))
 PASSWORD = "a password made for tests"
 # Of tests/long: seconds for the run of random faults, and the seed that repeats its choices.
@@ -66,6 +74,15 @@ def end(process, number=signal.SIGTERM, seconds=20):
             process.wait()
 
 
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def die_with_us():
+    """In a child on Linux: it is killed when the tests are, also when it is frozen."""
+    if _prctl:
+        _prctl(1, signal.SIGKILL)       # 1 is PR_SET_PDEATHSIG
+
+
 class Redis:
     """A Redis server that a test may stop, kill and start again; it keeps nothing on disk."""
 
@@ -77,7 +94,7 @@ class Redis:
     def start(self):
         self.process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
-             "--appendonly", "no", "--dir", str(WORK)], stdout=subprocess.DEVNULL)
+             "--appendonly", "no", "--dir", str(WORK)], stdout=subprocess.DEVNULL, preexec_fn=die_with_us)
         until(lambda: self.command("ping") == "PONG", what="Redis answers")
 
     def stop(self, number=signal.SIGTERM):
@@ -87,38 +104,57 @@ class Redis:
         return subprocess.run(["redis-cli", "-p", str(self.port), *words], capture_output=True,
                               text=True).stdout.strip()
 
+    def empty(self):
+        """Without a process for it, as each test does so."""
+        with redis.Redis(port=self.port) as client:
+            client.flushall()
+
 
 class Postgres:
     """A PostgreSQL server of our own. It refuses to run as root, so root lends it another user."""
 
-    def __init__(self):
+    def __init__(self, name="postgres"):
         self.port = free_port()
         self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
-        self.folder = WORK / "postgres"
+        self.folder = WORK / name
         self.process = None
         self.bin = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
 
     def start(self):
+        self._make("initdb", "--no-sync", "-A", "trust", "-U", "postgres")
+        return self.url
+
+    def follow(self, other):
+        """Starts as the standby of another, a copy of it that takes no writes."""
+        self._make("pg_basebackup", "--no-sync", "--checkpoint=fast", "--write-recovery-conf",
+                   "-h", "127.0.0.1", "-p", str(other.port), "-U", "postgres")
+
+    def _make(self, command, *arguments):
         user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+        self.folder.mkdir()
         if user:
             WORK.chmod(0o755)
-            self.folder.mkdir()
             account = pwd.getpwnam("postgres")
             os.chown(self.folder, account.pw_uid, account.pw_gid)
-        else:
-            self.folder.mkdir()
         self.how = {"cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
-        subprocess.run([self.bin / "initdb", "-D", self.folder / "data", "-A", "trust", "-U", "postgres"],
-                       check=True, **self.how)
+        subprocess.run([self.bin / command, "-D", self.folder / "data", *arguments], check=True, **self.how)
         self.run()
-        return self.url
 
     def run(self):
         self.process = subprocess.Popen(
             [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder,
-             "-c", "listen_addresses=127.0.0.1"], stderr=(WORK / "postgres.log").open("a"), **self.how)
+             "-c", "listen_addresses=127.0.0.1"], stderr=(WORK / "postgres.log").open("a"),
+            preexec_fn=die_with_us, **self.how)
         until(lambda: subprocess.run(
             [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode == 0)
+
+    def ask(self, *statements):
+        """Carries them out, each in a transaction of its own; returns the first value of the last, or None."""
+        import psycopg
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            for statement in statements:
+                cursor = connection.execute(statement)
+            return cursor.fetchone()[0] if cursor.description else None
 
     def stop(self):
         end(self.process, signal.SIGINT)    # its "fast" shutdown: open connections are closed
@@ -155,11 +191,21 @@ class Api(ApiServer):
 stand_in = Api()
 
 
+def shares_out(config):
+    """Whether this process only gives the tests to others, which run them (pytest-xdist)."""
+    return bool(config and config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+
+
 def pytest_configure(config):
     """Before Django reads its settings."""
+    if config:      # the benchmarks start the same servers without pytest
+        config.addinivalue_line("markers", "processes: needs Redis or another process, and is left out by --quick")
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
-    redis_server.start()
+    if shares_out(config):
+        return
+    if not QUICK:
+        redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
     for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL"):
@@ -171,16 +217,53 @@ def pytest_configure(config):
     import django
     from django.core.management import call_command
     django.setup()
+    from django.contrib.auth.hashers import PBKDF2PasswordHasher
+    PBKDF2PasswordHasher.iterations = 1000      # its number is part of each hash, for whoever reads it
     call_command("migrate", verbosity=0)
     call_command("collectstatic", verbosity=0, interactive=False)
 
 
+def pytest_collection_finish(session):
+    if QUICK:
+        subprocess.Popen.__init__ = no_process
+
+
+def no_process(*_, **__):
+    pytest.skip("needs a second process")
+
+
+def needs_processes(item):
+    return "stack" in item.fixturenames or item.get_closest_marker("processes") is not None
+
+
+def pytest_collection_modifyitems(config, items):
+    """Files that start processes come first: they take longest, and others can be run beside them."""
+    if QUICK:
+        left_out = [item for item in items if needs_processes(item)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+        return
+    number = Counter(item.path for item in items if needs_processes(item))
+    items.sort(key=lambda item: -number[item.path])
+
+
 def pytest_unconfigure(config):
+    if shares_out(config):
+        return
     from django.db import connections
+    Stack.discard()
     connections.close_all()
     end(redis_server.process)
     postgres.stop()
     shutil.rmtree(WORK, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.passed = report.passed
+    return report
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -190,23 +273,33 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def clean():
+def clean(request):
     """Every test begins with an empty database, broker, log and API."""
     from axes.models import AccessAttempt
     from django.contrib.auth.models import User
-    from django.core.cache import cache
 
-    from scheduler import call_log, tasks
+    from scheduler.calls import log as call_log
     from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
-    redis_server.command("flushall")
-    cache.clear()
-    for model in (ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User):
-        model.objects.all().delete()
+    if "stack" not in request.fixturenames:
+        Stack.discard()
+    empty(ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
+    if not QUICK:
+        redis_server.empty()
     stand_in.switched = None
     stand_in.seen.clear()
     call_log._torn = False
-    tasks._last_tick = None
     (WORK / "api_calls.log").unlink(missing_ok=True)
+
+
+def empty(*models):
+    """Deletes the rows of those of the models that have any: most tests write to none or to one."""
+    from django.db import connection
+    with connection.cursor() as cursor:
+        cursor.execute(" UNION ALL ".join(
+            f"SELECT {number} WHERE EXISTS (SELECT 1 FROM {model._meta.db_table})" for number, model in enumerate(models)))
+        written = sorted(number for number, in cursor.fetchall())
+    for number in written:
+        models[number].objects.all().delete()
 
 
 @pytest.fixture
@@ -233,39 +326,65 @@ def work(tmp_path):
 
 
 class Stack:
-    """The service's processes, each started as README.md says for machines of their own."""
+    """The service's processes, each started as README.md says for machines of their own.
+
+    A web server outlives a test that went well: the next one that begins with one in the same environment
+    takes it over, with an empty output.
+    """
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    parked = []                 # [(what it was started as, process, file of its output), ...]
+    number = itertools.count()
 
     def __init__(self):
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         self.processes = {}
         self.outputs = {}
+        self.started_as = {}
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
+        self.loglevel = "INFO"          # of the worker and beat
+        self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
-        self.launch(*names, **environment)
-        for name in names:
+        for name in self.launch(*names, **environment):
             self.ready(name)
         return self
 
     def launch(self, *names, **environment):
-        """As `start`, without waiting until they are ready."""
+        """As `start`, without waiting until they are ready. Returns the names of those that are new."""
         self.environment |= {k: str(v) for k, v in environment.items()}
         commands = {
             "web": ["-m", "gunicorn", "scheduler.wsgi", "--bind", f"127.0.0.1:{self.port}", "--worker-class",
                     "gthread", "--workers", "1", "--threads", "32", "--forwarded-allow-ips", "",
                     "--no-control-socket"],
             "worker": [*self.celery, "-A", "scheduler", "worker", "--without-mingle", "--without-gossip",
-                       "--loglevel", "INFO", "--hostname", f"{len(self.outputs)}@test"],
-            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--pidfile="],
+                       "--loglevel", self.loglevel],
+            "beat": ["-m", "celery", "-A", "scheduler", "beat", "--pidfile=", "--loglevel", self.loglevel],
         }
         for name in names:
-            output = self.outputs[name] = WORK / f"{name}-{len(self.outputs)}.log"
+            self.started_as[name] = commands[name.rstrip("0123456789")], dict(self.environment)
+        new = [name for name in names if not self._take_over(name)]
+        self.discard()
+        for name in new:
+            number, (command, environment) = next(self.number), self.started_as[name]
+            output = self.outputs[name] = WORK / f"{name}-{number}.log"
             self.processes[name] = subprocess.Popen(
-                [sys.executable, *commands[name.rstrip("0123456789")]], cwd=SERVICE,
-                env=os.environ | self.environment, stdin=subprocess.DEVNULL,
-                stdout=output.open("w"), stderr=subprocess.STDOUT, start_new_session=True)
+                [*self.limits, sys.executable, *command, *(["--hostname", f"{number}@test"] if "worker" in command else [])],
+                cwd=SERVICE, env=os.environ | environment, stdin=subprocess.DEVNULL,
+                stdout=output.open("a"), stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_us)
+        return new
+
+    def _take_over(self, name):
+        """Takes one that was parked over as `name`. Returns whether there was one."""
+        for one in self.parked:
+            started_as, process, output = one
+            if started_as == self.started_as[name] and process.poll() is None:
+                self.parked.remove(one)
+                self.processes[name], self.outputs[name] = process, output
+                os.truncate(output, 0)
+                return True
+        return False
 
     def ready(self, name):
         says = {"web": "Booting worker", "worker": " ready.", "beat": "is starting"}.get(
@@ -280,15 +399,11 @@ class Stack:
 
     def kill(self, name):
         """kill -9, of the process and those it started."""
-        os.killpg(self.processes[name].pid, signal.SIGKILL)
-        self.processes.pop(name).wait()
+        kill(self.processes.pop(name))
 
     def stop(self):
-        for process in self.processes.values():
-            if process.poll() is None:
-                process.terminate()
-        for process in self.processes.values():
-            end(process, seconds=10)
+        while self.processes:
+            self.kill(next(iter(self.processes)))
 
     def post(self, *times, **headers):
         """Schedules calls at these datetimes over HTTP; returns what was created."""
@@ -298,13 +413,41 @@ class Stack:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    def park(self):
+        """Leaves the web server to the next test; ends the others, which would go on with what they hold."""
+        web = self.processes.pop("web", None)
+        self.stop()
+        if web and web.poll() is None:
+            if self.says("web").count("cannot be reached") == self.says("web").count("is back"):
+                self.parked.append((self.started_as["web"], web, self.outputs["web"]))
+            else:
+                kill(web)
+
+    @classmethod
+    def discard(cls):
+        """Ends what was parked."""
+        while cls.parked:
+            kill(cls.parked.pop()[1])
+
+
+def kill(process):
+    """kill -9, of a process and those it started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
 
 @pytest.fixture
-def stack():
+def stack(request):
     """The service's processes: none, until the test starts them."""
     stack = Stack()
     yield stack
-    stack.stop()
+    if getattr(request.node, "passed", False):
+        stack.park()
+    else:
+        for name in stack.processes:
+            print(f"--- {name} says:", *stack.says(name).splitlines()[-40:], sep="\n")
+        stack.stop()
 
 
 def certificate(folder):
@@ -330,6 +473,13 @@ def chrome(profile, width=1300, height=900):
                      "--disable-dev-shm-usage", "--hide-scrollbars", f"--user-data-dir={profile}"):
         options.add_argument(argument)
     browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    return anew(browser, width, height)
+
+
+def anew(browser, width, height):
+    """The browser as nobody has used it, with pages of another size."""
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Network.clearBrowserCookies", {})
     # The window has a least width, which a phone's page is below.
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
         "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600})
@@ -375,6 +525,31 @@ def statuses():
 
     from scheduler.models import ScheduledCall
     return dict(ScheduledCall.objects.order_by().values_list("status").annotate(Count("id")))
+
+
+def rows_read(work):
+    """What `work()` costs the database, in rows that it looks at in tables and indexes: a number that depends on
+    neither this machine nor what else it does. (Of SQLite: what it takes three steps of its machine for.)"""
+    from django.db import connection, transaction
+    if KIND == "sqlite":
+        connection.ensure_connection()
+        steps = itertools.count()
+        connection.connection.set_progress_handler(lambda: next(steps) and None, 3)
+        try:
+            work()
+        finally:
+            connection.connection.set_progress_handler(None, 3)
+        return next(steps)
+
+    def read():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT sum(pg_stat_get_xact_tuples_returned(c.oid)) FROM pg_class c"
+                           " WHERE relnamespace = 'public'::regnamespace")
+            return int(cursor.fetchone()[0])
+    with transaction.atomic():
+        before = read()
+        work()
+        return read() - before
 
 
 def all_ended(number, seconds=30):

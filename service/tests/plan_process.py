@@ -47,7 +47,7 @@ def main(what, seed, file):
 def work(what, line, rng, file):
     from django.db import OperationalError, connections
 
-    from scheduler import planner
+    from scheduler.schedules import planner
     from scheduler.models import Schedule
 
     left = rng.randrange(60 if what == "dispatch" else 40)

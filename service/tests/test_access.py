@@ -72,6 +72,7 @@ def three_a_minute(monkeypatch):
     monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"write": "3/min"})
 
 
+@pytest.mark.processes
 def test_writes_are_throttled_for_each_user(three_a_minute):
     ann, bob = Client(), Client()
     ann.force_login(person())

@@ -1,10 +1,7 @@
 """The admin: what it shows, what may be changed, and what its actions do."""
-import contextlib
 import csv
 import io
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from urllib.parse import parse_qsl
@@ -13,11 +10,12 @@ import pytest
 from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
-from django.db import connection
+
 from django.test import Client, override_settings
 
-from scheduler import picture, summary, transitions
-from scheduler.clock import utcnow
+from scheduler.admin import dashboard
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger
 from scheduler.models import Schedule, ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"
@@ -138,6 +136,25 @@ def test_from_and_before(client):
     assert '<a href="?view=recent">Recent</a>' in answer, "but not where nothing can be"
 
 
+def test_choosing_times_keeps_the_view_unless_it_can_hold_nothing_of_them(client):
+    ids = sample()
+    now = utcnow()
+    at = lambda minutes: f"{now + timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}"       # noqa: E731
+
+    def choose(first, **times):
+        """The ids and the view after these times were chosen on the list that `first` asks for."""
+        form = re.search('(?s)<form method="get" class="calls-due">(.*?)</form>', page(client, **first))[1]
+        query = dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) | times
+        return shown(client, **query), re.search('aria-current="page">([^<]+)', page(client, **query))[1]
+    tomorrow = {"due_from": at(5), "due_before": at(90)}
+    for first in ({}, {"view": "upcoming"}, {"o": "1"}, {"view": "recent"}):
+        assert choose(first, **tomorrow) == ([ids["soon"], ids["later"]], "Upcoming"), first
+    assert choose({}, due_from=at(-55), due_before=at(-35)) == ([ids["missed"], ids["failed"]], "Recent")
+    assert choose({"view": "all"}, **tomorrow)[1] == "All" and choose({"view": "trouble"}, due_from=at(-55))[1] == "Failed and missed"
+    assert choose({"status": "Cancelled"}, **tomorrow) == ([ids["cancelled, to come"]], "All")
+    assert choose({}, due_from="soon") == ([], "Upcoming")
+
+
 @override_settings(TIME_ZONE="America/New_York")
 def test_all_times_are_in_one_zone_and_name_it(client):
     due = datetime(2095, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
@@ -161,7 +178,7 @@ def test_bars_where_the_clocks_change(client):
     """Sunday 2026-11-01 has two hours from one to two; each half hour is one of its own."""
     first = datetime(2026, 11, 1, 5, 30, tzinfo=timezone.utc)
     ids = [ScheduledCall.objects.create(timestamp=first + timedelta(hours=hours, minutes=5)).id for hours in (0, 1)]
-    svg = picture.draw(first)
+    svg = dashboard.picture(first)
     links = re.findall(r'<a href="([^"]+)" aria-label="Sun 01:30–0[12]:00: 1 Pending"', svg)
     assert len(links) == 2
     assert [shown(client, **parameters(link)) for link in links] == [[ids[0]], [ids[1]]]
@@ -174,17 +191,17 @@ def parameters(link):
 
 
 def test_the_bars_keep_the_view_where_it_has_such_calls(client):
-    now = picture.floor(utcnow()) + timedelta(minutes=15)
+    now = dashboard.floor(utcnow()) + timedelta(minutes=15)
     for hours, status in ((-3, "Failed"), (-3, "Succeeded"), (-2, "Succeeded"), (2, "Pending"), (3, "Cancelled")):
         ScheduledCall.objects.create(timestamp=now + timedelta(hours=hours), status=status)
 
     def views(**chosen):
-        return [parameters(link).get("view") for link in re.findall(r'<a href="([^"]+)" aria-label', picture.draw(now, **chosen))]
+        return [parameters(link).get("view") for link in re.findall(r'<a href="([^"]+)" aria-label', dashboard.picture(now, **chosen))]
     assert views(view="upcoming") == ["all", "all", "upcoming", "all"]
     assert views(view="recent") == ["recent", "recent", "all", "all"]
     assert views(view="trouble") == ["trouble", "all", "all", "all"]
     assert views(view="all", wanted="Succeeded") == ["all"] * 4
-    links = re.findall(r'<a href="([^"]+)" aria-label', picture.draw(now, view="all", wanted="Succeeded"))
+    links = re.findall(r'<a href="([^"]+)" aria-label', dashboard.picture(now, view="all", wanted="Succeeded"))
     assert [parameters(link).get("status") for link in links] == ["Succeeded", "Succeeded", None, None]
     assert all(shown(client, **parameters(link)) for link in links), "none leads to an empty list"
 
@@ -220,15 +237,16 @@ def test_filters_keep_each_other(client):
 def test_more_calls_than_are_counted(client, monkeypatch):
     make(60, 120)
     assert "\n120 calls" in page(client)
-    monkeypatch.setattr("scheduler.lists.COUNTED", 110)
+    monkeypatch.setattr("scheduler.admin.filters.COUNTED", 110)
     assert "more than 110 calls; these are the first" in page(client)
     assert len(shown(client, p=2)) == 10
 
 
+@pytest.mark.processes
 def test_the_line_above_the_picture(client, settings_api):
     make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed"), make(-90000, status="Failed")
     make(1800, 4), make(7200)
-    transitions.beat()
+    dispatch.beat()
     line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary">')[1].split("</p>")[0])
     line = re.sub(" +", " ", line)
     assert "Calls https://***@api.example/hook?key=*** service ok" in line and "secret" not in page(client)
@@ -245,10 +263,11 @@ def settings_api():
         yield
 
 
+@pytest.mark.processes
 def test_the_line_says_what_fails(client):
     assert "service failing: dispatcher has never run: are worker and beat up?" in page(client)
     with override_settings(REDIS_URL="redis://127.0.0.1:1/0"):
-        assert "broker does not answer (ConnectionError)" in page(client)
+        assert "broker takes no messages (ConnectionError)" in page(client)
     make(-500, 3)
     assert "3 overdue" in page(client)
 
@@ -256,7 +275,7 @@ def test_the_line_says_what_fails(client):
 @pytest.mark.parametrize("seconds, words", [
     (0.4, "0 s"), (59, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3659, "1 h"), (90061, "1 d 1 h")])
 def test_a_span_in_words(seconds, words):
-    assert summary.span(seconds) == words
+    assert dashboard.span(seconds) == words
 
 
 def test_cancel(client, log):
@@ -329,13 +348,14 @@ def test_all_of_the_view_and_no_others_are_cancelled(client):
 
 
 def test_too_many_at_once_are_refused_and_none_is_changed(client, monkeypatch):
-    monkeypatch.setattr("scheduler.admin.AT_ONCE", 100)
+    monkeypatch.setattr("scheduler.admin.calls.AT_ONCE", 100)
     make(60, 101)
     answer = client.post(LIST, {"action": "cancel", "_selected_action": [1], "select_across": "1"}, follow=True)
     assert "More than 100 are selected; choose fewer." in answer.content.decode()
     assert statuses() == {"Pending": 101}
 
 
+@pytest.mark.processes
 def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
     old = make(-3600, 2, status="Failed", error="why", note="nightly")
     make(60, 3)
@@ -360,11 +380,12 @@ def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
 
 
 def test_others_that_came_between_are_not_shown_with_the_new(client):
-    first, other, last = transitions.schedule([utcnow()])[0], make(), make()
+    first, other, last = ledger.schedule([utcnow()])[0], make(), make()
     ScheduledCall.objects.filter(id=last.id).update(created_at=first.created_at)
     assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 
 
+@pytest.mark.processes
 def test_adding_schedules_as_the_api_does(client):
     assert client.post(LIST + "add/", form(utcnow() + timedelta(seconds=9))).status_code == 302
     call = ScheduledCall.objects.get()
@@ -399,10 +420,18 @@ def test_one_bad_line_and_none_is_added(client):
         assert words in answer, words
     assert "When? Choose a time, or paste some." in add(client, times=" , ").content.decode()
     assert "at most 200 characters (it has 201)" in add(client, times="2095-07-01 12:00:00", note="x" * 201).content.decode()
-    assert r"This note holds \u202e" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
+    assert "This note holds U+202E RIGHT-TO-LEFT OVERRIDE" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
     with override_settings(MAX_TIMESTAMPS=2):
         assert "3 times are too many at once" in add(client, times="2095-07-01 12:00:00," * 3).content.decode()
     assert not ScheduledCall.objects.exists() and not LogEntry.objects.exists()
+
+
+def test_times_as_people_type_them(client):
+    add(client, times="2095-7-1 9:05\n2095-07-01t13:00:00z\n2095-7-1 9:05:30-05:00")
+    assert [call.timestamp.strftime("%m-%d %H:%M:%S") for call in ScheduledCall.objects.order_by("id")] == [
+        "07-01 09:05:00", "07-01 13:00:00", "07-01 14:05:30"]
+    for bad in ("2095-07-01914:30:00", "2095-07-01 14:30:00+14:60", "95-7-1 9:05", "2095-07-01", "2095-7-1 9"):
+        assert f"“{bad}” is not a date and time such as" in add(client, times=bad).content.decode()
 
 
 @override_settings(TIME_ZONE="America/New_York")
@@ -481,46 +510,6 @@ def test_cancelling_from_the_calls_own_page_asks_first(client):
     assert "1 scheduled for now." in again and ScheduledCall.objects.get(status="Pending").again_of == call.id
 
 
-def test_a_double_click_makes_one_call(client):
-    call = make(-600, status="Failed")
-    url = f"{LIST}{call.id}/again/"
-
-    def asked():
-        return {"last": re.search('name="last" value="([0-9]+)"', client.get(url).content.decode())[1]}
-    first = asked()
-    assert "1 scheduled for now." in client.post(url, first, follow=True).content.decode()
-    new = ScheduledCall.objects.get(again_of=call.id)
-    assert new.handed_over_at
-    answer = client.post(url, first, follow=True)
-    assert f"It is scheduled again already, as call {new.id}; no other was added." in answer.content.decode()
-    assert answer.redirect_chain[0][0] == f"{LIST}?view=all&ids={new.id}-{new.id}"
-    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1 and len(history(call.id)) == 1
-    second = asked()
-    ScheduledCall.objects.create(timestamp=utcnow(), again_of=call.id, scheduled_by="ann")
-    client.post(url, second)
-    assert ScheduledCall.objects.filter(again_of=call.id, scheduled_by="root").count() == 2, "asked anew, called anew"
-
-
-def test_two_clicks_at_the_same_time_make_one_call(client, monkeypatch):
-    """The first waits, before it makes its call, for the second to come as far: it does not."""
-    call, schedule, both = make(-600, status="Failed"), transitions.schedule, threading.Barrier(2)
-
-    def meet(*arguments, **named):
-        with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.5)
-        return schedule(*arguments, **named)
-    monkeypatch.setattr(transitions, "schedule", meet)
-
-    def click():
-        try:
-            return client.post(f"{LIST}{call.id}/again/", {"last": call.id}).status_code
-        finally:
-            connection.close()
-    with ThreadPoolExecutor(2) as pool:
-        assert [click.result() for click in [pool.submit(click) for _ in range(2)]] == [302, 302]
-    assert ScheduledCall.objects.filter(again_of=call.id).count() == 1
-
-
 def test_another_page_cannot_have_a_call_cancelled(client):
     call = make(600)
     strict = Client(enforce_csrf_checks=True)
@@ -558,15 +547,26 @@ def test_csv_of_what_is_filtered(client):
 
 @pytest.mark.parametrize("view", ["upcoming", "all"])
 def test_csv_of_many_holds_each_once_and_reads_few_at_a_time(client, view, monkeypatch):
-    monkeypatch.setattr("scheduler.table.BATCH", 7)
+    monkeypatch.setattr("scheduler.admin.export.BATCH", 7)
     calls = make(60, 30) + make(90, 20)
     found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view={view}"))[1:]]
     assert found == sorted((call.id for call in calls), reverse=view == "all")
 
 
+@pytest.mark.parametrize("view, order, arrows", [
+    ("upcoming", "", ["due ascending"]), ("recent", "", ["due descending"]),
+    ("upcoming", "1", ["id ascending"]), ("all", "-3", ["due descending"])])
+def test_an_arrow_in_the_heading_tells_the_order(client, view, order, arrows):
+    """Of the view, or of the column that was chosen; and no second one for the ids among calls of the same time."""
+    make(60), make(-60, status="Succeeded")
+    query = {"view": view, **({"o": order} if order else {})}
+    found = re.findall(r'class="sortable column-(\w+) sorted (\w+)"', page(client, **query))
+    assert [f"{column} {way}" for column, way in found] == arrows
+
+
 @pytest.mark.parametrize("order", ["1", "-1", "3", "-3", "3.1", "3.-1", "-3.1", "1.3", "3.3", "2", "x"])
 def test_csv_is_in_the_order_of_the_list(client, order, monkeypatch):
-    monkeypatch.setattr("scheduler.table.BATCH", 7)
+    monkeypatch.setattr("scheduler.admin.export.BATCH", 7)
     make(90, 20), make(60, 30), make(90, 3)
     found = [int(row[0]) for row in rows(client.get(f"{LIST}csv/?view=all&o={order}"))[1:]]
     assert found == shown(client, view="all", o=order) and len(found) == 53
@@ -609,13 +609,13 @@ def test_what_has_begun_cannot_be_edited(client, status):
 
 
 def test_a_call_that_begins_while_it_is_edited_is_left_alone(client, monkeypatch):
-    from scheduler.admin import transitions
-    call, move = make(600), transitions.move
+    from scheduler.admin.calls import ledger
+    call, move = make(600), ledger.move
 
     def begun(*arguments):
         ScheduledCall.objects.update(status="Running")
         return move(*arguments)
-    monkeypatch.setattr(transitions, "move", begun)
+    monkeypatch.setattr(ledger, "move", begun)
     page = client.post(f"{LIST}{call.id}/change/", form(utcnow() + timedelta(hours=5)), follow=True)
     assert "no longer pending; nothing was changed" in page.content.decode()
     assert "changed successfully" not in page.content.decode()
@@ -656,19 +656,19 @@ def test_people_without_the_right_can_look_only():
 
 def test_the_picture_counts_by_half_hour_and_status():
     now = utcnow()
-    start = picture.floor(now)
+    start = dashboard.floor(now)
     for minutes, status, number in ((0, "Succeeded", 3), (29, "Succeeded", 2), (29, "Failed", 1), (30, "Pending", 4)):
         at = start + timedelta(minutes=minutes, seconds=59)
         ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=at, status=status) for _ in range(number)])
     make(-3 * 86400), make(3 * 86400)
-    found = picture.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])
+    found = dashboard.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])
     assert found == {(start, "Succeeded"): 5, (start, "Failed"): 1,
                      (start + timedelta(minutes=30), "Pending"): 4}
-    svg = picture.draw(now)
+    svg = dashboard.picture(now)
     assert "5 Succeeded" in svg and "1 Failed" in svg and "4 Pending" in svg
     assert '<svg viewBox="0 0 1000 176" role="img" aria-labelledby=' in svg
     assert "In these 48 hours: 4 Pending, 5 Succeeded, 1 Failed." in svg
 
 
 def test_the_picture_of_nothing():
-    assert "In these 48 hours: no calls." in picture.draw(utcnow())
+    assert "In these 48 hours: no calls." in dashboard.picture(utcnow())

@@ -10,31 +10,34 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
-from conftest import PASSWORD, chrome, log_in, make, person, redis_server, until
+from conftest import PASSWORD, anew, chrome, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
 from scheduler.models import Heartbeat, ScheduledCall
 
 LIST = "/admin/scheduler/scheduledcall/"
 
 
-@pytest.fixture
-def browser(work):
-    browser = chrome(work / "profile")
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    browser = chrome(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.quit()
 
 
 @pytest.fixture
-def phone(work):
-    browser = chrome(work / "profile", 390, 844)
-    yield browser
-    browser.quit()
+def browser(chromium):
+    return anew(chromium, 1300, 900)
+
+
+@pytest.fixture
+def phone(chromium):
+    return anew(chromium, 390, 844)
 
 
 @pytest.fixture
@@ -60,6 +63,13 @@ def follow(browser, element):
     element.click()
     until(lambda: gone(element), what="another page")
     one(browser, "#footer")
+
+
+def choose(browser, start, hours):
+    """Has the list show that many hours from the datetime `start`, in its zone."""
+    for name, at in (("due_from", start), ("due_before", start + timedelta(hours=hours))):
+        browser.execute_script("arguments[0].value = arguments[1]", one(browser, f"[name={name}]"), f"{at:%Y-%m-%dT%H:%M:%S}")
+    follow(browser, one(browser, ".calls-due button"))
 
 
 def gone(element):
@@ -131,7 +141,7 @@ def test_the_line_says_what_is_called_how_the_service_is_and_what_comes(admin, s
     redis_server.stop()
     try:
         browser.refresh()
-        assert "service failing: broker does not answer (ConnectionError)" in one(browser, "#calls-summary").text
+        assert "service failing: broker takes no messages (ConnectionError)" in one(browser, "#calls-summary").text
     finally:
         redis_server.start()
 
@@ -145,6 +155,9 @@ def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
     assert ids(browser)[:2] == [soon.id, later.id]
     assert one(browser, ".calls-tabs [aria-current]").text == "Upcoming"
     assert "more than 10000 calls" in browser.page_source
+    choose(browser, datetime.now(ZoneInfo("America/New_York")), 5)
+    assert one(browser, ".calls-tabs [aria-current]").text == "Upcoming" and ids(browser) == [soon.id, later.id]
+    follow(browser, browser.find_element(By.PARTIAL_LINK_TEXT, "Show the others too"))
     follow(browser, browser.find_element(By.LINK_TEXT, "Failed and missed"))
     assert ids(browser) == [failed.id, missed.id]
     follow(browser, browser.find_element(By.LINK_TEXT, "Recent"))
@@ -165,10 +178,7 @@ def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
     assert not browser.find_elements(By.CSS_SELECTOR, "#calls-picture [aria-current], .band")
 
     start = datetime.now(ZoneInfo("America/New_York")) - timedelta(hours=2, minutes=30)
-    browser.execute_script("document.querySelector('[name=due_from]').value = arguments[0]", f"{start:%Y-%m-%dT%H:%M:%S}")
-    browser.execute_script("document.querySelector('[name=due_before]').value = arguments[0]",
-                           f"{start + timedelta(hours=1):%Y-%m-%dT%H:%M:%S}")
-    follow(browser, one(browser, ".calls-due button"))
+    choose(browser, start, 1)
     assert ids(browser) == [failed.id]
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import SERVICE
 from django.test import override_settings
 
-from scheduler import call_log
+from scheduler.calls import log as call_log
 
 DUE = datetime(2025, 10, 8, 12, 30, tzinfo=timezone.utc)
 
@@ -31,6 +31,11 @@ def test_a_password_is_left_out_and_control_characters_are_escaped():
     assert "(a\\nb\\x1b]0;c\\x07)" in line and line.count("\n") == 1
 
 
+def test_a_schedules_name_stands_in_its_line_as_it_was_written():
+    """But for what an older version may have let in."""
+    assert 'of schedule "می\u200cخواهم 👩\u200d💻 a\\nb\\u202e"' in call_log.hole("9", "می\u200cخواهم 👩\u200d💻 a\nb\u202e", DUE, DUE)
+
+
 def test_the_stamp_is_in_the_configured_zone():
     from django.utils import timezone as zone
     with zone.override("Asia/Kolkata"):
@@ -39,7 +44,7 @@ def test_the_stamp_is_in_the_configured_zone():
 
 def test_many_processes_share_the_file_and_no_line_is_torn(work):
     path = work / "logs" / "api_calls.log"
-    code = ("import django; django.setup()\nfrom scheduler import call_log\nimport sys\n"
+    code = ("import django; django.setup()\nfrom scheduler.calls import log as call_log\nimport sys\n"
             "for i in range(200): call_log.write([f'{sys.argv[1]} {i} {\"x\" * 400}\\n'] * 20)")
     writers = [subprocess.Popen([sys.executable, "-c", code, str(n)], cwd=SERVICE,
                                 env=os.environ | {"CALL_LOG": str(path)}) for n in range(4)]

@@ -3,18 +3,20 @@ every call has exactly one outcome and one line in the log, and the API saw it a
 import signal
 import sqlite3
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 import requests
-from conftest import KIND, all_ended, end, in_seconds, make, postgres, redis_server, statuses, until
+from conftest import KIND, WORK, all_ended, end, in_seconds, make, postgres, redis_server, statuses, until
 from django.conf import settings
 from django.db import connections
 from django.db.models import F
 
-from scheduler import sender, tasks, transitions
-from scheduler.clock import utcnow
-from scheduler.models import ScheduledCall
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger, worker
+from scheduler.models import Heartbeat, ScheduledCall
 
 
 @pytest.fixture
@@ -84,11 +86,11 @@ def test_worker_killed_in_a_burst(stack, api, log):
     ended = all_ended(1001, 60)
     assert ended.keys() <= {"Succeeded", "Failed"}
     never_sent = ended.get("Failed", 0) - (len(api.seen) - ended["Succeeded"])
-    assert 0 <= never_sent <= sender.UNKNOWN, f"{ended}, {at_the_kill} and then {len(api.seen)} requests"
+    assert 0 <= never_sent <= worker.UNKNOWN, f"{ended}, {at_the_kill} and then {len(api.seen)} requests"
     assert len(api.seen) > at_the_kill
     assert not ScheduledCall.objects.filter(started_at__lt=F("timestamp")).exists()
     # Killed between a commit and its lines, a worker leaves none for what it had just written.
-    assert len(log(1001 - sender.UNKNOWN)) <= 1001
+    assert len(log(1001 - worker.UNKNOWN)) <= 1001
 
 
 def test_worker_killed_between_two_calls_of_a_second(stack, api, log):
@@ -117,7 +119,7 @@ def test_worker_frozen_for_longer_than_its_lease(stack, api, log):
     ended = all_ended(4, 40)
     assert len(api.seen) == 4 and ended == {"Succeeded": 4}
     rows = list(ScheduledCall.objects.order_by("id").values())
-    until(lambda: transitions.reap() == 0 and utcnow() > due + timedelta(seconds=transitions.lease()), 30)
+    until(lambda: ledger.reap() == 0 and utcnow() > due + timedelta(seconds=ledger.lease()), 30)
     stack.processes["worker1"].send_signal(signal.SIGCONT)
     end(stack.processes["worker1"])             # it ends once its calls are settled
     assert len(api.seen) == 4
@@ -138,12 +140,64 @@ def test_worker_stopped_kindly_in_mid_call(stack, api, log):
     one_line_each(log, 5)
 
 
+def test_a_stopped_worker_leaves_what_it_has_not_begun_to_another(stack, api, log):
+    """In time to be made when it is due; it does not wait for that itself."""
+    stack.start("worker1", "beat")
+    due = in_seconds(7)
+    ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(150)])
+    until(lambda: ScheduledCall.objects.filter(handed_over_at=None).count() == 0)
+    until(lambda: redis_server.command("llen", "scheduler.calls") == "0", what="the worker has the messages")
+    stack.start("worker2")
+    worker1 = stack.processes["worker1"]
+    worker1.terminate()
+    assert worker1.wait(10) == 0
+    assert utcnow() < due and statuses() == {"Pending": 150}
+    assert all_ended(150) == {"Succeeded": 150}
+    never_early(api, due)
+    assert max(api.arrivals(due)) < 1
+    one_line_each(log, 150)
+    assert len(api.seen) == 150
+
+
+def test_a_stopped_worker_is_gone_within_TIMEOUT(stack, api, log):
+    """It ends what is on its way, however long the API takes, and lets go of the rest."""
+    stack.start("worker", "beat", TIMEOUT=5, CALLS_AT_ONCE=5)
+    api.switched = "/hang"
+    due = in_seconds(3)
+    ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(20)])
+    until(lambda: len(api.seen) == 5)
+    stopped = time.monotonic()
+    stack.processes["worker"].terminate()
+    assert stack.processes["worker"].wait(20) == 0
+    assert time.monotonic() - stopped < 5 + 3
+    assert statuses() == {"Failed": 5, "Pending": 15} and len(api.seen) == 5
+    one_line_each(log, 5)
+    api.switched = None
+    stack.start("worker")
+    assert all_ended(20) == {"Failed": 5, "Succeeded": 15}
+
+
+@pytest.mark.parametrize("seconds", [3, -3])
+def test_a_call_that_is_moved_while_a_worker_holds_it(stack, api, log, seconds):
+    """It is made at its new time, later or earlier."""
+    stack.start("worker", "beat")
+    due = in_seconds(7)
+    call = ScheduledCall.objects.create(timestamp=due)
+    until(lambda: ScheduledCall.objects.get().handed_over_at)
+    until(lambda: redis_server.command("llen", "scheduler.calls") == "0", what="the worker has the message")
+    assert ledger.move(call.id, due + timedelta(seconds=seconds))
+    assert all_ended(1) == {"Succeeded": 1}
+    late, = api.arrivals(due + timedelta(seconds=seconds))
+    assert 0 <= late < 1
+    one_line_each(log, 1)
+
+
 def test_dispatcher_killed(stack, api, log):
     """beat is killed, time passes, another takes over: nothing that is still in time is lost."""
     stack.start("worker", "beat")
-    until(lambda: transitions.Heartbeat.objects.exists(), what="a first tick")
+    until(lambda: Heartbeat.objects.exists(), what="a first tick")
     stack.kill("beat")
-    until(lambda: transitions.since_beat() > 2, what="the ticks that it had sent are over")
+    until(lambda: dispatch.since_beat() > 2, what="the ticks that it had sent are over")
     due = in_seconds(2)
     ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(20)])
     until(lambda: utcnow() > due + timedelta(seconds=1))
@@ -162,7 +216,7 @@ def test_dispatcher_killed_between_its_commit_and_its_message(api, log, stack):
     due = in_seconds(2)
     ScheduledCall.objects.create(timestamp=due)
     with pytest.raises(SystemExit):
-        transitions.hand_over(killed, now=utcnow() - transitions.AGAIN_AFTER)
+        dispatch.hand_over(killed, now=utcnow() - dispatch.AGAIN_AFTER)
     assert ScheduledCall.objects.get().handed_over_at
     stack.start("worker", "beat")
     assert all_ended(1) == {"Succeeded": 1}
@@ -191,6 +245,7 @@ def test_redis_restarted_and_empty_while_calls_wait(stack, api, log, broker):
     broker.start()
     assert all_ended(20, 60) == {"Succeeded": 20}
     never_early(api, due)
+    assert max(api.arrivals(due)) < 1, "the worker has them, whatever happens to the broker"
     one_line_each(log, 20)
     assert len(api.seen) == 20
 
@@ -212,8 +267,9 @@ def test_redis_down_for_20_seconds_around_the_due_time(stack, api, log, broker):
     """A POST in that time is answered at once, and nothing is lost: it is made when Redis is back."""
     stack.start("web", "worker", "beat")
     down = time.monotonic()
-    before = in_seconds(10)
+    before = in_seconds(7)
     stack.post(*[before] * 10)
+    until(lambda: broker.command("llen", "scheduler.calls") == "0", what="the worker has the message")
     broker.stop(signal.SIGKILL)
     began = time.monotonic()
     meanwhile = in_seconds(8)
@@ -224,6 +280,7 @@ def test_redis_down_for_20_seconds_around_the_due_time(stack, api, log, broker):
     broker.start()
     assert all_ended(20, 60) == {"Succeeded": 20}
     never_early(api, min(before, meanwhile))
+    assert sorted(api.arrivals(before))[9] < 1, "what the worker had is made in time"
     one_line_each(log, 20)
     assert len(api.seen) == 20
     for name in ("worker", "beat"):
@@ -252,6 +309,75 @@ def test_redis_hangs(stack, api, log, broker):
     assert len(api.seen) == 20
 
 
+class Refusing:
+    """A Redis that answers, and takes no writes: `begin` and `end` it."""
+
+    def __init__(self, kind, redis):
+        self.kind, self.redis, self.master = kind, redis, None
+
+    def begin(self):
+        if self.kind == "MISCONF":          # its disk is full: it cannot save, and takes nothing that it could lose
+            (WORK / "dump.rdb").mkdir()
+            self.redis.command("config", "set", "save", "3600 1")
+            self.redis.command("bgsave")
+        elif self.kind == "READONLY":
+            self.master = type(self.redis)()
+            self.master.start()
+            self.redis.command("replicaof", "127.0.0.1", str(self.master.port))
+        else:
+            self.redis.command("config", "set", "maxmemory", "1")
+        until(lambda: self.kind in self.redis.command("set", "x", "y"), what="it refuses")
+
+    def end(self):
+        if self.kind == "MISCONF":
+            with suppress(FileNotFoundError):
+                (WORK / "dump.rdb").rmdir()
+            self.redis.command("config", "set", "save", "")
+        elif self.kind == "READONLY":
+            self.redis.command("replicaof", "no", "one")
+            end(self.master.process)
+        else:
+            self.redis.command("config", "set", "maxmemory", "0")
+
+
+@pytest.fixture(params=["MISCONF", "READONLY", "OOM"])
+def refusing(request, broker):
+    refusing = Refusing(request.param, broker)
+    yield refusing
+    refusing.end()
+    until(lambda: broker.command("set", "x", "y") == "OK")
+
+
+def test_redis_refuses_writes(stack, api, log, broker, refusing):
+    """As if it were away: one line from each, what a worker has is made, and all goes on when it takes writes again."""
+    stack.start("web", "worker", "beat")
+    due = in_seconds(4)
+    stack.post(*[due] * 10)
+    until(lambda: broker.command("llen", "scheduler.calls") == "0", what="the worker has the message")
+    refusing.begin()
+    stack.post(*[in_seconds(2)] * 10)           # taken in, and not handed over
+    health = requests.get(stack.url + "/healthz", timeout=5)
+    assert health.status_code == 503 and health.json()["broker"].startswith("takes no messages")
+    until(lambda: utcnow() > due + timedelta(seconds=6), what="several tries of each process")
+    assert statuses() == {"Succeeded": 10, "Pending": 10}
+    assert max(api.arrivals(due)) < 1
+    stack.launch("worker2")                     # one that is started just now waits too
+    until(lambda: "the broker cannot be reached" in stack.says("worker2"))
+    refusing.end()
+    assert all_ended(20, 40) == {"Succeeded": 20}
+    one_line_each(log, 20)
+    stack.post(in_seconds(2))
+    for name in ("web", "worker", "worker2", "beat"):
+        assert stack.processes[name].poll() is None
+        says = stack.says(name)
+        if "the broker cannot be reached" in says or name in ("web", "beat"):
+            until(lambda: "the broker is back" in stack.says(name), 20, f"{name} says that it is back")
+            says = stack.says(name)
+            assert says.count("the broker cannot be reached") == says.count("the broker is back") == 1, says
+        for noise in ("Traceback", "CRITICAL", "WARNING/", "ERROR/"):
+            assert noise not in says, says
+
+
 def test_the_same_task_delivered_twice(stack, api, log):
     """At the same time to two workers, and once more when all is over."""
     stack.start("worker1", "worker2", "beat")
@@ -259,13 +385,16 @@ def test_the_same_task_delivered_twice(stack, api, log):
     ids = [call.id for call in make(number=50)]
     ScheduledCall.objects.update(timestamp=due, handed_over_at=utcnow())
     for _ in range(6):
-        tasks.send(ids, due)
+        dispatch.send(ids, due)
     assert all_ended(50) == {"Succeeded": 50}
-    tasks.make_calls.apply(args=(ids, due.isoformat()))
-    assert statuses() == {"Succeeded": 50}
+    dispatch.send(ids, due)
+    until(lambda: redis_server.command("llen", "scheduler.calls") == "0")
+    extra = make(0)                             # made after what came before it
+    dispatch.send([extra.id], extra.timestamp)
+    assert all_ended(51) == {"Succeeded": 51}
     never_early(api, due)
-    one_line_each(log, 50)
-    assert len(api.seen) == 50
+    one_line_each(log, 51)
+    assert len(api.seen) == 51
 
 
 def test_two_dispatchers_at_once(stack, api, log):
@@ -315,7 +444,7 @@ def test_a_slow_api_is_not_taken_for_a_dead_worker(stack, api, log):
 
 def test_a_hung_api_does_not_hold_up_later_calls(stack, api):
     """More calls hang than there are chunks at once, and a later call is on time."""
-    stack.start("web", "worker", "beat", TIMEOUT=8, CHUNKS_AT_ONCE=30)
+    stack.start("web", "worker", "beat", TIMEOUT=8)
     api.switched = "/hang"
     first = in_seconds(2)
     stack.post(*[first + timedelta(seconds=i) for i in range(4) for _ in range(50)])
@@ -328,7 +457,7 @@ def test_a_hung_api_does_not_hold_up_later_calls(stack, api):
 
 def test_more_at_once_than_there_are_threads(stack, api, log):
     """Each waits for a thread; those whose grace ends first are missed, and none is lost."""
-    stack.start("web", "worker", "beat", CALLS_AT_ONCE=10, CHUNKS_AT_ONCE=2, CHUNK=10, GRACE=5, TIMEOUT=3)
+    stack.start("web", "worker", "beat", CALLS_AT_ONCE=10, CHUNK=10, GRACE=5, TIMEOUT=3)
     api.switched = "/hang"
     stack.post(*[in_seconds(1)] * 100)
     ended = all_ended(100, 40)
@@ -353,7 +482,7 @@ def test_a_suspended_worker_that_comes_back(stack, api, log):
     stack.post(*[in_seconds(1)] * 4)
     until(lambda: len(api.seen) == 4)
     stack.processes["worker"].send_signal(signal.SIGSTOP)
-    assert until(transitions.reap, what="the lease is over") == 4
+    assert until(ledger.reap, what="the lease is over") == 4
     stack.processes["worker"].send_signal(signal.SIGCONT)
     end(stack.processes["worker"])
     assert statuses() == {"Failed": 4}

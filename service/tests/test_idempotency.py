@@ -8,7 +8,7 @@ from django.core.management import call_command
 from django.test import Client
 from test_transitions import at_once
 
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
 from scheduler.models import IdempotentAnswer, ScheduledCall
 
 ONE = "2096-08-01T14:30:00Z"

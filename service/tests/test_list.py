@@ -7,7 +7,7 @@ import pytest
 from conftest import make, person
 from django.test import Client
 
-from scheduler.call_log import printable
+from scheduler.base.words import printable
 from scheduler.models import ScheduledCall
 
 URL = "/api/schedule-api/"

@@ -1,4 +1,4 @@
-"""transitions.py, in every order of steps that Hypothesis can find.
+"""calls/ledger.py, in every order of steps that Hypothesis can find.
 
 Two workers, two dispatchers, a person and a clock take their steps; a worker may die or sleep between any
 two of them. The database is real, its clock is the model's. After each step: at most one send for a row,
@@ -12,8 +12,8 @@ from conftest import LONG, WORK
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from scheduler import transitions
-from scheduler.caller import Outcome
+from scheduler.calls import dispatch, ledger
+from scheduler.calls.request import Outcome
 from scheduler.models import ScheduledCall
 
 
@@ -47,7 +47,7 @@ class Model(RuleBasedStateMachine):
         return self.schedule_at(0, 0, 0.5, 5)
 
     def schedule_at(self, *ahead):
-        return multiple(*[call.id for call in transitions.schedule(
+        return multiple(*[call.id for call in ledger.schedule(
             [self.now + timedelta(seconds=seconds) for seconds in ahead])])
 
     @rule(seconds=st.sampled_from([0.1, 0.4, 1, 1, 3, 3, 11, 61]))
@@ -60,25 +60,25 @@ class Model(RuleBasedStateMachine):
         if step == "schedule":
             return self.schedule_at(ahead)
         elif step == "cancel":
-            transitions.cancel([call], now=self.now)
+            ledger.cancel([call], now=self.now)
         else:
-            transitions.move(call, self.now + timedelta(seconds=ahead))
+            ledger.move(call, self.now + timedelta(seconds=ahead))
         return multiple()
 
     @rule(step=st.sampled_from(["hand_over", "hand_over and die", "miss", "reap"]))
     def a_dispatcher(self, step):
         """One of two: they keep nothing, and take their steps in any order."""
         if step == "miss":
-            transitions.miss(now=self.now)
+            ledger.miss(now=self.now)
         elif step == "reap":
-            transitions.reap(now=self.now)
+            ledger.reap(now=self.now)
         else:
             def send(ids, first):
                 if "die" in step:
                     raise Dies
                 assert not self.final.keys() & set(ids)
             with suppress(Dies):
-                transitions.hand_over(send, now=self.now)
+                dispatch.hand_over(send, now=self.now)
 
     @rule(worker=st.integers(0, 1), some=st.lists(calls, min_size=1, max_size=8),
           sleeps=st.sampled_from([0, 0, 0, 0, 3, 11]), twice=st.booleans(), sends=st.booleans())
@@ -88,12 +88,12 @@ class Model(RuleBasedStateMachine):
         some = [call_id for call_id in dict.fromkeys(some) if call_id not in self.holds[worker]]
         token, asked = uuid.uuid4().hex, self.now
         if twice:
-            transitions.claim(some, token, now=self.now)
+            ledger.claim(some, token, now=self.now)
         self.now += timedelta(seconds=sleeps)
-        won, pending = transitions.claim(some, token, now=self.now)
+        won, pending = ledger.claim(some, token, now=self.now)
         assert not won & pending.keys()
         for call_id in won:
-            self.holds[worker][call_id] = Claimed(token, asked + timedelta(seconds=transitions.lease()))
+            self.holds[worker][call_id] = Claimed(token, asked + timedelta(seconds=ledger.lease()))
             if sends:
                 self.send(self.holds[worker], call_id)
 
@@ -105,14 +105,14 @@ class Model(RuleBasedStateMachine):
             for call_id in [i for i in mine if i not in sent][:None if step == "send all" else 1]:
                 self.send(mine, call_id)
         elif step == "renew":
-            ours = transitions.renew(
+            ours = ledger.renew(
                 list(mine), [claimed.token for claimed in mine.values()],
                 [(i, claimed.sent_at) for i, claimed in sent.items()], now=self.now)
             for call_id, claimed in mine.items():
-                claimed.lease_end = self.now + timedelta(seconds=transitions.lease()) if call_id in ours else self.now
+                claimed.lease_end = self.now + timedelta(seconds=ledger.lease()) if call_id in ours else self.now
         elif step in ("finish", "fail"):
             status = "Succeeded" if step == "finish" else "Failed"
-            transitions.finish([(Outcome(i, self.now, status, claimed.sent_at, self.now, 200, ""), claimed.token)
+            ledger.finish([(Outcome(i, self.now, status, claimed.sent_at, self.now, 200, ""), claimed.token)
                                 for i, claimed in sent.items()])
             for call_id in sent:
                 del mine[call_id]
@@ -120,10 +120,10 @@ class Model(RuleBasedStateMachine):
             mine.clear()
 
     def send(self, mine, call_id):
-        """What caller.py does at the gate."""
+        """What calls/request.py does at the gate."""
         claimed = mine[call_id]
         if self.now >= claimed.lease_end:
-            transitions.release([call_id], [claimed.token])
+            ledger.release([call_id], [claimed.token])
             del mine[call_id]
             return
         claimed.sent_at = self.now
@@ -149,8 +149,8 @@ class Model(RuleBasedStateMachine):
     def teardown(self):
         """Whatever the workers do, in the end each call has ended."""
         self.now += timedelta(seconds=500)
-        transitions.miss(now=self.now)
-        transitions.reap(now=self.now)
+        ledger.miss(now=self.now)
+        ledger.reap(now=self.now)
         assert not ScheduledCall.objects.exclude(status__in=ScheduledCall.FINISHED).exists()
         self.nothing_final_changes_and_each_has_its_line()
         assert all(self.final[i]["status"] in ("Succeeded", "Failed") for i in self.sent), "sent, and not told of"

@@ -14,8 +14,8 @@ from dateutil import rrule, tz
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler import occurrences
-from scheduler.occurrences import DAY, EVERY_DAY, Rule, between, parse_cron, parse_times, zone
+from scheduler.schedules import recurrence
+from scheduler.schedules.recurrence import DAY, EVERY_DAY, Rule, between, parse_cron, parse_times, zone
 
 UTC = timezone.utc
 MINUTE = timedelta(minutes=1)
@@ -106,10 +106,36 @@ def test_cron_expressions_that_are_taken(text, taken):
     ("0 0 * * \u017fun", "a character that cron does not know"),
     ("\u0663 * * * *", "a character that cron does not know"),
     ("\0 * * * *", r"'\\x00' is no minute"),
+    ("5/10 * * * *", r"'5/10' is no minute: a step follows \* or a range, as in \*/10 or 5-59/10"),
+    ("0 0 * * mon/2", "'mon/2' is no day-of-week: a step follows .* or mon-7/2"),
+    ("0 1,2/3 * * *", "'1,2/3' is no hour: .* 2-23/3"),
+    ("0 0 L/2 * *", "'L/2' is no day-of-month: a step follows .* or 1-31/2"),
+    ("5-5/0 * * * *", "'5-5/0' is no minute: 0 to 59"),
 ])
 def test_cron_expressions_that_are_refused(text, reason):
     with pytest.raises(ValueError, match=reason):
         parse_cron(text)
+
+
+@pytest.mark.parametrize("cron, hours", [
+    ("0 9-9/1 * * *", [9]), ("0 09-9/5,11-12/3 * * *", [9, 11]), ("0 0-0/15 * * *", [0]), ("0 0-00/15 * * *", [0]),
+    ("0 23-23/23 * * *", [23]), ("0 3-9/90 * * *", [3]), ("0 3-9/3 * * *", [3, 6, 9]), ("0 */90 * * *", [0]),
+])
+def test_a_range_has_nothing_beyond_its_end(cron, hours):
+    """Which is so in Debian's cron; cronsim by itself goes on to the end of the day where the range has one value."""
+    day = utc(2026, 8, 3), utc(2026, 8, 4)      # a Monday
+    assert [at.hour for at in between(rule(cron=cron), *day)] == hours
+
+
+@pytest.mark.parametrize("cron, dates", [
+    ("0 0 * * mon-1/2", [3, 10, 17, 24, 31]), ("0 0 * * 7-7/3", [2, 9, 16, 23, 30]), ("0 0 3-3/4 * *", [3]),
+    ("0 0 1 AUG-8/2 *", [1]),
+])
+def test_so_it_is_with_days_and_names(cron, dates):
+    found = between(rule(cron=cron), utc(2026, 8, 1), utc(2026, 12, 31))
+    assert [at.day for at in found if at.month == 8] == dates
+    if "AUG" in cron:
+        assert not list(between(rule(cron=cron), utc(2026, 8, 2), utc(2027, 8, 1)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -139,7 +165,7 @@ def test_zones():
 
 
 def test_a_machine_without_zones_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(occurrences, "_zones", frozenset)
+    monkeypatch.setattr(recurrence.zones, "names", frozenset)
     with pytest.raises(ValueError, match="pip install tzdata"):
         zone("Europe/Berlin")
 
@@ -352,7 +378,7 @@ def within(day, rule):
 
 some_times = st.lists(st.builds(time, st.integers(0, 23), st.sampled_from([0, 1, 15, 29, 30, 59]),
                                 st.sampled_from([0, 0, 59])), min_size=1, max_size=12)
-a_minute = st.sampled_from(["0", "30", "*", "*/7", "0,1,59", "10-50/20", "5/20"])
+a_minute = st.sampled_from(["0", "30", "*", "*/7", "0,1,59", "10-50/20", "5-59/20"])
 an_hour = st.sampled_from(["*", "0", "1", "2", "23", "0-3", "*/2", "1,2,3", "0,12", "22-23"])
 a_day = st.sampled_from(["*", "*", "*", "1", "*/2", "20-31"])
 a_weekday = st.sampled_from(["*", "*", "*", "mon-fri", "0", "*/3", "sat,sun"])

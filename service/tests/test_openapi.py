@@ -12,8 +12,8 @@ from rest_framework.authtoken.models import Token
 
 from conftest import SERVICE, make, person, until
 
-from scheduler import planner
 from scheduler.models import Schedule
+from scheduler.schedules import planner
 
 
 def test_the_document_is_written_without_a_warning():

@@ -12,11 +12,12 @@ from datetime import timedelta
 from conftest import LONG, SEED, SERVICE, WORK, until
 from plan_process import OFF
 
-from scheduler import planner, transitions
-from scheduler.caller import Outcome
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
+from scheduler.calls import ledger
+from scheduler.calls.request import Outcome
 from scheduler.models import Schedule, ScheduledCall
-from scheduler.occurrences import DAY, between
+from scheduler.schedules import planner
+from scheduler.schedules.recurrence import DAY, between
 
 STEPS = 40                          # of a run as part of tests/run
 PASSING = timedelta(hours=40)       # in that time; more than 48 would leave occurrences that are only counted
@@ -85,22 +86,22 @@ class Run:
         return rows[self.rng.randrange(number)] if number else None
 
     def cancel(self):
-        if (call := self.pending()) and transitions.cancel([call.pk]):
+        if (call := self.pending()) and ledger.cancel([call.pk]):
             self.cancelled.add(call.pk)
 
     def move(self):
         if call := self.pending():
-            transitions.move(call.pk, call.timestamp + timedelta(seconds=7))
+            ledger.move(call.pk, call.timestamp + timedelta(seconds=7))
 
     def make(self):
         """What becomes of a call when it is due."""
         if call := self.pending():
             token = uuid.uuid4().hex
-            if transitions.claim([call.pk], token, now=call.timestamp)[0]:
+            if ledger.claim([call.pk], token, now=call.timestamp)[0]:
                 self.made.add(call.pk)
                 if self.rng.random() < 0.5:
                     outcome = Outcome(call.pk, call.timestamp, "Succeeded", self.now, self.now, 200, "")
-                    transitions.finish([(outcome, token)])
+                    ledger.finish([(outcome, token)])
 
     def caught_up(self):
         return not Schedule.objects.filter(planned_until__lt=self.now + planner.AHEAD - OFF).exists()

@@ -5,16 +5,19 @@ import sys
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from conftest import KIND, SERVICE, statuses, until
+from conftest import KIND, SERVICE, rows_read, statuses, until
 from django.core.exceptions import ValidationError
 from django.core.management import call_command
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from test_transitions import at_once
 
-from scheduler import metrics, planner, tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger
 from scheduler.models import Schedule, ScheduledCall
+from scheduler.ops import metrics
+from scheduler.schedules import planner
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -75,17 +78,14 @@ def test_the_dispatcher_plans_on_and_each_occurrence_once():
     assert Schedule.objects.get().version == made.version
 
 
-def test_a_tick_with_nothing_to_plan_is_one_query_of_an_index():
+def test_a_tick_with_nothing_to_plan_is_one_query_that_reads_no_schedule():
     Schedule.objects.bulk_create([Schedule(name=str(i), planned_until=utcnow() + 49 * HOUR) for i in range(3000)])
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE")
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
     with CaptureQueriesContext(connection) as queries:
         planner.plan()
     assert len(queries) == 1
-    with connection.cursor() as cursor:
-        cursor.execute(("EXPLAIN QUERY PLAN " if connection.vendor == "sqlite" else "EXPLAIN ")
-                       + queries[0]["sql"].replace("%", "%%"), ())
-        assert "schedule_to_plan" in str(cursor.fetchall())
+    assert rows_read(planner.plan) < 1000
 
 
 def test_two_dispatchers_plan_each_occurrence_once():
@@ -101,7 +101,7 @@ def test_two_dispatchers_plan_each_occurrence_once():
 def test_below_it_all_the_database_refuses_a_second_call_for_an_occurrence():
     made = schedule()
     with pytest.raises(IntegrityError), transaction.atomic():
-        transitions.plan([(made.pk, due()[0])], utcnow())
+        ledger.plan([(made.pk, due()[0], 0)], utcnow())
 
 
 @pytest.mark.parametrize("when", ["inserted", "moved on"])
@@ -112,14 +112,15 @@ def test_a_dispatcher_that_is_killed_in_the_middle(when):
 import django; django.setup()
 import time
 from django.db.models import QuerySet
-from scheduler import planner, transitions
+from scheduler.calls import ledger
+from scheduler.schedules import planner
 if {when!r} == "inserted":
-    whole = transitions.plan
+    whole = ledger.plan
     def plan(*arguments):
         whole(*arguments)
         print("now", flush=True)
         time.sleep(600)
-    transitions.plan = plan
+    ledger.plan = plan
 else:
     whole = QuerySet.update
     def update(rows, **values):
@@ -151,7 +152,7 @@ def test_the_dispatcher_was_away_for_a_while(log):
         made.planned_until.replace(second=0, microsecond=0) + timedelta(minutes=i + 1)
         for i in range(ScheduledCall.objects.count())], "without a hole"
     missed = ScheduledCall.objects.filter(status="Missed").first()
-    assert missed.error == transitions.UNPLANNED and now <= missed.ended_at <= utcnow() and not missed.started_at
+    assert missed.error == ledger.UNPLANNED and now <= missed.ended_at <= utcnow() and not missed.started_at
 
 
 def test_the_dispatcher_was_away_for_longer_than_48_hours(log, caplog):
@@ -190,7 +191,7 @@ def test_a_tick_plans_for_no_longer_than_it_may_and_the_next_goes_on():
     planner.plan(seconds=0)
     assert statuses() == {}
     planner.plan(seconds=1e-9)
-    assert statuses() in ({}, {"Pending": transitions.BATCH})
+    assert statuses() in ({}, {"Pending": ledger.BATCH})
     planner.plan(seconds=60)
     assert ScheduledCall.objects.count() == pytest.approx(3 * 49 * 60, abs=6)
     assert Schedule.objects.filter(planned_until__gt=utcnow() + 48 * HOUR).count() == 3
@@ -198,8 +199,8 @@ def test_a_tick_plans_for_no_longer_than_it_may_and_the_next_goes_on():
 
 def test_the_tick_of_the_dispatcher_plans():
     away(0)
-    tasks.tick()
-    assert len(due()) in (48, 49) and transitions.since_beat() is not None
+    tasks.dispatch_all()
+    assert len(due()) in (48, 49) and dispatch.since_beat() is not None
 
 
 def test_a_schedule_that_cannot_be_planned_keeps_no_other_from_it(caplog):
@@ -217,7 +218,7 @@ def test_a_call_that_a_person_cancelled_is_not_planned_again():
     """Whether the schedule is planned on, changed, or switched off and on."""
     made = schedule()
     gone = ScheduledCall.objects.get(timestamp=due()[5])
-    transitions.cancel([gone.pk])
+    ledger.cancel([gone.pk])
     planner.plan(utcnow() + 40 * HOUR)
     assert gone.timestamp not in due()
     change(made, cron="0,30 * * * *")
@@ -231,7 +232,7 @@ def test_a_call_that_was_moved_is_not_planned_again_either():
     made = schedule()
     first, second = due()[3:5]
     moved = ScheduledCall.objects.get(timestamp=first)
-    transitions.move(moved.pk, second)
+    ledger.move(moved.pk, second)
     planner.plan(utcnow() + 40 * HOUR)
     assert due().count(first) == 0 and due().count(second) == 2
     change(made, zone="Asia/Kolkata", cron="30 * * * *")
@@ -307,7 +308,7 @@ def test_a_call_that_is_too_late_already_is_missed_and_not_cancelled():
     first = ScheduledCall.objects.order_by("timestamp")[0]
     ScheduledCall.objects.filter(pk=first.pk).update(timestamp=at, occurrence=at)
     change(made, on=False)
-    transitions.miss()
+    ledger.miss()
     assert due("Missed") == [at] and at not in due("Cancelled")
 
 
@@ -377,8 +378,8 @@ def test_what_comes_next():
     assert coming[made.pk] == planner.upcoming(made.rule, now) and len(coming[made.pk]) == 10
     assert coming[weekly.pk][0] == datetime(2400, 1, 3, 12, tzinfo=timezone.utc) and coming[off.pk] == []
     first, second, *others = coming[made.pk]
-    transitions.cancel([ScheduledCall.objects.get(timestamp=first).pk])
-    transitions.move(ScheduledCall.objects.get(timestamp=second).pk, second + timedelta(minutes=1))
+    ledger.cancel([ScheduledCall.objects.get(timestamp=first).pk])
+    ledger.move(ScheduledCall.objects.get(timestamp=second).pk, second + timedelta(minutes=1))
     with CaptureQueriesContext(connection) as queries:
         assert planner.coming([made, weekly], now)[made.pk][:9] == [second + timedelta(minutes=1), *others]
     assert len(queries) == 1
@@ -440,7 +441,7 @@ def test_a_change_by_a_machine_whose_clock_is_ahead_drops_no_occurrence(monkeypa
 def test_pruning_keeps_what_a_person_cancelled_from_being_planned_again():
     made = schedule()
     gone = made.calls.latest("timestamp")
-    transitions.cancel([gone.pk])
+    ledger.cancel([gone.pk])
     ScheduledCall.objects.filter(pk=gone.pk).update(ended_at=utcnow() - 2 * DAY)
     call_command("prune", "1", verbosity=0)
     change(made, zone="Etc/UTC")

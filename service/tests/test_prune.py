@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import CommandError, call_command
 
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
 from scheduler.models import ScheduledCall
 
 

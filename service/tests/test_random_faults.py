@@ -18,8 +18,9 @@ from conftest import KIND, LONG, SEED, postgres, redis_server, statuses, until
 from django.conf import settings
 from django.db import DatabaseError, connections
 
-from scheduler import call_log, sender, tasks
-from scheduler.clock import machine
+from scheduler import tasks
+from scheduler.base.clock import machine
+from scheduler.calls import dispatch, log as call_log, worker
 from scheduler.models import ScheduledCall
 
 SHORT = 15          # seconds of faults, as part of tests/run
@@ -101,7 +102,7 @@ class Faults:
             some = list(ScheduledCall.objects.order_by("-id").values_list("id", "timestamp")[:200])
             for call_id, timestamp in self.rng.sample(some, min(20, len(some))):
                 for _ in range(2):
-                    tasks.send([call_id], timestamp)
+                    dispatch.send([call_id], timestamp)
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_random_faults(restored, stack, api, log):
     assert [i for i in seen if rows[i].status in ("Missed", "Cancelled", "Pending")] == []
     assert [i for i, row in rows.items() if row.started_at and row.started_at < row.timestamp] == []
     # One line each; a process that dies between a commit and its line, as README says, may owe some.
-    lines = Counter(log(max(0, len(rows) - interrupted * sender.UNKNOWN)))
+    lines = Counter(log(max(0, len(rows) - interrupted * worker.UNKNOWN)))
     expected = Counter(call_log.line(row.status, row.timestamp, row.started_at or row.ended_at, row.error).strip()
                        for row in rows.values())
     assert lines - expected == Counter(), "no line twice, and none that is not of a row"

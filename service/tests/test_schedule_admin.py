@@ -11,11 +11,14 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from selenium.webdriver.common.by import By
-from test_browser import browser  # noqa: F401
+from test_browser import browser, chromium  # noqa: F401
 
-from scheduler import planner, schedule_admin, transitions
-from scheduler.clock import utcnow
-from scheduler.models import Schedule, ScheduledCall, moment
+from scheduler.admin import schedules
+from scheduler.base.clock import utcnow
+from scheduler.base.moments import moment
+from scheduler.calls import ledger
+from scheduler.models import Schedule, ScheduledCall
+from scheduler.schedules import planner
 
 LIST = "/admin/scheduler/schedule/"
 FORM = {"name": "lunch", "times": "12:30:00, 14:15:30", "cron": "", "zone": "Europe/Berlin", "days": Schedule.DAYS,
@@ -93,7 +96,7 @@ def test_clock_changes_are_noted():
     def remarks(day, **fields):
         rule = Schedule(**{"name": "x", "zone": "Europe/Berlin"} | fields).rule
         start = datetime(2026, *day, tzinfo=timezone.utc)
-        return [(moment(at, rule.zone), schedule_admin.remark(rule, at))
+        return [(moment(at, rule.zone), schedules.remark(rule, at))
                 for at in planner.upcoming(rule, start, 3)]
     assert remarks((3, 28, 12), times="02:30:00, 12:00:00") == [
         ("2026-03-29 03:30:00 CEST", "the clocks jump over 02:30:00"),
@@ -200,8 +203,8 @@ def test_deleting_cancels_what_is_pending_and_keeps_all_calls(client):
 def test_a_call_that_a_person_cancelled_or_moved_is_told_in_the_preview(client):
     schedule = made(times="00:00:00, 12:00:00", zone="UTC")
     cancelled, moved = ScheduledCall.objects.order_by("timestamp")[1:3]
-    transitions.cancel([cancelled.pk], by="ben")
-    transitions.move(moved.pk, moved.timestamp + timedelta(hours=1))
+    ledger.cancel([cancelled.pk], by="ben")
+    ledger.move(moved.pk, moved.timestamp + timedelta(hours=1))
     url, form = f"{LIST}{schedule.pk}/change/", FORM | {"times": "00:00:00, 12:00:00", "zone": "UTC", "_preview": "x"}
     told = f"{moment(cancelled.timestamp)} its call was cancelled"
     shown = text(client.get(url))

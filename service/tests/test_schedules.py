@@ -13,9 +13,10 @@ from rest_framework.authtoken.models import Token
 from rest_framework.throttling import SimpleRateThrottle
 from test_transitions import at_once
 
-from scheduler import planner, transitions
-from scheduler.clock import utcnow
+from scheduler.base.clock import utcnow
+from scheduler.calls import ledger
 from scheduler.models import Schedule, ScheduledCall
+from scheduler.schedules import planner
 
 PATH = "/api/schedules/"
 LUNCH = {"name": "lunch", "times": "12:30:00, 14:15:30", "zone": "Europe/Berlin"}
@@ -107,10 +108,16 @@ def test_deleting_cancels_what_is_pending_and_keeps_the_rest(client, log):
 def test_a_cancelled_call_is_not_next_and_a_moved_one_is_where_it_was_moved_to(client):
     made = post(client, **LUNCH | {"times": "00:00:00, 06:00:00, 12:00:00, 18:00:00"})
     first, second = ScheduledCall.objects.order_by("timestamp")[:2]
-    transitions.cancel([first.pk]), transitions.move(second.pk, second.timestamp + timedelta(seconds=1))
+    ledger.cancel([first.pk]), ledger.move(second.pk, second.timestamp + timedelta(seconds=1))
     answer = client.get(f"{PATH}{made['id']}/").json()
     assert answer["next"][0] == f"{second.timestamp + timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
     assert len(answer["next"]) == 10
+
+
+@pytest.mark.parametrize("name", ["می\u200cخواهم", "会議\u3000東京", "👩\u200d💻", "\U0001fae9"])
+def test_a_name_as_people_write_it(client, name):
+    assert post(client, **LUNCH | {"name": name})["name"] == name
+    assert Schedule.objects.get().name == name
 
 
 def test_a_name_can_be_taken_once(client):
@@ -140,7 +147,8 @@ def test_a_name_can_be_taken_once(client):
     (LUNCH | {"zone": "../../etc/passwd"}, ["zone"], "is no IANA time zone"),
     (LUNCH | {"zone": "x" * 100}, ["zone"], "zone: "), (LUNCH | {"zone": None}, ["zone"], "Must be a string."),
     (LUNCH | {"zone": "UTC\n"}, ["zone"], "is no IANA time zone"),
-    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Must be text to read"),
+    (LUNCH | {"name": "\x1b[31m"}, ["name"], "name: Holds U+001B (character 1), a control character: take it out."),
+    (LUNCH | {"name": " \u200b\u3000"}, ["name"], "name: Must be text to read."),
     (LUNCH | {"name": "a\0"}, ["name"], "name: "), (LUNCH | {"name": "\ud800"}, ["name"], "name: "),
     (LUNCH | {"name": "x" * 101}, ["name"], "at most 100"), (LUNCH | {"name": 5}, ["name"], "Must be a string."),
     (LUNCH | {"days": []}, ["days"], "Must be a list with some of mon, tue"),
@@ -161,12 +169,13 @@ def test_what_is_refused_and_why(client, body, keys, says):
     assert not Schedule.objects.exists() and statuses() == {}
 
 
+@pytest.mark.processes
 def test_what_is_due_within_moments_is_handed_over_by_the_request_itself(client):
-    soon = in_seconds(15)
+    soon = in_seconds(8)
     made = post(client, **LUNCH | {"zone": "UTC", "times": f"{soon:%H:%M:%S}"})
     first, *others = ScheduledCall.objects.order_by("timestamp")
     assert first.timestamp == soon and first.handed_over_at and not any(call.handed_over_at for call in others)
-    sooner = in_seconds(12)
+    sooner = in_seconds(6)
     patch(client, made, times=f"{sooner:%H:%M:%S}")
     assert ScheduledCall.objects.get(timestamp=sooner).handed_over_at
 
@@ -241,6 +250,7 @@ def test_local_development_is_open():
     assert post(Client())["created_by"] == ""
 
 
+@pytest.mark.processes
 def test_changes_are_throttled_too(client, monkeypatch):
     monkeypatch.setattr(SimpleRateThrottle, "THROTTLE_RATES", {"write": "3/min"})
     made = post(client)

@@ -1,5 +1,7 @@
 """What somebody who may little, or nothing, can do: look, guess, listen at the door."""
+import contextlib
 import pickle
+import re
 import stat
 import subprocess
 from datetime import timedelta
@@ -18,7 +20,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.throttling import SimpleRateThrottle
 from test_access import BODY, ENDPOINTS, ask, manage
 
-from scheduler import call_log
+from scheduler.calls import log as call_log
 
 # What each request needs, as the admin asks for it.
 NEEDS = {"get": "view", "post": "add", "delete": "change"}
@@ -157,6 +159,39 @@ def test_behind_a_proxy_the_address_that_it_adds_is_the_one_that_counts():
         assert attempt(PASSWORD, "192.0.2.1") == 429
 
 
+@pytest.fixture
+def proxy(stack, work):
+    """The address of nginx, on a port that is not HTTP's own, with the block that the README gives, in front of the
+    web server."""
+    port, folder = free_port(), work / "nginx"
+    folder.mkdir()
+    block = re.search(r"    location / \{\n.*?\n    \}\n", (SERVICE / "README.md").read_text(), re.S)[0]
+    assert block.count("http://127.0.0.1:8000;") == 1
+    paths = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    (folder / "nginx.conf").write_text(
+        f"daemon off; pid {folder}/pid; error_log {folder}/errors; events {{}}\nhttp {{ access_log off; {paths}\n"
+        f"server {{ listen 127.0.0.1:{port};\n{block.replace('http://127.0.0.1:8000', stack.url)} }} }}")
+    process = subprocess.Popen(["nginx", "-e", folder / "errors", "-c", folder / "nginx.conf"])
+    yield f"http://127.0.0.1:{port}"
+    end(process)
+
+
+def test_behind_the_readmes_proxy_people_log_in_on_any_port(stack, proxy):
+    """Browsers name the page's origin, with its port, and Django compares it with the Host."""
+    User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web", DEBUG="false", TRUST_PROXY="true")
+    session = requests.Session()
+
+    def form():
+        with contextlib.suppress(requests.ConnectionError):
+            return session.get(f"{proxy}/admin/login/", timeout=10)
+    token = re.search('name="csrfmiddlewaretoken" value="([^"]+)"', until(form).text)[1]
+    answer = session.post(f"{proxy}/admin/login/?next=/admin/", headers={"Origin": proxy}, timeout=10, data={
+        "username": "root", "password": PASSWORD, "csrfmiddlewaretoken": token})
+    assert answer.status_code == 200 and answer.url == f"{proxy}/admin/" and "Log out" in answer.text
+    assert requests.get(f"{proxy}/admin/", headers={"Host": "evil.example"}, timeout=10).status_code == 400
+
+
 @pytest.mark.parametrize("added, counted", [
     ("192.0.2.1:5678", "192.0.2.1"), ("[2001:db8::1]:5678", "2001:db8::1"), ("[2001:db8::1]", "2001:db8::1"),
     ("2001:db8::1", "2001:db8::1"), ("fe80::1%eth0", "fe80::1"),
@@ -174,15 +209,17 @@ def test_whatever_a_proxy_adds_nobody_is_locked_out_by_it(added, counted):
 
 
 @pytest.mark.parametrize("debug", ["true", "false"])
-def test_a_foreign_host_gets_a_plain_400_and_fills_no_log(stack, debug):
+def test_a_foreign_host_gets_a_400_of_a_line_and_fills_no_log(stack, debug):
     """With DEBUG on, Django's own page would show it the settings: any web page can name this address."""
     stack.start("web", DEBUG=debug)
     before = stack.outputs["web"].read_text()
-    for path in ("/", "/admin/", "/api/schedule-api/", "/nowhere"):
+    for path, form in (("/", "text/plain"), ("/admin/", "text/plain"), ("/nowhere", "text/plain"), ("/apis", "text/plain"),
+                       ("/api/schedule-api/", "application/json"), ("/api", "application/json")):
         for _ in range(5):
             answer = requests.get(stack.url + path, headers={"Host": "evil.example"}, timeout=10)
-            assert (answer.status_code, answer.headers["Content-Type"]) == (400, "text/plain")
+            assert (answer.status_code, answer.headers["Content-Type"]) == (400, form), path
             assert "ALLOWED_HOSTS" in answer.text and len(answer.text) < 100
+            assert form == "text/plain" or answer.json().keys() == {"detail"}
     assert stack.outputs["web"].read_text() == before
 
 

@@ -3,6 +3,8 @@
 The tables are made by that version's own migration. What its workers did to rows is here as the SQL that
 they sent, from its claim, renew, finish and reap.
 """
+import base64
+import json
 import threading
 from datetime import timedelta
 
@@ -14,10 +16,13 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client, override_settings
+from test_mail import sent
 
-from scheduler import mail, tasks, transitions
-from scheduler.clock import utcnow
+from scheduler import tasks
+from scheduler.base.clock import utcnow
+from scheduler.calls import dispatch, ledger
 from scheduler.models import Notice, ScheduledCall
+from scheduler.ops import notify
 
 BEFORE = [("scheduler", "0001_initial")]
 TABLE = "scheduler_scheduledcall"
@@ -55,6 +60,7 @@ def old_finish(call_id, token, now, status="Succeeded"):
     return 0
 
 
+@pytest.mark.processes
 def test_web_servers_of_both_versions_count_writes_beside_each_other():
     """That version pickles, as Django does by itself, and answers 500 to a POST if it finds JSON."""
     user = person()
@@ -87,7 +93,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
                 "http_status": 500, "error": "HTTP status 500", **ended},
         "started before it was due": {
             "timestamp": now - 70 * second, "status": "Failed", "started_at": now - 71 * second,
-            "error": transitions.WORKER_LOST, **ended},
+            "error": ledger.WORKER_LOST, **ended},
         "missed": {"timestamp": now - 200 * second, "status": "Missed", "error": "not started", **ended},
         "cancelled": {"timestamp": now + 200 * second, "status": "Cancelled", **ended},
     }.items()}
@@ -109,7 +115,7 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
         ("", "", "", None, "")}
     assert ScheduledCall.objects.get(id=rows["started before it was due"].id).started_at is None
     assert len(api.seen) == 3 and len(log(5)) == 5       # three made, one missed, one lost
-    assert transitions.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
+    assert dispatch.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
 
 
 def test_workers_of_both_versions_at_once(before):
@@ -124,7 +130,7 @@ def test_workers_of_both_versions_at_once(before):
         for start in range(0, 200, 10):
             some, token = ids[start:start + 10], f"{number}-{start}".ljust(32, "-")
             if number % 2:
-                mine += transitions.claim(some, token)[0]
+                mine += ledger.claim(some, token)[0]
             else:
                 old_claim(some, token, utcnow(), utcnow() + timedelta(seconds=1))
                 mine += ScheduledCall.objects.filter(id__in=some, claim_token=token).values_list("id", flat=True)
@@ -143,9 +149,24 @@ def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_ove
     alive, dead = make(-1), make(-1)
     assert old_claim([alive.id], "a" * 32, utcnow(), utcnow()) == old_claim([dead.id], "d" * 32, utcnow(), utcnow()) == 1
     ScheduledCall.objects.filter(id=dead.id).update(lease_until=utcnow() - timedelta(seconds=1))
-    assert transitions.reap() == 1
+    assert ledger.reap() == 1
     assert old_finish(dead.id, "d" * 32, utcnow()) == 0 and old_finish(alive.id, "a" * 32, utcnow()) == 1
     assert statuses() == {"Failed": 1, "Succeeded": 1} and len(log()) == 1
+
+
+def test_what_an_old_worker_had_claimed_ahead_of_its_time_has_no_start(before, log):
+    """It claimed up to a second early, and wrote that as the start: nobody was called before it was due."""
+    call_command("migrate", verbosity=0)
+    calls = make(0.9, 3)
+    assert old_claim([call.id for call in calls], "a" * 32, utcnow(), utcnow() + timedelta(seconds=1)) == 3
+    begun = utcnow() + timedelta(seconds=1)
+    old(f"UPDATE {TABLE} SET lease_until = %s", utcnow() - timedelta(seconds=1))
+    old(f"UPDATE {TABLE} SET started_at = %s WHERE id = %s", begun, calls[0].id)
+    assert ledger.reap() == 3
+    first, *others = ScheduledCall.objects.order_by("id")
+    assert abs(first.started_at - begun) < timedelta(milliseconds=1) and first.lateness >= 0
+    assert {(call.started_at, call.lateness) for call in others} == {(None, None)}
+    assert len(log(3)) == 3
 
 
 def test_failures_that_the_version_before_writes_are_told(before):
@@ -154,12 +175,12 @@ def test_failures_that_the_version_before_writes_are_told(before):
     long_ago = before.objects.create(timestamp=now, status="Failed", ended_at=now)
     call_command("migrate", verbosity=0)
     with override_settings(FAILURES_TO=["ops@example.org"], EMAIL_HOST="127.0.0.1", EMAIL_PORT=free_port()):
-        mail.tell()
+        notify.tell()
         call = before.objects.create(timestamp=now)
         assert old_claim([call.id], "a" * 32, now, utcnow()) == 1
         assert old_finish(call.id, "a" * 32, utcnow(), "Failed") == 1
-        mail.tell()
-        mail._thread.join(20)
+        notify.tell()
+        sent()
     assert Notice.objects.get().waiting["Failed"] == 1
     assert dict(ScheduledCall.objects.values_list("id", "told")) == {long_ago.id: None, call.id: True}
 
@@ -187,6 +208,16 @@ def test_messages_of_the_version_before_are_understood(before, stack, api):
     tasks.tick.apply_async(expires=30)
     assert all_ended(1) == {"Succeeded": 1}
     assert len(api.seen) == 1
+
+
+def test_messages_are_what_workers_of_the_version_before_read():
+    """They take the ids, and the time of the first as a second argument; with or without an ETA."""
+    call = make(5)
+    assert dispatch.hand_over(dispatch.send) == 1
+    message = json.loads(redis_server.command("lindex", "scheduler.calls", "0"))
+    assert message["headers"]["task"] == "scheduler.tasks.make_calls"
+    assert json.loads(base64.b64decode(message["body"]))[0] == [[call.id], call.timestamp.isoformat()]
+    assert not message["headers"]["eta"] and not message["headers"]["expires"]
 
 
 @pytest.fixture
@@ -243,7 +274,7 @@ def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
 
 def test_schedules_are_planned_after_the_way_back_and_forth_again():
     """SQLite's table is written anew on the way back, without the defaults that 0004 gave its columns."""
-    from scheduler import planner
+    from scheduler.schedules import planner
     from scheduler.models import Schedule
     call_command("migrate", "scheduler", "0006", verbosity=0)
     call_command("migrate", verbosity=0)
@@ -261,3 +292,21 @@ def test_migrate_gives_up_behind_a_backup_and_goes_on_later(before, monkeypatch)
             call_command("migrate", verbosity=0)
     call_command("migrate", verbosity=0)
     make()
+
+
+def test_steps_after_a_number_go_on_as_they_came(before):
+    """The version before took them, though no cron does; and who has such a schedule can still change it."""
+    from scheduler.models import Schedule
+    from scheduler.schedules import planner
+    call_command("migrate", "scheduler", "0007", verbosity=0)
+    crons = {"5/10 1,2/3 * * *": "5-59/10 1,2-23/3 * * *", "0 0 L/2 mar/4 mon/2,5": "0 0 L mar-12/4 mon-7/2,5",
+             "*/5 9-17/2 * * 1-5": "*/5 9-17/2 * * 1-5"}
+    for cron in crons:
+        old("INSERT INTO scheduler_schedule (name, times, cron, zone, days, \"on\", created_at, created_by, version)"
+            " VALUES (%s, '', %s, 'UTC', 'mon,tue,wed,thu,fri,sat,sun', %s, %s, '', 0)", cron, cron, True, utcnow())
+    call_command("migrate", verbosity=0)
+    for schedule in Schedule.objects.all():
+        assert schedule.cron == crons[schedule.name]
+        schedule.on = False
+        schedule.full_clean()
+        planner.save(schedule)

@@ -7,7 +7,7 @@ from conftest import make, person, statuses
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 
-from scheduler import transitions
+from scheduler.calls import ledger
 from scheduler.models import IdempotentAnswer, ScheduledCall
 
 URL = "/api/schedule-api/"
@@ -55,7 +55,13 @@ def test_nobody_is_known_in_local_development():
     assert (ScheduledCall.objects.get().scheduled_by, ScheduledCall.objects.get().scheduled_via) == ("", "API")
 
 
-@pytest.mark.parametrize("note", ["x" * 200, "ü" * 200, "𝄞" * 200, "", " ", "مرحبا", "=1+1", "%s {}"])
+# Persian with its joiner, a Japanese blank, a joined emoji, a flag of tags, French and Hebrew with theirs, and a
+# character of a Unicode that is newer than Python's.
+WRITTEN = ["می\u200cخواهم", "会議\u3000東京", "👩\u200d💻 deploys", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f",
+           "prêt\u202f!", "שלום\u200f!", "\U0001fae9", "نسخ احتياطي"]
+
+
+@pytest.mark.parametrize("note", ["x" * 200, "ü" * 200, "𝄞" * 200, "", " ", "مرحبا", "=1+1", "%s {}", *WRITTEN])
 def test_a_note_that_is_taken(ann, note):
     assert post(ann, {"timestamps": ONE, "note": note}).status_code == 201
     assert ScheduledCall.objects.get().note == note
@@ -63,8 +69,15 @@ def test_a_note_that_is_taken(ann, note):
 
 @pytest.mark.parametrize("note, says", [
     ("x" * 201, "`note` has 201 characters; at most 200 are taken."), ("𝄞" * 201, "201 characters"),
-    ("a\nb", r"`note` holds \n: only printable characters"), ("a\0", r"\x00"), ("\x1b[2J", r"\x1b"),
-    ("a\u202eb", r"\u202e"), ("\ud800", r"\ud800"), ("a\u2028b", r"\u2028"),
+    ("a\nb", "`note` holds U+000A (character 2), a control character: take it out."), ("a\0", "U+0000 (character 2)"),
+    ("\x1b[2J", "U+001B (character 1)"), ("a\x85b", "U+0085"), ("\ud800", "U+D800 (character 1), half of a character"),
+    ("a\u2028b", "U+2028 LINE SEPARATOR (character 2), which ends a line"), ("a\u2029b", "U+2029 PARAGRAPH SEPARATOR"),
+    *((f"a{c}b", f"U+{ord(c):04X} {name} (character 2), which turns the direction of reading") for c, name in (
+        ("\u202a", "LEFT-TO-RIGHT EMBEDDING"), ("\u202b", "RIGHT-TO-LEFT EMBEDDING"),
+        ("\u202c", "POP DIRECTIONAL FORMATTING"), ("\u202d", "LEFT-TO-RIGHT OVERRIDE"),
+        ("\u202e", "RIGHT-TO-LEFT OVERRIDE"), ("\u2066", "LEFT-TO-RIGHT ISOLATE"),
+        ("\u2067", "RIGHT-TO-LEFT ISOLATE"), ("\u2068", "FIRST STRONG ISOLATE"),
+        ("\u2069", "POP DIRECTIONAL ISOLATE"))),
     (None, "`note` must be a string."), (1, "must be a string"), (["a"], "must be a string")])
 def test_a_note_that_is_refused(ann, note, says):
     answer = post(ann, {"timestamps": ONE, "note": note})
@@ -101,8 +114,8 @@ def test_a_request_from_before_an_update_is_known_after_it(ann):
 def test_many_are_cancelled_at_once_and_each_has_its_line(log):
     pending, running = make(60, 2500), make(status="Running")
     ids = [call.id for call in pending] + [running.id, 10 ** 9]
-    assert sorted(transitions.cancel(ids, by="ann")) == sorted(call.id for call in pending)
-    assert transitions.cancel(ids) == [] == transitions.cancel([])
+    assert sorted(ledger.cancel(ids, by="ann")) == sorted(call.id for call in pending)
+    assert ledger.cancel(ids) == [] == ledger.cancel([])
     assert statuses() == {"Cancelled": 2500, "Running": 1} and len(log()) == 2500
     assert {(call.status, call.cancelled_by, call.ended_at is None) for call in ScheduledCall.objects.all()} == {
         ("Cancelled", "ann", False), ("Running", "", True)}

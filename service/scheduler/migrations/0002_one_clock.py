@@ -5,7 +5,7 @@ it there when the worker was lost. Nobody knows when such a request was sent, or
 """
 from django.db import migrations, models
 
-import scheduler.clock
+import scheduler.base.clock
 
 
 def forget_impossible_starts(apps, schema_editor):
@@ -21,13 +21,13 @@ class Migration(migrations.Migration):
         migrations.SeparateDatabaseAndState(state_operations=[
             migrations.AlterField(
                 "scheduledcall", "created_at",
-                models.DateTimeField("created", default=scheduler.clock.utcnow, editable=False)),
+                models.DateTimeField("created", default=scheduler.base.clock.utcnow, editable=False)),
             migrations.AlterField(
                 "scheduledcall", "started_at",
                 models.DateTimeField("started", null=True, editable=False,
                                      help_text="When its request was about to be sent.")),
             migrations.AlterField(
-                "idempotentanswer", "created_at", models.DateTimeField(default=scheduler.clock.utcnow)),
+                "idempotentanswer", "created_at", models.DateTimeField(default=scheduler.base.clock.utcnow)),
         ]),
         migrations.RunPython(forget_impossible_starts, migrations.RunPython.noop),
     ]

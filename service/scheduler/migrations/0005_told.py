@@ -1,4 +1,4 @@
-"""What mail.py needs. Rows written by the version before have no mark, and their writers need not know it."""
+"""What ops/notify.py needs. Rows written by the version before have no mark, and their writers need not know it."""
 from datetime import timedelta
 
 from django.db import migrations, models
@@ -27,5 +27,5 @@ class Migration(migrations.Migration):
         ]),
         # With no default: both databases add such a column at once, however many rows there are.
         migrations.AddField("scheduledcall", "told", models.BooleanField(
-            null=True, editable=False, help_text="Its failure was gathered for a mail, see mail.py.")),
+            null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")),
     ]

@@ -1,4 +1,4 @@
-"""The index for mail.py, made while everything runs."""
+"""The index for ops/notify.py, made while everything runs."""
 from django.db import migrations, models
 
 from ._while_up import AddIndexWhileUp

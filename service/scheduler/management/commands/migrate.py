@@ -4,7 +4,7 @@ from django.core.management.base import CommandError
 from django.core.management.commands import migrate
 from django.db import OperationalError
 
-from scheduler.limits import unlimited
+from scheduler.base.database import unlimited
 
 LOCK = 5    # seconds: who waits for a table's lock has everybody wait who comes later, each call too
 

@@ -3,9 +3,10 @@ from datetime import timedelta
 
 from django.core.management.base import BaseCommand, CommandError
 
-from scheduler import planner, transitions
-from scheduler.clock import utcnow
-from scheduler.limits import unlimited
+from scheduler.base.clock import utcnow
+from scheduler.base.database import unlimited
+from scheduler.ops.prune import prune
+from scheduler.schedules import planner
 
 KEYS_KEPT = timedelta(days=1)   # after it an Idempotency-Key may be used anew
 
@@ -26,6 +27,6 @@ class Command(BaseCommand):
         if days < 0:
             raise CommandError("DAYS must not be negative.")
         with unlimited():
-            calls, keys = transitions.prune(before, utcnow() - KEYS_KEPT)
+            calls, keys = prune(before, utcnow() - KEYS_KEPT)
             planner.prune()
         self.stdout.write(f"Deleted {calls} finished calls and {keys} idempotency keys.")

@@ -18,8 +18,9 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
-from scheduler import call_log
-from scheduler.call_log import redacted
+from scheduler.base.words import redacted
+from scheduler.calls import log
+from scheduler.calls.health import try_broker
 
 # Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
 STOP_WITHIN = settings.TIMEOUT + 15
@@ -41,7 +42,7 @@ class Command(BaseCommand):
         check_bind(bind)
         check_redis()
         call_command("migrate", verbosity=0, interactive=False)
-        call_log.write([])              # there to be watched before the first call ends
+        log.write([])                   # there to be watched before the first call ends
         if not settings.DEBUG:
             call_command("collectstatic", verbosity=0, interactive=False)
         self.create_administrator()
@@ -111,11 +112,13 @@ def check_bind(bind):
 
 
 def check_redis():
-    """Raises CommandError, saying what to do, unless Redis answers."""
+    """Raises CommandError, saying what to do, unless Redis takes writes."""
     try:
-        with redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, socket_timeout=2,
-                                  retry=None) as client:
-            client.ping()
+        try_broker(2)
+    except redis.ResponseError as error:
+        raise CommandError(
+            f"Redis at {redacted(settings.REDIS_URL)} answers and takes no writes: {str(error).rstrip('.')}. Is its disk "
+            "or its memory full, is it a replica? Mend that, or set REDIS_URL.")
     except (redis.RedisError, ValueError) as error:
         raise CommandError(
             f"Redis does not answer at {redacted(settings.REDIS_URL)} ({error}). Start it (Debian: "

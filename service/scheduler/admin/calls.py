@@ -1,0 +1,439 @@
+"""The admin of calls: see what is planned and how it went, cancel, schedule again, add."""
+from datetime import timedelta
+from functools import partial
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin, messages
+from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.admin.options import get_content_type_for_model
+from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import IncorrectLookupParameters
+from django.contrib.admin.widgets import AdminSplitDateTime
+from django.core.exceptions import PermissionDenied
+from django.db import connection, models, transaction
+from django.http import Http404, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+
+from ..base.clock import utcnow
+from ..base.moments import comes_twice, from_person, many_from_person, moment, showable
+from ..base.words import is_id, one_line, printable
+from ..calls import ledger
+from ..calls.dispatch import hand_over_soon
+from ..models import Schedule, ScheduledCall
+from . import dashboard, export, filters
+from .filters import NOTHING
+from .forms import OnceAdmin, OpenedForm
+
+Status = ScheduledCall.Status
+
+AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
+
+
+def checked(when):
+    """The aware datetime, for a call that a person asks for. Raises ValueError saying why not."""
+    if when < utcnow():
+        raise ValueError(f"is in the past (it is now {moment(utcnow())}). Choose one to come")
+    return showable(when)
+
+
+def first_of(lines):
+    """The first of the different lines, and how many more there are: a page of thousands helps nobody."""
+    lines = list(dict.fromkeys(lines))
+    return lines[:SHOWN] + ([f"And {len(lines) - SHOWN} more like these."] if len(lines) > SHOWN else [])
+
+
+class DueField(forms.SplitDateTimeField):
+    """The calendar's day and time, read as pasted ones are: Django's refuses an hour that the clocks show twice."""
+
+    def compress(self, data_list):
+        if not (data_list and all(data_list)):
+            return super().compress(data_list)
+        try:
+            return from_person("{} {}".format(*data_list))
+        except ValueError as error:
+            raise forms.ValidationError(f"This time {error}.")
+
+
+class ScheduledCallForm(OpenedForm):
+    """A call's time. For new calls also many, pasted, and a note."""
+
+    times = forms.CharField(
+        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
+        label="Or several, pasted")
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        zone, self.twice = timezone.get_default_timezone_name(), []
+        if due := self.fields.get("timestamp"):
+            due.help_text = f"In {zone}. When the API is to be called; never earlier, not by a millisecond."
+            due.required = "times" not in self.fields
+        if times := self.fields.get("times"):
+            times.help_text = (f"One on each line, or with commas between: 2026-08-01 14:30:00 (in {zone}), or with "
+                               "an offset: 2026-08-01T14:30:00Z, 2026-08-01T14:30:00+02:00.")
+
+    def clean_timestamp(self):
+        if timestamp := self.cleaned_data["timestamp"]:
+            try:
+                if "timestamp" in self.changed_data and comes_twice(timestamp):
+                    self.twice.append(timestamp)
+                return checked(timestamp)
+            except ValueError as error:
+                raise forms.ValidationError(f"This time {error}.")
+
+    def clean_times(self):
+        """The aware datetimes. All are looked at, and the first bad ones are named."""
+        good, bad = [], []
+        pieces = many_from_person(self.cleaned_data["times"])
+        if len(pieces) > settings.MAX_TIMESTAMPS:
+            raise forms.ValidationError(
+                f"{len(pieces)} times are too many at once: at most {settings.MAX_TIMESTAMPS} are taken.")
+        for piece, when in pieces:
+            try:
+                if isinstance(when, ValueError):
+                    raise when
+                good.append(checked(when))
+                if comes_twice(when) and not piece.endswith("Z") and "+" not in piece and piece.count("-") == 2:
+                    self.twice.append(when)
+            except ValueError as error:
+                bad.append(f"“{printable(piece, 80)}” {error}.")
+        if bad:
+            raise forms.ValidationError(first_of(bad))
+        return good
+
+    def clean_note(self):
+        try:
+            return one_line(self.cleaned_data["note"])      # its length is the field's to say
+        except ValueError as error:
+            raise forms.ValidationError(f"This note {error}.")
+
+    def clean(self):
+        cleaned = super().clean()
+        if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"]):
+            raise forms.ValidationError("When? Choose a time, or paste some.")
+        return cleaned
+
+
+def column(field, description):
+    """A time in words: Django's own leave the zone out in an hour that the clocks show twice."""
+    @admin.display(description=description, ordering=field)
+    def in_words(self, call):
+        at = getattr(call, field)
+        return moment(at) if at else NOTHING
+    return in_words
+
+
+@admin.register(ScheduledCall)
+class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
+    form = ScheduledCallForm
+    formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
+    list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
+    list_display_links = ["id", "due"]
+    list_filter = [filters.ViewFilter, filters.StatusFilter, filters.DueFilter, filters.TogetherFilter]
+    list_select_related = ["schedule"]
+    sortable_by = ["id", "due"]   # the others would have a million rows sorted
+    search_fields = ["id"]
+    search_help_text = "A call's id"
+    paginator = filters.CallPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_max_show_all = 1000
+    actions = ["cancel", "schedule_again"]
+
+    new = [(None, {"fields": ["timestamp", "times", "note"]})]
+    known = [
+        (None, {"fields": ["timestamp", "how", "said"]}),
+        ("How it went", {"fields": ["late", "http_status", "error", "handed_over", "started", "ended"]}),
+        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as", "cancelled_by"]}),
+    ]
+
+    # What it shows
+
+    due, created = column("timestamp", "due"), column("created_at", "created")
+    handed_over = column("handed_over_at", "handed over")
+    started, ended = column("started_at", "started"), column("ended_at", "ended")
+
+    @admin.display(description="status", ordering="status")
+    def how(self, call):
+        return format_html('<span class="call-status" style="--status: var(--{})">{}</span>', call.status, call.status)
+
+    @admin.display(description="lateness")
+    def late(self, call):
+        return NOTHING if call.lateness is None else f"{call.lateness:.3f} s"
+
+    @admin.display(description="outcome")
+    def outcome(self, call):
+        """In one column: an error says what the HTTP status was."""
+        said = call.error or (f"HTTP status {call.http_status}" if call.http_status else "")
+        if call.cancelled_by:
+            return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
+        return said or NOTHING
+
+    @admin.display(description="scheduled by")
+    def who(self, call):
+        """And from which call again."""
+        who = self._by(call)
+        return who if call.again_of is None else format_html("{}, again from {}", who, self._link(call.again_of))
+
+    def _by(self, call):
+        if call.schedule:
+            return format_html("schedule <bdi>{}</bdi>", call.schedule)
+        if call.scheduled_by and call.scheduled_via:
+            return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
+        return call.scheduled_by or call.scheduled_via or NOTHING
+
+    @admin.display(description="schedule")
+    def planned_by(self, call):
+        if call.schedule is None:
+            return NOTHING
+        if call.schedule.deleted_at or not call.leads_to_schedule:
+            return format_html("<bdi>{}</bdi>", call.schedule)
+        return format_html('<a href="{}"><bdi>{}</bdi></a>',
+                           reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
+
+    @admin.display(description="note")
+    def said(self, call):
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
+
+    @admin.display(description="scheduled again from")
+    def again(self, call):
+        return NOTHING if call.again_of is None else self._link(call.again_of)
+
+    @admin.display(description="scheduled again as")
+    def again_as(self, call):
+        ids = list(ScheduledCall.objects.filter(again_of=call.pk).order_by("-id").values_list("id", flat=True)[:SHOWN + 1])
+        shown = format_html_join(", ", "{}", [[self._link(call_id)] for call_id in ids[:SHOWN]])
+        if len(ids) > SHOWN:
+            return format_html('{}, <a href="{}">and more</a>', shown, self._list(again_of=call.pk))
+        return shown or NOTHING
+
+    def _link(self, call_id):
+        return format_html('<a href="{}">call {}</a>', reverse("admin:scheduler_scheduledcall_change", args=[call_id]), call_id)
+
+    def _list(self, **parameters):
+        """The address of the list with these parameters."""
+        return reverse("admin:scheduler_scheduledcall_changelist") + filters.link(**parameters)
+
+    def get_ordering(self, request):
+        return filters.VIEWS[filters.chosen_view(request)].ordering
+
+    def get_search_results(self, request, queryset, search_term):
+        """By id. Django's own would have all ids made text, and a million of them compared."""
+        if not search_term:
+            return queryset, False
+        number = search_term.strip()
+        return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
+
+    def get_changelist(self, request, **kwargs):
+        return filters.CallList
+
+    def changelist_view(self, request, extra_context=None):
+        response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
+        if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
+            tabs, status, due = [response.context_data["cl"].spec(kind) for kind in self.list_filter[:3]]
+            now = utcnow()
+            response.context_data |= {
+                "tabs": tabs, "summary": dashboard.summary(now),
+                "picture": dashboard.picture(
+                    now, tabs.name, status.status, (due.start, due.end), filters.given(request, filters.TogetherFilter))}
+        return response
+
+    def get_fieldsets(self, request, obj=None):
+        if obj is None:
+            return self.new
+        return self.known if self.has_change_permission(request, obj) else [
+            (None, {"fields": ["due", "how", "said"]}), *self.known[1:]]
+
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see the page of its schedule."""
+        if call := super().get_object(request, object_id, from_field):
+            call.leads_to_schedule = self.admin_site.get_model_admin(Schedule).has_view_permission(request)
+        return call
+
+    def get_changeform_initial_data(self, request):
+        """Not the time: a query string gives one text, and its field, of two, breaks on it."""
+        initial = super().get_changeform_initial_data(request)
+        initial.pop("timestamp", None)
+        return initial
+
+    def get_readonly_fields(self, request, obj=None):
+        if obj is None:
+            return []
+        return ["due", *[field for _, part in self.known for field in part["fields"] if field != "timestamp"]]
+
+    def get_form(self, request, obj=None, change=False, **kwargs):
+        form = super().get_form(request, obj, change=change, **kwargs)
+        if change:
+            del form.base_fields["times"]
+        return form
+
+    def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
+        if request.method == "POST" and object_id and self.has_change_permission(request):
+            call = self.get_object(request, unquote(object_id))
+            if call and not self.has_change_permission(request, call):      # it began after the page was shown
+                return self._nothing_changed(request, call)
+        title = {"title": f"Call {unquote(object_id)}"} if object_id else {"title": "Schedule calls"}
+        return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
+
+    # What may be done
+
+    def has_change_permission(self, request, obj=None):
+        """What has begun is history, and history is only looked at."""
+        return super().has_change_permission(request, obj) and (
+            obj is None or obj.status == Status.PENDING)
+
+    def has_delete_permission(self, request, obj=None):
+        """Every call is accounted for; `manage.py prune` removes what is old."""
+        return False
+
+    def save_model(self, request, obj, form, change):
+        if change and not form.has_changed():
+            request.was_moved = None    # a form shows whole seconds, and must not take the rest of one away
+            return
+        if change:
+            request.twice = form.twice
+            request.was_moved = ledger.move(obj.pk, obj.timestamp)
+            soon = [obj]
+        else:
+            times = [time for time in [obj.timestamp] if time] + form.cleaned_data["times"]
+            soon = request.calls = ledger.schedule(
+                times, by=request.user.get_username(), via="admin", note=obj.note)
+            request.twice = form.twice
+            obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
+        end = utcnow() + timedelta(seconds=settings.WINDOW)
+        hand_over_soon([call.pk for call in soon if call.timestamp <= end])
+
+    def log_addition(self, request, obj, message):
+        self._write_history(request, [
+            (call.pk, str(call), ADDITION, f"Added, due {moment(call.timestamp)}.") for call in request.calls])
+
+    def _warn_of_twice(self, request):
+        seconds = [timezone.localtime(when).replace(fold=1) for when in request.twice]
+        for line in first_of(f"The clocks show {second:%Y-%m-%d %H:%M:%S} twice; the first was taken. The second is "
+                             f"{second.isoformat()}." for second in seconds):
+            self.message_user(request, line, messages.WARNING)
+
+    def response_add(self, request, obj, post_url_continue=None):
+        self._warn_of_twice(request)
+        if len(request.calls) == 1:
+            return super().response_add(request, obj, post_url_continue)
+        self.message_user(request, f"{len(request.calls)} calls were added.", messages.SUCCESS)
+        return HttpResponseRedirect(request.path if "_addanother" in request.POST else self._together(request.calls))
+
+    def _together(self, calls):
+        """The address of the list of exactly these new calls."""
+        return self._list(view="all", ids=f"{min(call.pk for call in calls)}-{max(call.pk for call in calls)}")
+
+    def log_change(self, request, obj, message):
+        """The history tells only of what happened."""
+        if request.was_moved:
+            return super().log_change(request, obj, f"Moved to {moment(obj.timestamp)}.")
+
+    def response_change(self, request, obj):
+        if request.was_moved is None:
+            self.message_user(request, f"Nothing was changed on {obj}.", messages.INFO)
+            return self.response_post_save_change(request, obj)
+        if request.was_moved:
+            self._warn_of_twice(request)
+            return super().response_change(request, obj)
+        return self._nothing_changed(request, obj)
+
+    def _nothing_changed(self, request, call):
+        self.message_user(request, f"Call {call.pk} is no longer pending; nothing was changed.", messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
+
+    def _write_history(self, request, entries):
+        """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""
+        kind, now = get_content_type_for_model(ScheduledCall).pk, connection.ops.adapt_datetimefield_value(utcnow())
+        # For ten thousand 0.05 s on SQLite, where bulk_create takes 0.45, and no more on PostgreSQL.
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.executemany(
+                f"INSERT INTO {LogEntry._meta.db_table} (action_time, user_id, content_type_id, object_id,"
+                " object_repr, action_flag, change_message) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                [(now, request.user.pk, kind, str(call_id), words, flag, message)
+                 for call_id, words, flag, message in entries])
+
+    @admin.action(description="Cancel the selected calls", permissions=["change"])
+    def cancel(self, request, queryset):
+        ids = self._ids(request, queryset)
+        cancelled = ledger.cancel(ids, by=request.user.get_username())
+        self._write_history(request, [(call_id, f"call {call_id}", CHANGE, "Cancelled.") for call_id in cancelled])
+        if cancelled:
+            self.message_user(request, f"{len(cancelled)} cancelled.", messages.SUCCESS)
+        if len(ids) > len(cancelled):
+            self.message_user(
+                request, f"{len(ids) - len(cancelled)} not cancelled: no longer pending.", messages.WARNING)
+
+    @admin.action(description="Schedule again, now", permissions=["add"])
+    def schedule_again(self, request, queryset):
+        """New calls; what happened to the old ones stays as it is. Leads to the new ones."""
+        ids = self._ids(request, queryset)
+        if not ids:
+            return None
+        calls = ledger.schedule([utcnow()] * len(ids), by=request.user.get_username(), via="admin", again_of=ids)
+        hand_over_soon([call.pk for call in calls])
+        self._write_history(request, [entry for call in calls for entry in (
+            (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
+            (call.again_of, f"call {call.again_of}", CHANGE, f"Scheduled again as call {call.pk}."))])
+        self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
+        return HttpResponseRedirect(self._together(calls))
+
+    def response_action(self, request, queryset):
+        """What was selected one by one may have left the view since; then the action says so."""
+        if request.POST.get("select_across", "0") == "0":
+            queryset = self.get_queryset(request)
+        return super().response_action(request, queryset)
+
+    def _ids(self, request, queryset):
+        ids = list(queryset.order_by("id").values_list("id", flat=True)[:AT_ONCE + 1])
+        if len(ids) > AT_ONCE:
+            self.message_user(request, f"More than {AT_ONCE} are selected; choose fewer.", messages.ERROR)
+            return []
+        return ids
+
+    # Pages of its own
+
+    def get_urls(self):
+        def page(view):
+            return self.admin_site.admin_view(view)
+        return [
+            path("csv/", page(self.csv), name="scheduler_scheduledcall_csv"),
+            path("<int:call_id>/cancel/", page(partial(
+                self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
+                yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
+            path("<int:call_id>/again/", page(partial(
+                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
+                question="Schedule this call again, for now?", yes="Yes, call now")),
+                name="scheduler_scheduledcall_again"),
+            *super().get_urls(),
+        ]
+
+    def act_on_one(self, request, call_id, action, may, question, yes):
+        """An action for one call, from its own page: asks first, and does it when the answer is posted."""
+        if not (self.has_view_permission(request) and may(request)):
+            raise PermissionDenied
+        calls = ScheduledCall.objects.filter(pk=call_id)
+        if not (call := calls.first()):
+            raise Http404(f"There is no call {call_id}.")
+        back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
+        if request.method == "POST":
+            return self.in_one(request, lambda: action(request, calls) or back)
+        if action == self.cancel and call.status != Status.PENDING:
+            self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
+            return back
+        return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
+            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+
+    def csv(self, request):
+        """The calls that the list shows, with all its pages, as a file."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        try:
+            found = self.get_changelist_instance(request)
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(self._list())
+        return export.response(found.queryset, found.whole_order)

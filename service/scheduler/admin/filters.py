@@ -1,0 +1,315 @@
+"""The admin's list: its views (upcoming, recent, ...), its filters, and how far it counts."""
+import re
+from contextlib import suppress
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.views.main import ALL_VAR, ERROR_FLAG, ORDER_VAR, PAGE_VAR, SEARCH_VAR, ChangeList
+from django.core.paginator import Paginator
+from django.db.models import Subquery
+from django.utils import timezone
+from django.utils.functional import cached_property
+
+from ..base.clock import utcnow
+from ..base.moments import from_person, moment
+from ..base.words import is_id, printable
+from ..models import Schedule, ScheduledCall
+
+Status = ScheduledCall.Status
+
+NOTHING = "–"           # what stands where there is nothing
+COUNTED = 10_000        # calls; of more the list says "more than", as to count a million takes its time
+
+SOONEST, LATEST = ["timestamp", "id"], ["-timestamp", "-id"]
+
+
+class View:
+    """One of the views between which the tabs above the list change.
+
+    only: the statuses of its calls, or None for all
+    until_now: only calls that are due by now
+    to_come: its statuses are those of calls that are still to come
+    """
+
+    def __init__(self, title, ordering, only=None, until_now=False, to_come=False):
+        self.title, self.ordering, self.only, self.until_now, self.to_come = title, ordering, only, until_now, to_come
+        self.statuses = only or Status.values
+
+    def may_hold(self, start, end, now):
+        """Whether there may be calls of it that are due from `start` and before `end`, aware datetimes or None."""
+        return not (self.to_come and end and end <= now or self.until_now and start and start > now)
+
+
+VIEWS = {
+    "upcoming": View("Upcoming", SOONEST, [Status.PENDING], to_come=True),
+    "recent": View("Recent", LATEST, until_now=True),
+    "trouble": View("Failed and missed", LATEST, [Status.FAILED, Status.MISSED]),
+    "all": View("All", LATEST),
+}
+
+
+def chosen_view(request):
+    """The name of the view that the query string asks for. What is looked for in particular is looked for
+    among all calls; else the list opens at what comes next. Of a view that can hold no call of the times that are
+    chosen, the other side of now is meant."""
+    view = request.GET.get("view")
+    if request.GET.get(SEARCH_VAR):
+        return "all"
+    if view in VIEWS:
+        with suppress(ValueError):      # which DueFilter tells
+            if not VIEWS[view].may_hold(chosen_time(request, "due_from"), chosen_time(request, "due_before"), utcnow()):
+                return "recent" if VIEWS[view].to_come else "upcoming"
+        return view
+    return "all" if set(request.GET) - {"view", PAGE_VAR, ORDER_VAR, ALL_VAR, ERROR_FLAG} else "upcoming"
+
+
+def chosen_time(request, name):
+    """The aware datetime that the query string has under that name, or None. Raises ValueError saying what is
+    wrong with it."""
+    text = request.GET.get(name, "").strip()
+    return from_person(text, later=name == "due_before") if text else None
+
+
+def link(**parameters):
+    """A query string of those that are not empty."""
+    return "?" + urlencode({name: value for name, value in parameters.items() if value})
+
+
+def given(request, *filters):
+    """{name: value} of the parameters of these filters, classes, that the query string holds."""
+    return {name: value for kind in filters for name in kind.parameters if (value := request.GET.get(name))}
+
+
+class CallFilter(admin.ListFilter):
+    """What the filters below share: their parameters are taken out of the query string as Django does.
+
+    says: what is chosen, in words, or ""
+    """
+
+    parameters = []
+    says = ""
+
+    def __init__(self, request, params, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        self.request = request
+        for name in self.parameters:
+            if name in params:
+                self.used_parameters[name] = params.pop(name)[-1].strip()
+
+    def has_output(self):
+        return True
+
+    def expected_parameters(self):
+        return self.parameters
+
+
+class ViewFilter(CallFilter):
+    """The tabs. They keep what belongs together, and the times that are chosen where the view can hold a call
+    of them."""
+
+    title = "view"
+    template = "admin/scheduler/scheduledcall/tabs.html"
+    parameters = ["view"]
+
+    def __init__(self, request, params, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        self.name = chosen_view(request)
+        asked = self.used_parameters.get("view")
+        if asked is not None and asked not in VIEWS:
+            messages.warning(request, f"There is no view “{printable(asked, 40)}”; there are {', '.join(VIEWS)}.")
+
+    def queryset(self, request, queryset):
+        view = VIEWS[self.name]
+        if view.until_now:
+            queryset = queryset.filter(timestamp__lte=utcnow())
+        return queryset.of(view.only) if view.only else queryset
+
+    def choices(self, changelist):
+        now, due = utcnow(), changelist.spec(DueFilter)
+        for name, view in VIEWS.items():
+            keep = due.used_parameters if view.may_hold(due.start, due.end, now) else {}
+            yield {"display": view.title, "selected": name == self.name,
+                   "query_string": link(view=name, **keep, **given(self.request, TogetherFilter))}
+
+
+class StatusFilter(CallFilter):
+    title = "status"
+    parameters = ["status"]
+
+    def __init__(self, request, params, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        self.status = self.used_parameters.get("status", "")
+        if self.status and self.status not in Status.values:
+            messages.warning(request, f"There is no status “{printable(self.status, 40)}”; "
+                                      f"there are {', '.join(Status.values)}.")
+
+    def queryset(self, request, queryset):
+        return queryset.of([self.status]) if self.status else queryset
+
+    def choices(self, changelist):
+        """A view that has no such calls is left for one that has."""
+        view, others = changelist.spec(ViewFilter).name, given(self.request, DueFilter, TogetherFilter)
+        yield {"display": "All", "selected": not self.status, "query_string": link(view=view, **others)}
+        for status in Status.values:
+            kept = view if status in VIEWS[view].statuses else "all"
+            yield {"display": status, "selected": status == self.status,
+                   "query_string": link(view=kept, status=status, **others)}
+
+
+class DueFilter(CallFilter):
+    """From and before: a form, which the bars of the picture fill in too."""
+
+    title = "due time"
+    template = "admin/scheduler/scheduledcall/due.html"
+    parameters = ["due_from", "due_before"]
+
+    def __init__(self, request, params, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        self.errors = []
+        self.start, self.end = self._time("due_from", "From"), self._time("due_before", "Before")
+        if self.start and self.end and self.start >= self.end:
+            self.errors.append(f"Nothing is due from {moment(self.start)} and before {moment(self.end)}: "
+                               "From must be the earlier.")
+        if self.start and self.end:
+            self.says = f"due from {moment(self.start)} and before {moment(self.end)}"
+        elif self.start or self.end:
+            self.says = f"due from {moment(self.start)}" if self.start else f"due before {moment(self.end)}"
+
+    def _time(self, name, label):
+        try:
+            return chosen_time(self.request, name)
+        except ValueError as error:
+            self.errors.append(f"{label}: “{printable(self.used_parameters[name], 40)}” {error}.")
+
+    def queryset(self, request, queryset):
+        if self.errors:
+            return queryset.none()      # and not all of them, as if nothing had been asked
+        if self.start:
+            queryset = queryset.filter(timestamp__gte=self.start)
+        return queryset.filter(timestamp__lt=self.end) if self.end else queryset
+
+    def choices(self, changelist):
+        for name, label, time in (("due_from", "From", self.start), ("due_before", "Before", self.end)):
+            yield {"name": name, "label": label,
+                   "value": f"{timezone.localtime(time):%Y-%m-%dT%H:%M:%S}" if time else ""}
+
+    def hidden(self):
+        """(name, value) of what the form keeps; the view also where the list has opened with it by itself."""
+        return {"view": chosen_view(self.request), **given(self.request, StatusFilter, TogetherFilter)}.items()
+
+    def zone(self):
+        return timezone.get_default_timezone_name()
+
+    def without(self):
+        """The query string without times."""
+        return link(view=chosen_view(self.request), **given(self.request, StatusFilter, TogetherFilter))
+
+
+class TogetherFilter(CallFilter):
+    """Calls that belong together: of one schedule, scheduled again from one call, or scheduled at once:
+    `ids=101-200`, the first and the last. Others may have got ids between; those have another time of
+    creation."""
+
+    title = "scheduled together"
+    template = "admin/scheduler/scheduledcall/nothing.html"
+    parameters = ["ids", "again_of", "schedule"]
+
+    def __init__(self, request, params, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        self.ids, self.again_of, self.schedule, self.good = None, None, None, True
+        if ids := self.used_parameters.get("ids"):
+            self.good = match = re.fullmatch("([0-9]{1,18})-([0-9]{1,18})", ids)
+            if match:
+                self.ids = int(match[1]), int(match[2])
+                self.says = f"scheduled together: call {self.ids[0]}" + (
+                    f" to {self.ids[1]}" if self.ids[1] > self.ids[0] else "")
+        if again_of := self.used_parameters.get("again_of"):
+            self.good = self.good and is_id(again_of)
+            if self.good:
+                self.again_of = int(again_of)
+                self.says = f"scheduled again from call {self.again_of}"
+        if schedule := self.used_parameters.get("schedule"):
+            self.schedule = is_id(schedule) and Schedule.objects.filter(id=schedule).first()
+            self.good = self.good and self.schedule
+            self.says = f"planned by schedule {self.schedule}"
+        if not self.good:
+            messages.warning(
+                request, "The address is wrong: it should hold ids=FIRST-LAST, again_of=ID or schedule=ID.")
+
+    def queryset(self, request, queryset):
+        if not self.good:
+            return queryset.none()
+        if self.again_of is not None:
+            queryset = queryset.filter(again_of=self.again_of)
+        if self.schedule:
+            queryset = queryset.filter(schedule=self.schedule)
+        if self.ids:
+            first = ScheduledCall.objects.filter(id=self.ids[0]).order_by().values("created_at")
+            queryset = queryset.filter(id__gte=self.ids[0], id__lte=self.ids[1], created_at=Subquery(first))
+        return queryset
+
+    def choices(self, changelist):
+        return []
+
+    def without(self):
+        """The query string with these and all others."""
+        return link(view=chosen_view(self.request), **given(self.request, StatusFilter, DueFilter))
+
+
+class SelectedRows:
+    """For a ModelAdmin: of what a POST selects, that which cannot be a row's id is left out, as the database would
+    break on it; and the user is told how many rows are no longer there."""
+
+    def response_action(self, request, queryset):
+        ids = list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME)))
+        request.POST = request.POST.copy()
+        request.POST.setlist(ACTION_CHECKBOX_NAME, ids)
+        if request.POST.get("select_across", "0") == "0":
+            if gone := len(set(map(int, ids))) - queryset.filter(pk__in=ids).count():
+                self.message_user(request, f"{gone} of those selected are no longer there.", messages.WARNING)
+        return super().response_action(request, queryset)
+
+
+class CallList(ChangeList):
+    """Django's list, which shows the order of the view in the heading, and reads no more than a page."""
+
+    def spec(self, kind):
+        """The filter of that class."""
+        return next(spec for spec in self.filter_specs if isinstance(spec, kind))
+
+    @cached_property
+    def said(self):
+        """The filters that say what is chosen."""
+        return [spec for spec in self.filter_specs if spec.says]
+
+    def get_ordering(self, request, queryset):
+        self.whole_order = []
+        for name in super().get_ordering(request, queryset):        # what is chosen, then the order of the view
+            known = {known.lstrip("-") for known in self.whole_order}
+            if name.lstrip("-") in {"timestamp", "id"} - known and "id" not in known:
+                self.whole_order.append(name)
+        return self.whole_order
+
+    def get_ordering_field_columns(self):
+        """For the arrow in the heading; the ids among calls of the same time deserve none."""
+        if ORDER_VAR in self.params:
+            return super().get_ordering_field_columns()
+        first = self.whole_order[0]
+        columns = [self.get_ordering_field(name) for name in self.list_display]
+        return {columns.index(first.lstrip("-")): "desc" if first[0] == "-" else "asc"}
+
+    def get_results(self, request):
+        super().get_results(request)
+        if not self.multi_page or self.show_all:
+            self.result_list = self.queryset[:self.list_max_show_all]       # a slice is quick, see calls/queryset.py
+
+
+class CallPaginator(Paginator):
+    """Counts up to COUNTED and says `more` if there are."""
+
+    @cached_property
+    def count(self):
+        found = self.object_list.order_by()[:COUNTED + 1].count()
+        self.more = found > COUNTED
+        return min(found, COUNTED)

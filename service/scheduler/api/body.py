@@ -1,0 +1,54 @@
+"""How the body of a request is read."""
+import json
+
+from django.conf import settings
+from rest_framework.exceptions import ParseError
+from rest_framework.parsers import JSONParser
+from rest_framework.utils.json import strict_constant
+
+from ..base.words import printable
+from .errors import Refusal
+
+# How compressed bodies begin, whether a header says so or not (RFC 1952, RFC 8878).
+COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def _once(pairs):
+    """The object of these (key, value): of a key that stands twice nobody knows which is meant (RFC 8259, section 4)."""
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise ParseError(f'The key "{printable(key, 80)}" stands twice; which is meant?')
+        found[key] = value
+    return found
+
+
+class SafeJSONParser(JSONParser):
+    """JSON in UTF-8, as RFC 8259 (section 8.1) has it: a byte order mark is skipped, and a charset that the
+    header names has no meaning. Whatever is wrong is a ParseError, a 400, that names it."""
+
+    def parse(self, stream, media_type=None, parser_context=None):
+        coding = parser_context["request"].headers.get("Content-Encoding", "").strip().lower()
+        body = stream.read()
+        coding = next((name for start, name in COMPRESSED.items() if body.startswith(start)), coding)
+        if coding not in ("", "identity"):
+            raise ParseError(f"The body is compressed ({printable(coding, 80)}); send it as plain JSON.")
+        encoding = json.detect_encoding(body)
+        if not encoding.startswith("utf-8"):
+            raise ParseError(f"The body is {encoding[:6].upper()}; send it as UTF-8.")
+        try:
+            return json.loads(body.decode(encoding), parse_constant=strict_constant, object_pairs_hook=_once)
+        except UnicodeDecodeError as error:
+            raise ParseError(f"The body is not UTF-8: its byte {error.start + 1} is 0x{body[error.start]:02x}.")
+        except RecursionError:
+            raise ParseError("The body is nested too deeply.")
+        except ValueError as error:
+            raise ParseError(f"JSON parse error - {error}")
+
+
+def body(request):
+    """What `request` asks for, of JSON. Raises Refusal if Django would not read it: it takes a body without a
+    length for none."""
+    if "HTTP_TRANSFER_ENCODING" in request.META:
+        raise Refusal("The body must come with a Content-Length; chunks are not taken.")
+    return request.data

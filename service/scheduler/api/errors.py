@@ -1,0 +1,131 @@
+"""What is said when something goes wrong: below /api/ always JSON, and always in one shape, `detail`
+with a sentence and `errors` where there may be several."""
+import sys
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import DataError, DatabaseError, IntegrityError, InterfaceError, ProgrammingError, connection
+from django.http import HttpResponse, JsonResponse
+from django.utils.log import log_response
+from django.views import defaults
+from django.views.debug import ExceptionReporter
+from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType, ValidationError
+from rest_framework.renderers import JSONRenderer
+from rest_framework.response import Response
+
+from ..base import outage
+from ..base.database import reason
+from ..base.words import hidden, printable
+
+RETRY_AFTER = 5     # seconds
+BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
+
+
+class Refusal(ValidationError):
+    """A 400 with a `detail`, and perhaps `errors`, one for each bad timestamp."""
+
+    def __init__(self, detail, errors=None):
+        super().__init__(detail)
+        self.detail = {"detail": detail, **({"errors": errors} if errors else {})}
+
+
+class Unavailable(APIException):
+    """A 503: later it may go well."""
+
+    status_code = 503
+    wait = RETRY_AFTER
+    default_detail = ("The database does not answer. Try again in some seconds; with an Idempotency-Key, as "
+                      "a POST may have been taken all the same, and with it is not taken twice.")
+
+
+def no_answer(error):
+    """Whether `error` comes from a database that is gone, frozen, locked or full, and not from what
+    it was asked."""
+    return isinstance(error, InterfaceError) or (
+        isinstance(error, DatabaseError) and not isinstance(error, (DataError, IntegrityError, ProgrammingError)))
+
+
+def away(error):
+    """Ends the use of a database for which `no_answer`, and says so in the output, once."""
+    connection.close()
+    # Of SQLite; to PostgreSQL it is an error of the program's.
+    then = "Migrate it: python manage.py migrate" if str(error).startswith("no such ") else ""
+    outage.database.began(printable(reason(error)), then)
+
+
+def explain(error, context):
+    """DRF's handling of errors, in one shape and for all errors there are.
+
+    A body in another format is to its sender the same mistake as bad JSON, "not JSON", whether the
+    header says so or the text. A body that is too large is refused by Django unread.
+    """
+    from rest_framework.views import exception_handler     # which imports this module
+
+    request, cause = context["request"], error
+    request.accepted_renderer, request.accepted_media_type = JSONRenderer(), JSONRenderer.media_type
+    if isinstance(error, UnsupportedMediaType):
+        error = ParseError(f"{error.detail} Send JSON, with Content-Type: application/json")
+    elif isinstance(error, RequestDataTooBig):
+        # Take a little of it off the wire, so that a client that is still sending sees the answer.
+        for _ in range(10):
+            if not request._request.read(settings.BODY_MAX):
+                break
+        error = ParseError(f"The body is too large: at most {settings.BODY_MAX} bytes are taken.")
+    elif isinstance(error, SuspiciousOperation):
+        error = ParseError(str(error))
+    elif no_answer(error):
+        away(error)
+        error = Unavailable()
+    response = exception_handler(error, context)
+    if response is None:
+        response = Response({"detail": BROKEN}, 500)
+        log_response("Internal Server Error: %s", request.path, response=response, request=request,
+                     exception=cause)
+    elif "detail" not in response.data:         # of the filters: {name: [reason, ...], ...}
+        errors = [{"parameter": name, "reason": str(reason)}
+                  for name, reasons in response.data.items() for reason in reasons]
+        response.data = {"detail": " ".join(f"{bad['parameter']}: {bad['reason']}" for bad in errors),
+                         "errors": errors}
+    return response
+
+
+def of_api(request):
+    """Whether the request is for /api or anything below it."""
+    return f"{request.path}/".startswith("/api/")
+
+
+def outside(request, status, detail, words=None, headers=None):
+    """An answer that no view of the API gives: below /api/ in its one shape, to people in a line of text, `words`
+    if that says something else."""
+    if of_api(request):
+        return JsonResponse({"detail": detail}, status=status, headers=headers)
+    return HttpResponse(f"{words or detail}\n", "text/plain", status, headers=headers)
+
+
+def unavailable(request):
+    """The answer when the database gives none, outside of a view of the API."""
+    return outside(request, Unavailable.status_code, Unavailable.default_detail,
+                   "The database does not answer. Try again in some seconds; what you sent may have been taken all "
+                   "the same.", {"Retry-After": RETRY_AFTER})
+
+
+def server_error(request):
+    """Django's handler500, for what went wrong outside of a view: in the middleware of sessions, say."""
+    error = sys.exc_info()[1]
+    if no_answer(error):
+        away(error)
+        return unavailable(request)
+    if of_api(request):
+        return outside(request, 500, BROKEN)
+    return defaults.server_error(request)
+
+
+class Reporter(ExceptionReporter):
+    """DEBUG's page of an error, which shows every setting and every variable: without the passwords,
+    wherever they stand. Django's own filter goes by the names of settings alone."""
+
+    def get_traceback_html(self):
+        return hidden(super().get_traceback_html())
+
+    def get_traceback_text(self):
+        return hidden(super().get_traceback_text())

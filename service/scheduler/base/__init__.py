@@ -1,0 +1,1 @@
+"""What everything stands on; it knows of no call and no schedule."""

@@ -1,0 +1,1 @@
+"""When: what a schedule asks for, and how that becomes calls."""
