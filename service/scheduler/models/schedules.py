@@ -1,0 +1,108 @@
+"""When there is to be a call. Changed by schedules/planner.py alone."""
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from ..base.clock import utcnow
+from ..base.moments import showable
+from ..base.words import is_seen, one_line
+from ..schedules import recurrence
+
+
+class Schedule(models.Model):
+    """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
+
+    Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long
+    as there are calls that name it.
+    """
+
+    DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    MAX_TIMES = 1440        # a day: as many as a cron line can name
+
+    name = models.CharField(max_length=100)
+    times = models.TextField(
+        blank=True, help_text="Times of day, HH:MM:SS, separated by commas: 12:30:00, 14:15:30.")
+    cron = models.CharField(
+        max_length=500, blank=True,
+        help_text="Or, in place of times, a cron expression: */5 9-17 * * mon-fri.")
+    zone = models.CharField(
+        "time zone", max_length=64, help_text="The IANA name of the zone of times and days: Europe/Berlin.")
+    days = models.CharField(max_length=27, default=",".join(DAYS))
+    first_date = models.DateField(null=True, blank=True)
+    last_date = models.DateField(null=True, blank=True)
+    on = models.BooleanField(default=True)
+    created_at = models.DateTimeField("created", default=utcnow, editable=False)
+    created_by = models.CharField(max_length=150, blank=True, editable=False)
+    deleted_at = models.DateTimeField(null=True, editable=False)
+    version = models.PositiveIntegerField(
+        default=0, editable=False, help_text="Counts its changes: what was computed for another is not written.")
+    planned_until = models.DateTimeField(
+        null=True, editable=False,
+        help_text="Each occurrence before this time is in the table of calls; null when there are to be none.")
+
+    zone_data = models.CharField(
+        max_length=32, null=True, editable=False,
+        help_text="The release of the time zone data by which it is planned; null if a version planned it that did "
+                  "not say.")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(
+            fields=["name"], condition=models.Q(deleted_at=None), name="one_schedule_of_a_name",
+            violation_error_message="There is a schedule of this name already.")]
+        indexes = [models.Index(fields=["planned_until"], name="schedule_to_plan",
+                                condition=models.Q(planned_until__isnull=False))]
+
+    def __str__(self):
+        return f"{self.name} (deleted)" if self.deleted_at else self.name
+
+    def clean(self):
+        """Brings what a person wrote into one form. Raises ValidationError, with the words for each
+        field that is wrong."""
+        problems = {}
+
+        def read(name, reading):
+            try:
+                return reading(getattr(self, name))
+            except ValueError as error:
+                problems[name] = f"{str(error)[:1].upper()}{str(error)[1:]}."
+
+        # What is empty here was refused already, and that in better words.
+        name, self.name = self.name, self.name.strip()
+        if name and not is_seen(name):
+            problems["name"] = "Must be text to read."
+        else:
+            read("name", one_line)
+        chosen = set(self.days.split(","))
+        if unknown := chosen - set(self.DAYS):
+            problems["days"] = f"Choose from {', '.join(self.DAYS)}, at least one."
+        self.days = ",".join(day for day in self.DAYS if day in chosen)
+        if bool(self.times) == bool(self.cron):
+            problems["times"] = ("Give either times or a cron expression, not both." if self.times else
+                                 "Give times of day, such as 12:30:00, 14:15:30, or else a cron expression.")
+        elif self.cron:
+            self.cron = read("cron", recurrence.parse_cron) or self.cron
+            if not unknown and len(chosen) < len(self.DAYS):
+                problems["days"] = "A cron expression says its days itself: here it must be all of them."
+        elif self.times.count(",") > self.MAX_TIMES:
+            problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
+        elif times := read("times", recurrence.parse_times):
+            if len(times) > self.MAX_TIMES:
+                problems["times"] = f"There are too many: at most {self.MAX_TIMES} a day."
+            self.times = ", ".join(f"{time:%H:%M:%S}" for time in times)
+        if self.zone:
+            read("zone", recurrence.zone)
+        for name in ("first_date", "last_date"):
+            if getattr(self, name):
+                read(name, showable)
+        if self.first_date and self.last_date and self.first_date > self.last_date:
+            problems["last_date"] = "Lies before the first date."
+        if problems:
+            raise ValidationError(problems)
+
+    @property
+    def rule(self):
+        """When it occurs, a recurrence.Rule."""
+        return recurrence.Rule(
+            times=() if self.cron else tuple(recurrence.parse_times(self.times)), cron=self.cron,
+            zone=recurrence.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
+            first=self.first_date, last=self.last_date)
