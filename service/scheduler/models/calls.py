@@ -1,10 +1,11 @@
-"""The calls. Their status is changed by calls/ledger.py alone."""
+"""The calls, what is sent with them, and the attempts at them. A call's status is changed by calls/ledger.py alone."""
 from django.db import models
 
 from ..base.clock import utcnow
 from ..base.moments import moment
 from ..calls.queryset import Calls
 from .schedules import Schedule
+from .targets import Target
 
 NOTE_MAX = 200              # characters
 
@@ -12,13 +13,14 @@ NOTE_MAX = 200              # characters
 class ScheduledCall(models.Model):
     """One call of the API at one time.
 
-    Pending -> Running -> Succeeded or Failed; Missed when it could not start within the grace
-    time; Cancelled by a person. All but the first two are final.
+    Pending -> Running -> Succeeded or Failed; Missed when it could not start within the grace time; Cancelled by
+    a person; Running -> Retrying -> Running when its target has retries. All but these three are final.
     """
 
     class Status(models.TextChoices):
         PENDING = "Pending"
         RUNNING = "Running"
+        RETRYING = "Retrying"
         SUCCEEDED = "Succeeded"
         FAILED = "Failed"
         MISSED = "Missed"
@@ -67,6 +69,24 @@ class ScheduledCall(models.Model):
         null=True, editable=False,
         help_text="How far, in seconds, the time that its schedule asks for is ahead of its occurrence, in UTC, as far "
                   "as was known when it was planned.")
+    # Of calls that name a target. Null costs others nothing, and versions that know no targets write none of these.
+    target = models.ForeignKey(
+        Target, models.PROTECT, null=True, editable=False, db_index=False, related_name="calls",
+        help_text="What is called; API_URL if it is null.")
+    expires_at = models.DateTimeField(
+        "expires", null=True, editable=False,
+        help_text="When it is of no use any more: it is not started after this, instead of after GRACE.")
+    attempts_made = models.PositiveSmallIntegerField(
+        "attempts", null=True, editable=False, help_text="How many were begun: each claim of it is one.")
+    next_attempt_at = models.DateTimeField(
+        "next attempt", null=True, editable=False, help_text="While it is Retrying: not before this time.")
+    failure = models.CharField(
+        max_length=8, null=True, editable=False,
+        help_text="What the API has of the last attempt, a class of calls/outcomes.py; null for a success.")
+    trace = models.JSONField(
+        null=True, editable=False,
+        help_text="Of a first attempt for which there is no row of its own: what that would hold, see Attempt.kept.")
+
     told = models.BooleanField(
         null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")
 
@@ -98,6 +118,14 @@ class ScheduledCall(models.Model):
             # What a schedule did and will do. Calls of no schedule cost nothing in it.
             models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
                          condition=models.Q(schedule__isnull=False)),
+            # For the dispatcher, as call_pending is.
+            models.Index(fields=["next_attempt_at"], name="call_retrying", condition=models.Q(status="Retrying")),
+            # What a target was called for, and will be. Calls that name none cost nothing in it.
+            models.Index(fields=["target", "timestamp", "id"], name="call_of_target",
+                         condition=models.Q(target__isnull=False)),
+            # Those that are under way, for the limits of a target.
+            models.Index(fields=["target"], name="call_under_way",
+                         condition=models.Q(status="Running", target__isnull=False)),
             # For ops/notify.py. A row leaves it when it is gathered.
             models.Index(fields=["ended_at"], name="call_untold",
                          condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),
@@ -118,3 +146,35 @@ class ScheduledCall(models.Model):
         if self.started_at is None:
             return None
         return (self.started_at - self.timestamp).total_seconds()
+
+
+class CallRequest(models.Model):
+    """What is sent with a call, where that is its own and not its target's or its schedule's."""
+
+    call = models.OneToOneField(ScheduledCall, models.CASCADE, primary_key=True, related_name="request")
+    body = models.TextField(null=True, help_text="Instead of the target's, placeholders and all; null for the target's.")
+    headers = models.JSONField(default=dict, help_text="{name: value}: beside the target's, and instead of its own of that name.")
+    data = models.JSONField(default=dict, help_text="{key: value}, what {{data.KEY}} stands for.")
+
+
+class Attempt(models.Model):
+    """One HTTP exchange for a call. There is a row for each that failed, and for a success whose call had others, or
+    of which the answer is kept; what is left of a first success is in the call's own row."""
+
+    call = models.ForeignKey(ScheduledCall, models.CASCADE, db_index=False, related_name="attempts")
+    number = models.PositiveSmallIntegerField(help_text="From 1.")
+    started_at = models.DateTimeField(null=True, help_text="When its request was about to be sent; null if none was.")
+    ended_at = models.DateTimeField()
+    outcome = models.CharField(
+        max_length=9, choices=[(status.value, status.label) for status in (ScheduledCall.Status.SUCCEEDED, ScheduledCall.Status.FAILED)])
+    failure = models.CharField(max_length=8, blank=True, help_text="A class of calls/outcomes.py.")
+    http_status = models.PositiveSmallIntegerField(null=True)
+    error = models.CharField(max_length=500, blank=True)
+    kept = models.JSONField(
+        default=dict, help_text="version (of the target), address, phases (ms), request (method, url, headers, body) and "
+                                "response (headers, body, truncated), as far as there were any. No secret is in it.")
+
+    class Meta:
+        ordering = ["call", "number"]
+        constraints = [models.UniqueConstraint(fields=["call", "number"], name="one_attempt_of_a_number")]
+        indexes = [models.Index(fields=["ended_at"], name="attempt_ended")]     # for what is kept for some days

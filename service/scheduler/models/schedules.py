@@ -6,6 +6,7 @@ from ..base.clock import utcnow
 from ..base.moments import showable
 from ..base.words import is_seen, one_line
 from ..schedules import recurrence
+from .targets import Target
 
 
 class Schedule(models.Model):
@@ -14,6 +15,14 @@ class Schedule(models.Model):
     Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long
     as there are calls that name it.
     """
+
+    class Overlap(models.TextChoices):
+        ALLOW = "allow"
+        SKIP = "skip"
+
+    class CatchUp(models.TextChoices):
+        NONE = "none"
+        LAST = "last"
 
     DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     MAX_TIMES = 1440        # a day: as many as a cron line can name
@@ -38,6 +47,31 @@ class Schedule(models.Model):
     planned_until = models.DateTimeField(
         null=True, editable=False,
         help_text="Each occurrence before this time is in the table of calls; null when there are to be none.")
+
+    # What is called, with what. Defaults of the database: versions that know no targets insert rows too.
+    target = models.ForeignKey(
+        Target, models.PROTECT, null=True, blank=True, related_name="schedules",
+        help_text="What is called; API_URL if there is none.")
+    body = models.TextField(null=True, blank=True, help_text="Instead of the target's.")
+    headers = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True,
+                               help_text="{name: value}: beside the target's, and instead of its own of that name.")
+    data = models.JSONField(default=dict, db_default=models.Value({}, models.JSONField()), blank=True,
+                            help_text="{key: value}, what {{data.KEY}} stands for.")
+    overlap = models.CharField(
+        max_length=5, choices=Overlap, default=Overlap.ALLOW, db_default=Overlap.ALLOW,
+        help_text="What becomes of a call while an earlier one of the schedule has not ended.")
+    catch_up = models.CharField(
+        max_length=4, choices=CatchUp, default=CatchUp.NONE, db_default=CatchUp.NONE,
+        help_text="Which of the calls that no process was there to make are made late.")
+    exceptions = models.JSONField(
+        default=list, db_default=models.Value([], models.JSONField()), blank=True,
+        help_text="Dates, YYYY-MM-DD, on which it does not call.")
+    jitter = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Seconds by which, at most, each call is late, at random.")
+    paused_at = models.DateTimeField(null=True, editable=False)
+    paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
+    paused_by = models.CharField(max_length=150, default="", db_default="", editable=False)
+    paused_reason = models.CharField(max_length=200, default="", db_default="", editable=False)
 
     zone_data = models.CharField(
         max_length=32, null=True, editable=False,

@@ -1,0 +1,18 @@
+"""The indexes of calls that name targets, made while everything is up."""
+from django.db import migrations, models
+
+from ._while_up import AddIndexWhileUp
+
+
+class Migration(migrations.Migration):
+    atomic = False
+    dependencies = [("scheduler", "0010_targets")]
+
+    operations = [
+        AddIndexWhileUp("scheduledcall", models.Index(
+            fields=["next_attempt_at"], name="call_retrying", condition=models.Q(status="Retrying"))),
+        AddIndexWhileUp("scheduledcall", models.Index(
+            fields=["target", "timestamp", "id"], name="call_of_target", condition=models.Q(target__isnull=False))),
+        AddIndexWhileUp("scheduledcall", models.Index(
+            fields=["target"], name="call_under_way", condition=models.Q(status="Running", target__isnull=False))),
+    ]
