@@ -191,8 +191,9 @@ class ScheduledCall(models.Model):
             models.Index(fields=["timestamp", "id"], name="call_due"),
             # For the dispatcher. A row leaves them when it ends, so that their size, and with it
             # the cost of a tick, does not grow with the number of finished rows.
-            models.Index(fields=["timestamp"], name="call_pending",
-                         condition=models.Q(status="Pending")),
+            # (With the id, as lists have it in their order: PostgreSQL would take call_due instead where many calls
+            # of one instant are Pending, and read all that were due before.)
+            models.Index(fields=["timestamp", "id"], name="call_waiting", condition=models.Q(status="Pending")),
             models.Index(fields=["lease_until"], name="call_running",
                          condition=models.Q(status="Running")),
             # For lists of one status, and to count by it: the others', however many, are not read. A row
