@@ -409,7 +409,7 @@ def test_the_definition_holds(drawn):
     assert list(between(asked, start, end)) == as_defined(asked, start, end)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rules_and_instants(3))
 def test_two_windows_side_by_side_are_one(drawn):
     """So that it makes no difference how often and how far ahead is planned."""

@@ -3,21 +3,34 @@ from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations
 
 
+def postgresql(schema_editor):
+    return schema_editor.connection.vendor == "postgresql"
+
+
+def drop(schema_editor, name):
+    """Also where an attempt that was broken off has done it, or left the index behind, of no use."""
+    schema_editor.execute(f"DROP INDEX {'CONCURRENTLY ' if postgresql(schema_editor) else ''}IF EXISTS {name}")
+
+
 class AddIndexWhileUp(AddIndexConcurrently):
     """PostgreSQL makes the index without keeping anybody from writing. SQLite cannot; a million rows take it less
     time than a writer waits for the lock. The migration must not be atomic: broken off, it is taken again."""
 
     def database_forwards(self, app_label, schema_editor, from_state, to_state):
-        self._drop(schema_editor)       # an attempt that was broken off leaves one behind, of no use
-        way = AddIndexConcurrently if self._postgresql(schema_editor) else migrations.AddIndex
+        drop(schema_editor, self.index.name)
+        way = AddIndexConcurrently if postgresql(schema_editor) else migrations.AddIndex
         way.database_forwards(self, app_label, schema_editor, from_state, to_state)
 
     def database_backwards(self, app_label, schema_editor, from_state, to_state):
-        self._drop(schema_editor)
+        drop(schema_editor, self.index.name)
 
-    def _drop(self, schema_editor):
-        beside = "CONCURRENTLY " if self._postgresql(schema_editor) else ""
-        schema_editor.execute(f"DROP INDEX {beside}IF EXISTS {self.index.name}")
 
-    def _postgresql(self, schema_editor):
-        return schema_editor.connection.vendor == "postgresql"
+class RemoveIndexWhileUp(migrations.RemoveIndex):
+    """The same for an index that is not needed any more."""
+
+    def database_forwards(self, app_label, schema_editor, from_state, to_state):
+        drop(schema_editor, self.name)
+
+    def database_backwards(self, app_label, schema_editor, from_state, to_state):
+        index = to_state.models[app_label, self.model_name_lower].get_index_by_name(self.name)
+        AddIndexWhileUp(self.model_name, index).database_forwards(app_label, schema_editor, from_state, to_state)

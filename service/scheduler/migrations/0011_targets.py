@@ -55,7 +55,7 @@ def unguard(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('scheduler', '0009_zone_data'),
+        ('scheduler', '0010_pending_in_order'),
     ]
 
     operations = [
