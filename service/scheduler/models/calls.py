@@ -104,8 +104,9 @@ class ScheduledCall(models.Model):
             models.Index(fields=["timestamp", "id"], name="call_due"),
             # For the dispatcher. A row leaves them when it ends, so that their size, and with it
             # the cost of a tick, does not grow with the number of finished rows.
-            models.Index(fields=["timestamp"], name="call_pending",
-                         condition=models.Q(status="Pending")),
+            # (With the id, as lists have it in their order: PostgreSQL would take call_due instead where many calls
+            # of one instant are Pending, and read all that were due before.)
+            models.Index(fields=["timestamp", "id"], name="call_waiting", condition=models.Q(status="Pending")),
             models.Index(fields=["lease_until"], name="call_running",
                          condition=models.Q(status="Running")),
             # For lists of one status, and to count by it: the others', however many, are not read. A row
@@ -118,7 +119,7 @@ class ScheduledCall(models.Model):
             # What a schedule did and will do. Calls of no schedule cost nothing in it.
             models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
                          condition=models.Q(schedule__isnull=False)),
-            # For the dispatcher, as call_pending is.
+            # For the dispatcher, as call_waiting is.
             models.Index(fields=["next_attempt_at"], name="call_retrying", condition=models.Q(status="Retrying")),
             # What a target was called for, and will be. Calls that name none cost nothing in it.
             models.Index(fields=["target", "timestamp", "id"], name="call_of_target",
