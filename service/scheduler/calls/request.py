@@ -92,7 +92,7 @@ def build(call, target, own, schedule, number):
         "call.attempt": number, "schedule.name": schedule.name if schedule else "",
         **{f"data.{key}": value for key, value in said[2].items()}}
     try:
-        held = _secrets(target.secrets)
+        held = _secrets(target.secrets, tuple(settings.SECRETS_KEY))
         url = template.fill(target.url, values, template.URL)
         headers = {name: template.fill(value, values, template.HEADER).strip(" \t") for name, value in plain.items()}
         body = template.fill(text, values, template.kind(rules.content_type(headers))).encode() if text else None
@@ -137,5 +137,5 @@ def message_id(call):
 
 
 @lru_cache(1000)
-def _secrets(encrypted):
+def _secrets(encrypted, keys):
     return decrypt(encrypted)

@@ -120,6 +120,8 @@ def headers(value, secret=False):
             header_name(name)
             if name.lower() in SECRET and not secret:
                 raise ValueError(f"{name} is secret: put it into the target's `auth` or `secret_headers`.")
+            if name.lower() == "content-type" and secret:
+                raise ValueError(f"{name} is no secret: put it into `headers`.")
             if name.lower() in map(str.lower, found):
                 raise ValueError(f"{name} stands twice.")
             found[name] = header_value(name, content)
