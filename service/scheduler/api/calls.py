@@ -1,11 +1,9 @@
 """The HTTP API of calls: schedule, list, look at and cancel them."""
 import hashlib
 import json
-import re
 from datetime import timedelta
 
 import django_filters
-from django import forms
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.urls import reverse
@@ -16,11 +14,12 @@ from rest_framework.response import Response
 
 from ..base.clock import utcnow
 from ..base.moments import instant, showable
-from ..base.words import is_id, one_line, printable
+from ..base.words import one_line, printable
 from ..calls import ledger
 from ..calls.dispatch import hand_over_soon
 from ..models import NOTE_MAX, IdempotentAnswer, Schedule, ScheduledCall
 from .body import body
+from .call_filter import CallFilter
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Refusal
 
@@ -124,65 +123,6 @@ class NewCallsSerializer(serializers.Serializer):
                 f"{len(bad)} of {len(pieces)} timestamps cannot be scheduled, so none was: "
                 + "; ".join(f"'{b['timestamp']}' {b['reason']}" for b in bad), bad)
         return {"timestamps": good, "note": note}
-
-
-class InstantField(forms.CharField):
-    """A time as in a POST, in UTC: PostgreSQL will not compare with an offset of more than 16 hours."""
-
-    def to_python(self, value):
-        try:
-            return None if value is None else instant(value)
-        except ValueError as error:
-            # A time of day, then a space where a + belongs.
-            hint = " (In a URL a + is written %2B.)" if re.search(r"[T ]\d\d\S* \d\d(:?\d\d)?$", value) else ""
-            raise forms.ValidationError(        # in two parts, as a % of the first is a place for the second
-                "%(problem)s", params={"problem": f"“{printable(value, 80)}” {error}.{hint}"})
-
-
-class InstantFilter(django_filters.IsoDateTimeFilter):
-    field_class = InstantField
-
-
-class StatusField(forms.MultipleChoiceField):
-    default_error_messages = {
-        "invalid_choice": f"“%(value)s” is none of {', '.join(ScheduledCall.Status.values)}."}
-
-
-class StatusFilter(django_filters.MultipleChoiceFilter):
-    field_class = StatusField
-
-    def filter(self, queryset, statuses):
-        return queryset.of(statuses) if statuses else queryset
-
-
-class ScheduleChoice(forms.ModelChoiceField):
-    default_error_messages = {"invalid_choice": "There is no schedule %(value)s."}
-
-    def to_python(self, value):
-        """Refuses an empty one too: left out by mistake, it would list everything."""
-        if value is not None and not is_id(value):
-            raise forms.ValidationError("“%(value)s” is no number of a schedule.",
-                                        params={"value": printable(value, 80)})
-        return super().to_python(value)
-
-
-class ScheduleFilter(django_filters.ModelChoiceFilter):
-    field_class = ScheduleChoice
-
-
-class CallFilter(django_filters.FilterSet):
-    status = StatusFilter(
-        choices=ScheduledCall.Status.choices, distinct=False, help_text="Given more than once: any of these.")
-    due_from = InstantFilter(
-        "timestamp", "gte", help_text="Due at this ISO 8601 time or later.")
-    due_before = InstantFilter(
-        "timestamp", "lt", help_text="Due before this ISO 8601 time.")
-    schedule = ScheduleFilter(
-        queryset=Schedule.objects.all(), help_text="Planned by the schedule of this id, which may be deleted since.")
-
-    class Meta:
-        model = ScheduledCall
-        fields = []
 
 
 class DueOrdering(OrderingFilter):
