@@ -3,10 +3,11 @@ import re
 
 import django_filters
 from django import forms
+from drf_spectacular.utils import extend_schema_field
 
 from ..base.moments import instant
 from ..base.words import is_id, printable
-from ..models import Schedule, ScheduledCall
+from ..models import Schedule, ScheduledCall, Target
 
 
 class InstantField(forms.CharField):
@@ -53,6 +54,24 @@ class ScheduleFilter(django_filters.ModelChoiceFilter):
     field_class = ScheduleChoice
 
 
+class TargetField(forms.CharField):
+    def to_python(self, value):
+        """The ids of the targets of this name: there may be deleted ones among them. Refuses an empty one too."""
+        if value is None:
+            return None
+        ids = []
+        if value.isascii() and value.isprintable():         # PostgreSQL takes no NUL
+            ids = list(Target.objects.filter(name=value).values_list("id", flat=True))
+        if not ids:
+            raise forms.ValidationError("There is no target “%(value)s”.", params={"value": printable(value, 80)})
+        return ids
+
+
+@extend_schema_field(str)
+class TargetFilter(django_filters.Filter):
+    field_class = TargetField
+
+
 class CallFilter(django_filters.FilterSet):
     status = StatusFilter(
         choices=ScheduledCall.Status.choices, distinct=False, help_text="Given more than once: any of these.")
@@ -62,6 +81,8 @@ class CallFilter(django_filters.FilterSet):
         "timestamp", "lt", help_text="Due before this ISO 8601 time.")
     schedule = ScheduleFilter(
         queryset=Schedule.objects.all(), help_text="Planned by the schedule of this id, which may be deleted since.")
+    target = TargetFilter(
+        "target", "in", help_text="For the target of this name, which may be deleted since.")
 
     class Meta:
         model = ScheduledCall
