@@ -433,6 +433,9 @@ class TargetTest(viewsets.GenericViewSet):
         """Answers with the first attempt at it, or 202 if there is none in time. It is among the calls like any other,
         and says that it came by a test. Needs the permission `use_target`; to see what was sent, `see_request`."""
         target, data = self.get_object(), body(request)
+        if target.is_paused(utcnow()):
+            return Response({"detail": f'The target "{target.name}" is {target.pause}: resume it first.'},
+                            status.HTTP_409_CONFLICT)
         call = self._make(target, data if data is not None else {})
         ends = time.monotonic() + min((settings.TIMEOUT if target.timeout is None else target.timeout)
                                       + settings.LEAD + settings.TICK, WAIT_MAX)
@@ -457,8 +460,6 @@ class TargetTest(viewsets.GenericViewSet):
         if problems := target.problems_with(text, headers, data.get("data", {})):
             errors = [{"key": key, "reason": problems[key]} for key in keys if key in problems]
             raise Refusal(" ".join(f"{bad['key']}: {bad['reason']}" for bad in errors), errors)
-        if target.is_paused(utcnow()):
-            raise Conflict(f'The target "{target.name}" is {target.pause}: resume it first.')
         now = utcnow()
         with transaction.atomic():
             call, = ledger.schedule(by=self.request.user.get_username(), via="test", calls=[
