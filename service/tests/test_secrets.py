@@ -141,15 +141,14 @@ def test_they_are_found_nowhere(client, monkeypatch, caplog):
         said.append(json.dumps(post(client, name=f"t{number}", auth=auth, signing_key=KEY,
                                     secret_headers={"X-Api-Key": SECRETS["header"]})))
     # Refused: what was sent is not said again.
-    for wrong in ({"secret_headers": {"X-A": SECRETS["header"] + "\n"}}, {"secret_headers": {SECRETS["header"]: 7}},
-                  {"auth": {"kind": "bearer", "token": SECRETS["token"] + " x"}}, {"signing_key": KEY + "=="}):
-        if "headers" not in str(wrong) or 7 not in wrong.get("secret_headers", {}).values():
-            said.append(json.dumps(post(client, 400, name="wrong", **wrong)))
+    for wrong in ({"secret_headers": {"X-A": SECRETS["header"] + "\n"}}, {"signing_key": KEY + "=="},
+                  {"auth": {"kind": "bearer", "token": SECRETS["token"] + " x"}}):
+        said.append(json.dumps(post(client, 400, name="wrong", **wrong)))
     root = Client()
     root.force_login(User.objects.create_superuser("root", password=PASSWORD))
     for one in Target.objects.all():
         request.build(make(target=one), one, None, None, 1)
-        said += [root.get(page).content.decode() for page in (
+        said += [b"".join(root.get(page)).decode() for page in (
             f"/admin/scheduler/target/{one.pk}/change/", f"/admin/scheduler/target/{one.pk}/history/",
             "/admin/scheduler/target/", "/admin/scheduler/scheduledcall/csv/?view=all")]
         said += [client.get(f"{PATH}{one.name}/").content.decode(), client.get("/api/schema/").content.decode(), repr(one)]
@@ -158,13 +157,9 @@ def test_they_are_found_nowhere(client, monkeypatch, caplog):
         raise RuntimeError(f"broken while {SECRETS['header']} was at hand")
     monkeypatch.setattr(targets, "save", broken)
     fields = {"secret_headers": {"X-Api-Key": SECRETS["header"]}, "auth": AUTHS[0], "signing_key": OTHER_KEY}
-    for user, path, sent, kind in (
-            (client, f"{PATH}t0/", json.dumps(fields), "application/json"),):
-        user.raise_request_exception = False
-        with override_settings(DEBUG=True, DEBUG_PROPAGATE_EXCEPTIONS=False):
-            said.append(user.patch(path, sent, kind).content.decode())
-    root.raise_request_exception = False
+    client.raise_request_exception = root.raise_request_exception = False
     with override_settings(DEBUG=True):
+        said.append(client.patch(f"{PATH}t0/", json.dumps(fields), "application/json").content.decode())
         page = root.post("/admin/scheduler/target/add/", {
             "name": "new", "url": "https://example.org", "method": "GET", "auth_0": "bearer", "auth_secret": SECRETS["token"],
             "secret_headers": f"X-A: {SECRETS['header']}", "signing_key": KEY, "statuses": "200", "keep_failures": 0,
