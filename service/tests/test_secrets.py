@@ -161,7 +161,7 @@ def test_they_are_found_nowhere(client, monkeypatch, caplog):
     with override_settings(DEBUG=True):
         said.append(client.patch(f"{PATH}t0/", json.dumps(fields), "application/json").content.decode())
         page = root.post("/admin/scheduler/target/add/", {
-            "name": "new", "url": "https://example.org", "method": "GET", "auth_0": "bearer", "auth_secret": SECRETS["token"],
+            "name": "new", "url": "https://example.org", "method": "GET", "auth_kind": "bearer", "auth_secret": SECRETS["token"],
             "secret_headers": f"X-A: {SECRETS['header']}", "signing_key": KEY, "statuses": "200", "keep_failures": 0,
             "keep_successes": 0, "keep_days": 1})
         assert page.status_code == 500 and "RuntimeError" in page.content.decode()

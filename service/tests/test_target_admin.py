@@ -17,7 +17,7 @@ from scheduler.models import CallRequest, Schedule, ScheduledCall, Target
 LIST = "/admin/scheduler/target/"
 FORM = {"name": "billing", "method": "POST", "url": "https://api.example.org/{{data.order}}",
         "headers": "Content-Type: application/json\nX-Call: {{call.id}}", "body": '{"id": {{call.id}}}',
-        "auth_0": "none", "auth_1": "", "auth_2": "", "auth_3": "", "auth_4": "", "auth_5": "", "auth_secret": "",
+        "auth_kind": "none", "auth_username": "", "auth_name": "", "auth_token_url": "", "auth_client_id": "", "auth_scope": "", "auth_secret": "",
         "secret_headers": "", "initial-secret_headers": "", "signing_key": "", "keys": "", "connect_timeout": "", "timeout": "20",
         "statuses": "200-299", "contains": "", "not_contains": "", "follow_redirects": "on", "delays": "10, 60", "max_age": "",
         "max_at_once": "", "rate": "300/min", "keep_failures": "16384", "keep_successes": "0", "keep_days": "30"}
@@ -70,7 +70,7 @@ def test_a_target_is_added_and_changed(client):
     assert "billing" in text(client.get(LIST)) and "10 s, 60 s" in text(client.get(LIST))
     change(client)
     assert Target.objects.get().version == 1, "nothing was changed"
-    change(client, auth_0="oauth2", auth_1="left over", auth_3="https://id.example.org/t", auth_4="me", auth_secret="oauth-secret")
+    change(client, auth_kind="oauth2", auth_username="left over", auth_token_url="https://id.example.org/t", auth_client_id="me", auth_secret="oauth-secret")
     target = Target.objects.get()
     assert target.auth == {"kind": "oauth2", "token_url": "https://id.example.org/t", "client_id": "me", "scope": ""}
     assert held()["auth"] == {"client_secret": "oauth-secret"} and target.version == 2
@@ -81,9 +81,9 @@ def test_a_target_is_added_and_changed(client):
     ({"url": "x"}, "Must be a whole http:// or https:// URL"), ({"headers": "Host: x"}, "is for the connection"),
     ({"headers": "no colon"}, "a name, a colon and a value"), ({"headers": "A: 1\nA: 2"}, "twice"), ({"name": "a b"}, "letters, digits"),
     ({"body": "{{call.ip}}"}, "{{call.ip}}, which there is not"), ({"delays": "soon"}, "10, 60, 600"), ({"delays": "nan"}, "10, 60, 600"), ({"rate": "many"}, "300/min"),
-    ({"auth_0": "bearer"}, "Needs token"), ({"auth_0": "basic", "auth_secret": "x"}, "needs username"), ({"statuses": "ok"}, "200-299, 404"),
+    ({"auth_kind": "bearer"}, "Needs token"), ({"auth_kind": "basic", "auth_secret": "x"}, "needs username"), ({"statuses": "ok"}, "200-299, 404"),
     ({"signing_key": "whsec_x"}, "24 to 64 random bytes"), ({"secret_headers": "X-A:"}, "needs its value"),
-    ({"secret_headers": "X-A: ***"}, "not there yet"), ({"max_at_once": "0"}, "from 1 to 10000"), ({"auth_0": "digest"}, "none, basic"),
+    ({"secret_headers": "X-A: ***"}, "not there yet"), ({"max_at_once": "0"}, "from 1 to 10000"), ({"auth_kind": "digest"}, "none, basic"),
 ])
 def test_what_is_wrong_is_said(client, fields, says):
     page = client.post(LIST + "add/", FORM | fields)
@@ -91,7 +91,7 @@ def test_what_is_wrong_is_said(client, fields, says):
 
 
 def test_secrets_are_written_and_not_shown(client):
-    typed = {"auth_0": "bearer", "auth_secret": "bearer-secret", "secret_headers": "X-A: secret-a\nX-B: secret-b", "signing_key": KEY}
+    typed = {"auth_kind": "bearer", "auth_secret": "bearer-secret", "secret_headers": "X-A: secret-a\nX-B: secret-b", "signing_key": KEY}
     page = client.post(LIST + "add/", FORM | typed | {"rate": "many"}).content.decode()
     assert not any(secret in page for secret in ("bearer-secret", "secret-a", KEY)) and page.count("Give it again") == 2
     add(client, **typed)
@@ -99,7 +99,7 @@ def test_secrets_are_written_and_not_shown(client):
     page = client.get(f"{LIST}{Target.objects.get().pk}/change/").content.decode()
     assert not any(secret in page for secret in ("bearer-secret", "secret-a", KEY))
     assert "X-A: ***" in page and "token ***, changed 20" in page
-    shown = {"auth_0": "bearer", "initial-secret_headers": "X-A: ***\r\nX-B: ***"}
+    shown = {"auth_kind": "bearer", "initial-secret_headers": "X-A: ***\r\nX-B: ***"}
     change(client, **shown, secret_headers="X-A: ***\r\nX-B: ***")
     assert Target.objects.get().version == 1
     change(client, **shown, secret_headers="X-A: ***\r\nX-C: secret-c", signing_key=OTHER_KEY)
@@ -171,12 +171,12 @@ def test_one_in_use_is_not_deleted(client):
     ScheduledCall.objects.update(status="Succeeded")
     Schedule.objects.all().delete()
     assert "all its calls are kept" in text(client.get(path))
-    client.post(path, {"post": "yes"})
+    client.post(path, {"post": "yes"}, follow=True)
     assert Target.objects.get().deleted_at and "billing" not in text(client.get(LIST))
 
 
 def test_who_may_not_see_the_request_does_not(client):
-    target = add(client, auth_0="basic", auth_1="acme-user", auth_secret="pw-pw-pw", secret_headers="X-Acme: secret-a")
+    target = add(client, auth_kind="basic", auth_username="acme-user", auth_secret="pw-pw-pw", secret_headers="X-Acme: secret-a")
     path = f"{LIST}{target.pk}/"
     for permissions, shows in ((["view_target"], False), (["view_target", "see_request"], True),
                                (["view_target", "change_target"], False), (["view_target", "change_target", "see_request"], True)):
