@@ -248,7 +248,7 @@ def release(ids, tokens):
 def finish(outcomes):
     """Writes how calls ended, together.
 
-    outcomes: list of (request.Outcome, the token that its call was claimed with)
+    outcomes: list of (attempt.Outcome, the token that its call was claimed with)
     Returns the set of the ids that were still this worker's to write; another may have been given
     up by `reap` already, and that stands.
     """
