@@ -324,7 +324,7 @@ class Worker:
             self._connecting += 1
             held.connecting = True
             held.attempt = Attempt(
-                held.id, held.timestamp, lambda attempt, held=held: self.news.put((REPORT, held)), self.others)
+                held.id, held.timestamp, None, lambda attempt, held=held: self.news.put((REPORT, held)), self.others)
             self._begun[held.id] = held
             self._jobs.put(held.attempt)
 
