@@ -34,7 +34,8 @@ from ..base.clock import steady, utcnow
 from ..base.database import reason
 from ..models import ScheduledCall
 from . import dispatch, ledger
-from .attempt import IDLE_MAX, Attempt, close_idle, prepare
+from .attempt import Attempt
+from .connection import IDLE_MAX, close_idle, prepare
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -323,7 +324,7 @@ class Worker:
             self._connecting += 1
             held.connecting = True
             held.attempt = Attempt(
-                held.id, held.timestamp, lambda attempt, held=held: self.news.put((REPORT, held)), self.others)
+                held.id, held.timestamp, None, lambda attempt, held=held: self.news.put((REPORT, held)), self.others)
             self._begun[held.id] = held
             self._jobs.put(held.attempt)
 
