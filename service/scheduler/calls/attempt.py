@@ -56,6 +56,12 @@ class Outcome(NamedTuple):
     ended_at: datetime
     http_status: Optional[int]
     error: str
+    failure: str = ""
+    retry_after: float = None
+    number: int = 1
+    target_id: int = None
+    version: int = 0
+    kept: dict = None
 
 
 class TooLate(Exception):
@@ -80,12 +86,13 @@ class Attempt:
     without an outcome although it may be made: this machine had no more room for it (str, "" if it had).
     """
 
-    def __init__(self, call_id, timestamp, tell=lambda attempt: None, others=lambda: False):
+    def __init__(self, call_id, timestamp, request=None, tell=lambda attempt: None, others=lambda: False, last=None, at=None):
         """call_id: int; timestamp: aware datetime, when it is due
         tell(attempt): called from its thread when it may be claimed, as it stands at the gate or
             has ended; when its request is about to be sent; and when it has ended.
         others(): whether there are other calls, soon to come, that could use its connection."""
         self.id = call_id
+        self.request = request
         self.timestamp = timestamp
         self.outcome = self.sent_at = self.token = self.lease_end = None
         self.unsent = False
