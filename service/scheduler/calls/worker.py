@@ -40,7 +40,8 @@ from ..base.clock import steady, utcnow
 from ..base.database import reason
 from ..models import CallRequest, Schedule, ScheduledCall, Target
 from . import dispatch, ledger, limits, outcomes
-from .attempt import IDLE_MAX, Attempt, close_idle, prepare
+from .attempt import Attempt
+from .connection import IDLE_MAX, close_idle, prepare
 from .request import Unsendable, build, default
 
 logger = logging.getLogger(__name__)
