@@ -31,7 +31,7 @@ class Hider:
         forms = set()
         for secret in found:
             data = secret.encode()
-            forms |= {secret, quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret),
+            forms |= {secret, data.decode("latin-1"), quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret),
                       json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1],
                       b64encode(data).decode().rstrip("="), urlsafe_b64encode(data).decode().rstrip("=")}
         self._forms = sorted((form for form in forms if len(form) >= LEAST), key=len, reverse=True)
