@@ -20,10 +20,7 @@ DUE = datetime(2096, 8, 1, 14, 30, tzinfo=timezone.utc)
 
 @pytest.fixture(autouse=True)
 def billing():
-    Target.objects.all().delete()
-    yield Target.objects.create(name="billing", url="https://api.example.org/run", method="POST")
-    ScheduledCall.objects.all().delete()
-    Target.objects.all().delete()
+    return Target.objects.create(name="billing", url="https://api.example.org/run", method="POST")
 
 
 @pytest.fixture
