@@ -8,6 +8,7 @@ import pytest
 import requests
 from conftest import make, person
 from django.contrib.auth.models import Permission, User
+from django.db import transaction
 from django.test import Client
 from rest_framework.authtoken.models import Token
 from test_transitions import at_once
@@ -219,9 +220,10 @@ def test_one_that_is_in_use_is_not_deleted(client):
 def test_who_schedules_for_one_that_is_being_deleted_is_told(client):
     post(client)
     target = Target.objects.get()
-    targets.still_there([target.pk])
+    with transaction.atomic():
+        targets.still_there([target.pk])
     targets.delete(target.pk)
-    with pytest.raises(Target.DoesNotExist):
+    with pytest.raises(Target.DoesNotExist), transaction.atomic():
         targets.still_there([target.pk])
     with pytest.raises(Target.DoesNotExist):
         targets.save(target)
@@ -253,6 +255,15 @@ def test_without_the_permission_for_it_nobody_sees_what_is_sent(client):
     assert [key for key in found if found[key] is None and made[key] is not None] == [
         "url", "headers", "secret_headers", "body", "auth"]
     assert client.get(f"{PATH}billing/").json()["headers"] == made["headers"]
+
+
+def test_its_example_can_be_sent_as_it_stands(client):
+    post = client.get("/api/schema/?format=json").json()["paths"]["/api/targets/"]["post"]
+    example = next(iter(post["requestBody"]["content"]["application/json"]["examples"].values()))["value"]
+    made = sent(client.post(PATH, json.dumps(example), "application/json"), 201)
+    assert made["retries"] == example["retries"] and made["auth"].keys() == example["auth"].keys()
+    paths = client.get("/api/schema/?format=json").json()["paths"]
+    assert {"/api/targets/{name}/", "/api/targets/{name}/test/"} <= paths.keys()
 
 
 # Trying one
