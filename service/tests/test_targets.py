@@ -129,7 +129,7 @@ def test_a_body_of_json_says_so_in_its_headers(client):
     ("retries", {"delays": [True]}, "1 to 604800"), ("retries", {"delays": [None]}, "1 to 604800"), ("retries", {"max_age": 1.5}, "whole"),
     ("max_at_once", 0, "1 to"), ("max_at_once", 1.5, "whole"), ("max_at_once", "1", "whole"),
     ("rate", "many", "300/min"), ("rate", "0/s", "300/min"), ("rate", "300/year", "300/min"), ("rate", 5, "string"),
-    ("signing_key", "secret", "whsec_"), ("signing_key", "whsec_AAAA", "24 to 64"), ("signing_key", "whsec_" + "é" * 40, "whsec_"), ("signing_key", 7, "whsec_"),
+    ("signing_key", "secret", "whsec_"), ("signing_key", "whsec_AAAA", "24 to 64"), ("signing_key", "whsec_" + "é" * 40, "whsec_"), ("signing_key", 7, "whsec_"), ("signing_key", {}, "whsec_"),
     ("previous_signing_key", KEY, "null"), ("keep", {"failures": -1}, "0 to"), ("keep", {"days": None}, "number"), ("keep", {"hours": 1}, "days"),
     ("paused", "yes", "true, false"), ("paused", {"until": "2020-01-01T00:00:00Z"}, "passed"), ("paused", {"until": "noon"}, "ISO 8601"),
     ("paused", {"reason": "a\nb"}, "control character"), ("paused", {"reason": "x" * 201}, "200"), ("paused", {"why": "x"}, "until"),
@@ -257,7 +257,8 @@ def test_without_the_permission_for_it_nobody_sees_what_is_sent(client):
     assert client.get(f"{PATH}billing/").json()["headers"] == made["headers"]
 
 
-def test_its_example_can_be_sent_as_it_stands(client):
+def test_its_example_can_be_sent_as_it_stands():
+    client = may(*ALL, "view_scheduledcall")
     post = client.get("/api/schema/?format=json").json()["paths"]["/api/targets/"]["post"]
     example = next(iter(post["requestBody"]["content"]["application/json"]["examples"].values()))["value"]
     made = sent(client.post(PATH, json.dumps(example), "application/json"), 201)
