@@ -277,7 +277,7 @@ def try_it(stack, code, body=None, name="billing"):
     return answer.json()
 
 
-def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api):
+def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api, log):
     stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8", DEBUG="false")
     post(client, url=f"{api.url}/status/200?order={{{{data.order}}}}", method="POST", headers={"Content-Type": "text/plain"},
          body="{{data.order}}", secret_headers={"X-Api-Key": "secret-a"})
@@ -289,6 +289,7 @@ def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api):
     call = ScheduledCall.objects.get()
     assert (call.id, call.scheduled_via, call.scheduled_by, call.target.name) == (answer["call"], "test", "ann", "billing")
     assert api.seen[0]["headers"]["X-Api-Key"] == "secret-a"
+    assert not any("secret-a" in stack.says(name) for name in stack.processes) and "secret-a" not in "".join(log(1))
     may("use_target")                       # the same user, who may not see the request any more
     assert try_it(stack, 201, {"data": {"order": 8}})["attempt"]["request"] is None
     may(*ALL)
@@ -310,3 +311,13 @@ def test_a_test_that_no_worker_takes_is_among_the_calls_all_the_same(stack, clie
     assert 1 < time.monotonic() - began < 10
     assert answer["status"] == "Pending" and answer["attempt"] is None and "look at call" in answer["detail"]
     assert ScheduledCall.objects.get().status == "Pending"
+
+
+def test_a_test_without_the_key_of_its_secrets_says_so_and_sends_nothing(stack, client, api):
+    stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8", DEBUG="false", SECRETS_KEY="x" * 40)
+    post(client, url=f"{api.url}/ok", secret_headers={"X-Api-Key": "secret-a"})
+    post(client, url=f"{api.url}/ok", name="other")
+    answer = try_it(stack, 201)
+    assert (answer["status"], answer["attempt"]["class"]) == ("Failed", "nothing")
+    assert "its secrets cannot be read" in answer["attempt"]["error"] and api.seen == []
+    assert try_it(stack, 201, name="other")["status"] == "Succeeded"
