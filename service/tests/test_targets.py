@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 import requests
-from conftest import make, person, until
-from django.contrib.auth.models import Permission
+from conftest import make, person
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from rest_framework.authtoken.models import Token
 from test_transitions import at_once
@@ -253,3 +253,48 @@ def test_without_the_permission_for_it_nobody_sees_what_is_sent(client):
     assert [key for key in found if found[key] is None and made[key] is not None] == [
         "url", "headers", "secret_headers", "body", "auth"]
     assert client.get(f"{PATH}billing/").json()["headers"] == made["headers"]
+
+
+# Trying one
+
+
+def try_it(stack, code, body=None, name="billing"):
+    token = Token.objects.get_or_create(user=User.objects.get(username="ann"))[0].key
+    answer = requests.post(f"{stack.url}{PATH}{name}/test/", json=body, timeout=60, headers={"Authorization": f"Token {token}"})
+    assert answer.status_code == code, answer.text
+    return answer.json()
+
+
+def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api):
+    stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8", DEBUG="false")
+    post(client, url=f"{api.url}/status/200?order={{{{data.order}}}}", method="POST", headers={"Content-Type": "text/plain"},
+         body="{{data.order}}", secret_headers={"X-Api-Key": "secret-a"})
+    assert "Lacks order" in try_it(stack, 400)["detail"]
+    answer = try_it(stack, 201, {"data": {"order": 7}})
+    assert (answer["status"], answer["attempt"]["number"], answer["attempt"]["http_status"]) == ("Succeeded", 1, 200)
+    assert answer["attempt"]["request"]["url"].endswith("/status/200?order=7")
+    assert answer["attempt"]["request"]["headers"]["X-Api-Key"] == "***"
+    call = ScheduledCall.objects.get()
+    assert (call.id, call.scheduled_via, call.scheduled_by, call.target.name) == (answer["call"], "test", "ann", "billing")
+    assert api.seen[0]["headers"]["X-Api-Key"] == "secret-a"
+    may("use_target")                       # the same user, who may not see the request any more
+    assert try_it(stack, 201, {"data": {"order": 8}})["attempt"]["request"] is None
+    may(*ALL)
+    patch(client, url=f"{api.url}/status/500", retries={"delays": [3600]})
+    answer = try_it(stack, 201, {"data": {"order": 7}})
+    assert answer["status"] in ("Failed", "Retrying") and answer["attempt"]["outcome"] == "Failed"
+    assert answer["attempt"]["http_status"] == 500 and answer["attempt"]["class"] == "unknown"
+    patch(client, paused={"reason": "it moves"})
+    assert "paused by ann: it moves" in try_it(stack, 409, {"data": {"order": 7}})["detail"]
+    assert ScheduledCall.objects.count() == 3
+
+
+def test_a_test_that_no_worker_takes_is_among_the_calls_all_the_same(stack, client, api):
+    """Answered within the target's time limit, and longer than the database may take for one request."""
+    stack.start("web", DEBUG="false", DATABASE_TIMEOUT="0.5")
+    post(client, url=f"{api.url}/ok", timeout=1)
+    began = time.monotonic()
+    answer = try_it(stack, 202)
+    assert 1 < time.monotonic() - began < 10
+    assert answer["status"] == "Pending" and answer["attempt"] is None and "look at call" in answer["detail"]
+    assert ScheduledCall.objects.get().status == "Pending"
