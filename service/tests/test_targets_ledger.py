@@ -310,7 +310,8 @@ def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says():
 
 def test_what_falls_due_while_its_target_is_paused_is_missed_at_once(log):
     billing = target(paused_at=utcnow(), paused_by="ann", paused_reason="they move house")
-    gone, later, other = make(-1, target=billing), make(30, target=billing), make(-1)
+    gone = make(-1, target=billing)
+    make(30, target=billing), make(-1)      # not due yet; of no target
     tried = retrying(billing)
     assert ledger.miss() == 2
     assert set(ScheduledCall.objects.exclude(ended_at=None).values_list("id", "status", "error")) == {
@@ -339,7 +340,8 @@ def test_what_its_target_did_not_take_in_time_says_so():
 def test_what_is_too_old_is_not_tried_again(log, fields, call, why):
     if "expires_at" in call:
         call = {"expires_at": utcnow() - timedelta(seconds=1)}
-    old, fresh = retrying(target(**fields), **call), retrying(target("other"))
+    old = retrying(target(**fields), **call)
+    retrying(target("other"))
     assert claim([old])[1].won == set()
     assert ledger.miss() == 1
     old.refresh_from_db()

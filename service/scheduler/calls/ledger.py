@@ -412,12 +412,16 @@ def renew(ids, tokens, started=(), now=NOW):
     Returns the set of those ids that are still the worker's; `reap` may have ended the others.
     """
     rows = ScheduledCall.objects.filter(id__in=ids, status=Status.RUNNING, claim_token__in=tokens)
-    if rows.update(lease_until=now + timedelta(seconds=lease())) == len(ids):
-        ours = set(ids)
-    else:
-        ours = set(rows.values_list("id", flat=True))
-    for call_id, started_at in started:
-        rows.filter(id=call_id, started_at=None).update(started_at=started_at)
+    # One transaction, as hundreds that hang may all have to say since when: nobody else's call is to wait for that.
+    with transaction.atomic(), connection.cursor() as cursor:
+        if rows.update(lease_until=now + timedelta(seconds=lease())) == len(ids):
+            ours = set(ids)
+        else:
+            ours = set(rows.values_list("id", flat=True))
+        as_stored = connection.ops.adapt_datetimefield_value
+        cursor.executemany(
+            f"UPDATE {CALLS} SET started_at = %s WHERE id = %s AND status = 'Running' AND started_at IS NULL",
+            [(as_stored(started_at), call_id) for call_id, started_at in started if call_id in ours])
     return ours
 
 

@@ -63,7 +63,7 @@ SPARE_FILES = 64        # open files for the log, the database, the broker, the 
 SPARE_THREADS = 64      # left to others, once it is known how many there can be: a web server has as many
 ASK = 0.1               # seconds between two questions for what targets with limits take
 ASK_FULL = 0.25         # seconds after which it is asked again for places of a target that has none
-SLOT_MAX = 1.0          # seconds for which an instant that a rate gave is good
+SLOT_MAX = 0.2          # seconds for which an instant that a rate gave is good
 HOLD_EVERY = 15         # seconds after which the database is told again that a call waits here
 STOP_WITHIN = 10        # seconds, after TIMEOUT, for the last outcomes to be written
 
