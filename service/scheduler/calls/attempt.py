@@ -19,6 +19,7 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import requests
 from django.conf import settings
 from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, MissingSchema
+from requests.models import DEFAULT_REDIRECT_LIMIT
 
 from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
@@ -186,12 +187,12 @@ class Attempt:
 
     def _follow(self):
         """Sends the request, and again where the answer says that it belongs elsewhere."""
-        session, options = guarded()
+        adapter, options = guarded()
         url, self._elsewhere = self.request.url, False
-        for _ in range(session.max_redirects + 1):
+        for _ in range(DEFAULT_REDIRECT_LIMIT + 1):
             prepared = self._prepared(url)
-            response = session.send(prepared, timeout=(self.request.connect_timeout, self.request.timeout), **options)
-            target = self._location(session, response, url)
+            response = adapter.send(prepared, timeout=(self.request.connect_timeout, self.request.timeout), **options)
+            target = self._location(response, url)
             if target is None:
                 return response
             with response:
@@ -205,14 +206,14 @@ class Attempt:
             url = target
         raise requests.TooManyRedirects
 
-    def _location(self, session, response, url):
+    def _location(self, response, url):
         """The URL at which the request goes on, or None: this is the answer."""
         followed = response.status_code in FOLLOWED or response.status_code == 303 and self.request.method in SAFE
-        location = self.request.follow_redirects and followed and session.get_redirect_target(response)
+        location = self.request.follow_redirects and followed and response.headers.get("Location")
         if not location:
             return None
         try:
-            target = urlsplit(urljoin(url, location))
+            target = urlsplit(urljoin(url, location.encode("latin-1").decode(errors="replace")))
             if target.scheme not in ("http", "https") or not target.hostname or target.port == 0:
                 raise ValueError
         except ValueError:

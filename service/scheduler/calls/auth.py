@@ -84,11 +84,11 @@ def _fetch(request):
     prepared = requests.Request("POST", oauth.url, {
         "Authorization": credentials(oauth), "Content-Type": "application/x-www-form-urlencoded",
         "Accept": "application/json", "User-Agent": "api-scheduler"}, data=urlencode(body).encode()).prepare()
-    session, options = guarded()
+    adapter, options = guarded()
     with _aside():
         while True:
             try:
-                with session.send(prepared, timeout=(request.connect_timeout, request.timeout), **options) as response:
+                with adapter.send(prepared, timeout=(request.connect_timeout, request.timeout), **options) as response:
                     data, _ = drain(response, ANSWER_MAX, keep=ANSWER_MAX)
                     status = response.status_code
                 break
