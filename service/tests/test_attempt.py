@@ -394,12 +394,11 @@ def test_a_slow_upload_may_take_longer_than_connecting():
         connection, _ = listener.accept()
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         time.sleep(1.5)
-        data = 0
-        while data < 8_000_000:
-            data += len(connection.recv(1 << 20))
+        while not connection.recv(1 << 20).endswith(b"end"):
+            pass
         connection.sendall(OK)
     threading.Thread(target=run, daemon=True).start()
-    outcome = make(to(f"http://127.0.0.1:{listener.getsockname()[1]}/", "POST", body=b"x" * 8_000_000, timeout=10,
+    outcome = make(to(f"http://127.0.0.1:{listener.getsockname()[1]}/", "POST", body=b"x" * 8_000_000 + b"end", timeout=10,
                       connect_timeout=0.5))
     assert outcome.status == "Succeeded", outcome
 
