@@ -436,7 +436,7 @@ def reason(error, request, sent):
     if isinstance(error, requests.TooManyRedirects):
         return "too many redirects"
     if isinstance(error, (InvalidSchema, InvalidURL, MissingSchema)):
-        return "redirected to something that is not an http or https URL"
+        return "redirected to something that is not an http or https URL" if sent else "its URL has no host that can be called"
     if isinstance(error, InvalidHeader):            # its own words hold the value
         return "a header cannot be sent as it is"
     if isinstance(error, (NotFollowed, Unsendable)):

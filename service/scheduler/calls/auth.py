@@ -70,6 +70,12 @@ def token(request, stale=None):
         entry.lock.release()
 
 
+def forget():
+    """Drops all tokens."""
+    with _entries_lock:
+        _entries.clear()
+
+
 def credentials(oauth):
     """The value of Authorization for the token's endpoint (RFC 6749, 2.3.1): str"""
     pair = f"{quote_plus(oauth.client_id)}:{quote_plus(oauth.client_secret)}"
