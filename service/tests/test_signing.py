@@ -13,7 +13,7 @@ from test_answers import OK
 from test_attempt import Api, allowed, answer, attempt_of, make, refused, to
 
 from scheduler.base.clock import steady, utcnow
-from scheduler.calls import auth
+from scheduler.calls import auth, connection
 from scheduler.calls.attempt import Attempt
 from scheduler.calls.outcomes import ANSWERED, NOTHING
 from scheduler.calls.request import OAuth
@@ -131,7 +131,8 @@ def test_a_token_that_the_api_tells_again_is_not_kept():
     (3600, 3500, 1), (3600, 3580, 2), (10, 4, 1), (10, 6, 2), ("60", 25, 1), ("60", 31, 2), (None, 200, 1), (None, 400, 2)])
 def test_a_token_is_used_until_shortly_before_it_expires(monkeypatch, life, after, fetched):
     tokens, api, later = Tokens(life), Guarded("Bearer token-1", "Bearer token-2"), [0]
-    monkeypatch.setattr(auth, "steady", lambda: steady() + later[0])
+    for module in (auth, connection):
+        monkeypatch.setattr(module, "steady", lambda: steady() + later[0])
     with allowed():
         attempt_of(by_oauth(api, tokens))
         later[0] = after
@@ -140,7 +141,7 @@ def test_a_token_is_used_until_shortly_before_it_expires(monkeypatch, life, afte
 
 
 def test_another_version_of_the_target_has_another_token():
-    tokens, api = Tokens(), Guarded("Bearer token-1", "Bearer token-2")
+    tokens, api = Tokens(), Guarded("Bearer token-1", "Bearer token-2", "Bearer token-3")
     with allowed():
         for request in (by_oauth(api, tokens), by_oauth(api, tokens, version=4), by_oauth(api, tokens, target_id=2)):
             attempt_of(request)
