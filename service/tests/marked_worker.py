@@ -15,8 +15,8 @@ def mark(**_):
     from scheduler.calls import connection
 
     send = connection._Watched.send
-    connection._Watched.send = lambda self, data: send(
-        self, data[:-2] + b"X-Call: %d\r\n\r\n" % connection.current.attempt.id)
+    connection._Watched.send = lambda self, data: send(       # a body is sent apart
+        self, data[:-2] + b"X-Call: %d\r\n\r\n" % connection.current.attempt.id if data.endswith(b"\r\n\r\n") else data)
 
 
 main()

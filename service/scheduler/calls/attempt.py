@@ -363,10 +363,10 @@ class Attempt:
         elif failure is None:
             failure = outcomes.classify(self._hop_sent or self._perhaps)
         hide = kept.Hider(request, self._token)
-        if request.guarded:
-            error = outcomes.in_words(failure, error, request.repeatable)
+        if request.guarded and error:
+            error = outcomes.in_words(failure, hide(error, cut=True), request.repeatable)
         self.outcome = Outcome(
-            self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(hide(error)), failure,
+            self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(error), failure,
             retry_after, request.number, request.target_id, request.version, self._kept(hide, status))
 
     def _kept(self, hide, status):
@@ -374,7 +374,7 @@ class Attempt:
         request, good = self.request, status == Status.SUCCEEDED
         if status == Status.MISSED or not request.guarded and (good or not self._received):
             return None
-        found = {"phases": {name: round(seconds * 1000, 1) for name, seconds in self._phases.items()}}
+        found = {"phases": {name: round(seconds * 1000, 1) for name, seconds in dict(self._phases).items()}}
         if self._address:
             found["address"] = self._address
         if request.guarded:
