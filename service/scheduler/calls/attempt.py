@@ -23,20 +23,17 @@ from requests.models import DEFAULT_REDIRECT_LIMIT
 
 from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
-from ..models import ScheduledCall
+from ..models import ScheduledCall, Target, rules
 from . import auth, kept, outcomes
 from .connection import NotFollowed, Stale, TooLate, current, drain, guarded, shared
 from .request import Unsendable, default
 
 Status = ScheduledCall.Status
 
-SAFE = ("GET", "HEAD", "OPTIONS")
-FOLLOWED = (301, 302, 307, 308)         # with method and body; what answers 303 to another than SAFE has done it
+FOLLOWED = (301, 302, 307, 308)         # with method and body; what answers 303 to another than a safe one has done it
 NOT_DONE = (307, 308)                   # says for certain that it was not done (RFC 9110, 15.4.8)
 
-_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")       # RFC 9110, 5.6.2
 _VALUE = re.compile("[^\0-\x08\x0a-\x1f\x7f]*")         # without what ends a line or a server may take for that
-_OURS = {"host", "content-length", "transfer-encoding"}
 
 # EAI_MEMORY and EAI_SYSTEM: looking up a name needs files and memory too.
 NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
@@ -198,7 +195,7 @@ class Attempt:
             with response:
                 if not drain(response, settings.BODY_LIMIT + 1)[1]:
                     raise NotFollowed(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
-            if self.request.method not in SAFE and response.status_code not in NOT_DONE:
+            if self.request.method not in Target.SAFE and response.status_code not in NOT_DONE:
                 self._perhaps = True
             self._hop_sent = False
             # Once it was elsewhere, whoever sent it back could choose what is done with the secrets.
@@ -208,7 +205,7 @@ class Attempt:
 
     def _location(self, response, url):
         """The URL at which the request goes on, or None: this is the answer."""
-        followed = response.status_code in FOLLOWED or response.status_code == 303 and self.request.method in SAFE
+        followed = response.status_code in FOLLOWED or response.status_code == 303 and self.request.method in Target.SAFE
         location = self.request.follow_redirects and followed and response.headers.get("Location")
         if not location:
             return None
@@ -233,7 +230,7 @@ class Attempt:
         if not any(name.lower() == "user-agent" for name, _ in headers):
             headers.append(("User-Agent", "api-scheduler"))
         for name, value in headers:     # checked when they were saved, but for what was filled in since
-            if not _NAME.fullmatch(name) or name.lower() in _OURS or not _VALUE.fullmatch(value):
+            if not rules.TOKEN.fullmatch(name) or name.lower() in rules.OF_CONNECTION or not _VALUE.fullmatch(value):
                 raise Unsendable(f"the header {printable(name, 80)} cannot be sent as it is")
         self._sent = url, [(name, "***" if name.lower() in secret else value) for name, value in headers]
         # In UTF-8: http.client writes a header in Latin-1, byte for byte.

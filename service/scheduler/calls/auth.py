@@ -11,6 +11,7 @@ import requests
 from standardwebhooks import Webhook
 
 from ..base.clock import steady
+from ..base.secrets import meet
 from .connection import Stale, current, drain, guarded
 
 MARGIN = 30.0           # seconds before its end from which a token is not used any more, or half its life if that is less
@@ -118,6 +119,7 @@ def _fetch(request):
         life = float(answer.get("expires_in", UNTOLD))
     except (TypeError, ValueError, OverflowError):
         life = UNTOLD
+    meet([value])
     return value, life if 0 <= life < 1e9 else UNTOLD
 
 
