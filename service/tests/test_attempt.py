@@ -226,7 +226,8 @@ def test_the_body_of_a_redirect_is_read_in_bounds():
 
 def test_secrets_go_to_no_other_origin_and_do_not_come_back():
     """Neither to another host, nor to another port or scheme of the same; nor where that sends them back to."""
-    home = Api(lambda connection, n: connection.sendall(OK if n else answer(307, Location=f"{other.url}/there")))
+    home = Api(lambda connection, n: connection.sendall(
+        [answer(307, Location=f"{other.url}/there"), answer(307, Location="/again"), OK][n]))
     other = Api(lambda connection, n: connection.sendall(answer(307, Location=f"{home.url}/back")))
     request = to(home.url, "POST", body=b"data", message_id="call_1_a", signing=("whsec_" + "QUFB" * 8,), headers=(
         ("Authorization", "Bearer abcdef"), ("X-Key", "secret-key"), ("Cookie", "a=b"), ("X-Open", "1")),
@@ -234,7 +235,7 @@ def test_secrets_go_to_no_other_origin_and_do_not_come_back():
     assert make(request).status == "Succeeded"
     secret = ("Authorization", "X-Key", "Cookie", "webhook-signature")
     assert all(home.sent(name, 0) for name in secret)
-    for api, n in ((other, 0), (home, 1)):
+    for api, n in ((other, 0), (home, 1), (home, 2)):
         assert [api.sent(name, n) for name in secret] == [[]] * 4 and api.sent("X-Open", n) == ["1"]
         assert api.messages[n][2] == b"data"
 
