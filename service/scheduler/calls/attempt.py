@@ -19,23 +19,21 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 import requests
 from django.conf import settings
 from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, MissingSchema
+from requests.models import DEFAULT_REDIRECT_LIMIT
 
 from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
-from ..models import ScheduledCall
+from ..models import ScheduledCall, Target, rules
 from . import auth, kept, outcomes
 from .connection import NotFollowed, Stale, TooLate, current, drain, guarded, shared
 from .request import Unsendable, default
 
 Status = ScheduledCall.Status
 
-SAFE = ("GET", "HEAD", "OPTIONS")
-FOLLOWED = (301, 302, 307, 308)         # with method and body; what answers 303 to another than SAFE has done it
+FOLLOWED = (301, 302, 307, 308)         # with method and body; what answers 303 to another than a safe one has done it
 NOT_DONE = (307, 308)                   # says for certain that it was not done (RFC 9110, 15.4.8)
 
-_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")       # RFC 9110, 5.6.2
 _VALUE = re.compile("[^\0-\x08\x0a-\x1f\x7f]*")         # without what ends a line or a server may take for that
-_OURS = {"host", "content-length", "transfer-encoding"}
 
 # EAI_MEMORY and EAI_SYSTEM: looking up a name needs files and memory too.
 NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
@@ -186,18 +184,18 @@ class Attempt:
 
     def _follow(self):
         """Sends the request, and again where the answer says that it belongs elsewhere."""
-        session, options = guarded()
+        adapter, options = guarded()
         url, self._elsewhere = self.request.url, False
-        for _ in range(session.max_redirects + 1):
+        for _ in range(DEFAULT_REDIRECT_LIMIT + 1):
             prepared = self._prepared(url)
-            response = session.send(prepared, timeout=(self.request.connect_timeout, self.request.timeout), **options)
-            target = self._location(session, response, url)
+            response = adapter.send(prepared, timeout=(self.request.connect_timeout, self.request.timeout), **options)
+            target = self._location(response, url)
             if target is None:
                 return response
             with response:
                 if not drain(response, settings.BODY_LIMIT + 1)[1]:
                     raise NotFollowed(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
-            if self.request.method not in SAFE and response.status_code not in NOT_DONE:
+            if self.request.method not in Target.SAFE and response.status_code not in NOT_DONE:
                 self._perhaps = True
             self._hop_sent = False
             # Once it was elsewhere, whoever sent it back could choose what is done with the secrets.
@@ -205,14 +203,14 @@ class Attempt:
             url = target
         raise requests.TooManyRedirects
 
-    def _location(self, session, response, url):
+    def _location(self, response, url):
         """The URL at which the request goes on, or None: this is the answer."""
-        followed = response.status_code in FOLLOWED or response.status_code == 303 and self.request.method in SAFE
-        location = self.request.follow_redirects and followed and session.get_redirect_target(response)
+        followed = response.status_code in FOLLOWED or response.status_code == 303 and self.request.method in Target.SAFE
+        location = self.request.follow_redirects and followed and response.headers.get("Location")
         if not location:
             return None
         try:
-            target = urlsplit(urljoin(url, location))
+            target = urlsplit(urljoin(url, location.encode("latin-1").decode(errors="replace")))
             if target.scheme not in ("http", "https") or not target.hostname or target.port == 0:
                 raise ValueError
         except ValueError:
@@ -232,7 +230,7 @@ class Attempt:
         if not any(name.lower() == "user-agent" for name, _ in headers):
             headers.append(("User-Agent", "api-scheduler"))
         for name, value in headers:     # checked when they were saved, but for what was filled in since
-            if not _NAME.fullmatch(name) or name.lower() in _OURS or not _VALUE.fullmatch(value):
+            if not rules.TOKEN.fullmatch(name) or name.lower() in rules.OF_CONNECTION or not _VALUE.fullmatch(value):
                 raise Unsendable(f"the header {printable(name, 80)} cannot be sent as it is")
         self._sent = url, [(name, "***" if name.lower() in secret else value) for name, value in headers]
         # In UTF-8: http.client writes a header in Latin-1, byte for byte.
@@ -362,10 +360,10 @@ class Attempt:
         elif failure is None:
             failure = outcomes.classify(self._hop_sent or self._perhaps)
         hide = kept.Hider(request, self._token)
-        if request.guarded:
-            error = outcomes.in_words(failure, error, request.repeatable)
+        if request.guarded and error:
+            error = outcomes.in_words(failure, hide(error, cut=True), request.repeatable)
         self.outcome = Outcome(
-            self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(hide(error)), failure,
+            self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(error), failure,
             retry_after, request.number, request.target_id, request.version, self._kept(hide, status))
 
     def _kept(self, hide, status):
@@ -373,7 +371,7 @@ class Attempt:
         request, good = self.request, status == Status.SUCCEEDED
         if status == Status.MISSED or not request.guarded and (good or not self._received):
             return None
-        found = {"phases": {name: round(seconds * 1000, 1) for name, seconds in self._phases.items()}}
+        found = {"phases": {name: round(seconds * 1000, 1) for name, seconds in dict(self._phases).items()}}
         if self._address:
             found["address"] = self._address
         if request.guarded:
@@ -435,7 +433,7 @@ def reason(error, request, sent):
     if isinstance(error, requests.TooManyRedirects):
         return "too many redirects"
     if isinstance(error, (InvalidSchema, InvalidURL, MissingSchema)):
-        return "redirected to something that is not an http or https URL"
+        return "redirected to something that is not an http or https URL" if sent else "its URL has no host that can be called"
     if isinstance(error, InvalidHeader):            # its own words hold the value
         return "a header cannot be sent as it is"
     if isinstance(error, (NotFollowed, Unsendable)):

@@ -11,6 +11,7 @@ import requests
 from standardwebhooks import Webhook
 
 from ..base.clock import steady
+from ..base.secrets import meet
 from .connection import Stale, current, drain, guarded
 
 MARGIN = 30.0           # seconds before its end from which a token is not used any more, or half its life if that is less
@@ -70,6 +71,12 @@ def token(request, stale=None):
         entry.lock.release()
 
 
+def forget():
+    """Drops all tokens."""
+    with _entries_lock:
+        _entries.clear()
+
+
 def credentials(oauth):
     """The value of Authorization for the token's endpoint (RFC 6749, 2.3.1): str"""
     pair = f"{quote_plus(oauth.client_id)}:{quote_plus(oauth.client_secret)}"
@@ -84,11 +91,11 @@ def _fetch(request):
     prepared = requests.Request("POST", oauth.url, {
         "Authorization": credentials(oauth), "Content-Type": "application/x-www-form-urlencoded",
         "Accept": "application/json", "User-Agent": "api-scheduler"}, data=urlencode(body).encode()).prepare()
-    session, options = guarded()
+    adapter, options = guarded()
     with _aside():
         while True:
             try:
-                with session.send(prepared, timeout=(request.connect_timeout, request.timeout), **options) as response:
+                with adapter.send(prepared, timeout=(request.connect_timeout, request.timeout), **options) as response:
                     data, _ = drain(response, ANSWER_MAX, keep=ANSWER_MAX)
                     status = response.status_code
                 break
@@ -112,6 +119,7 @@ def _fetch(request):
         life = float(answer.get("expires_in", UNTOLD))
     except (TypeError, ValueError, OverflowError):
         life = UNTOLD
+    meet([value])
     return value, life if 0 <= life < 1e9 else UNTOLD
 
 

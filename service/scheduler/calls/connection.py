@@ -299,32 +299,25 @@ class _GuardedAdapter(_Adapter):
     pools = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
 
 
-def _new_session():
-    session = requests.Session()
-    # A thousand calls must not share what one of them was told to remember.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    return session
-
-
-def _mount(session, adapter):
-    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
 
 
 @cache
 def shared():
     """(session, prepared request, options for send): made once for all calls of this process, as
     they are all alike; preparing one and looking up proxies costs as much as sending it."""
-    session = _new_session()
+    session = requests.Session()
+    # A thousand calls must not share what one of them was told to remember.
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = "api-scheduler"
     session.hooks["response"].append(_drain_redirect)
     prepared = session.prepare_request(requests.Request("GET", settings.API_URL))
     options = session.merge_environment_settings(prepared.url, {}, True, None, None)
+    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
     adapter = _Adapter(options["verify"], pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
     if urlsplit(prepared.url).scheme == "https":
         adapter.tls             # now, and not once the first calls are due
-    _mount(session, adapter)
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)
     options["timeout"] = (settings.CONNECT_TIMEOUT, settings.TIMEOUT)
     options["allow_redirects"] = True
     return session, prepared, options
@@ -332,18 +325,17 @@ def shared():
 
 @cache
 def guarded():
-    """(session, options for send) of all calls of targets. Of the environment only the certificates to trust count: a
-    proxy of its would connect to whatever it is asked for."""
-    session = _new_session()
-    verify = session.merge_environment_settings("https://", {}, True, None, None)["verify"]
+    """(adapter, options for its send) of all requests to targets. There is no session: that would read whole what comes
+    with a redirect, and take passwords and proxies from the environment, of which only the certificates to trust
+    count. A proxy of its would connect to whatever it is asked for."""
+    verify = requests.Session().merge_environment_settings("https://", {}, True, None, None)["verify"]
     # Each target has a pool of its own, and none is thrown away while another burst may want it.
     adapter = _GuardedAdapter(
         verify, pool_connections=settings.CALLS_AT_ONCE, pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
-    _mount(session, adapter)
     with suppress(OSError):     # each call that needs them will say that they cannot be read
         adapter.tls
     proxies = {"http": settings.TARGET_PROXY, "https": settings.TARGET_PROXY} if settings.TARGET_PROXY else {}
-    return session, {"stream": True, "verify": True, "cert": None, "proxies": proxies, "allow_redirects": False}
+    return adapter, {"stream": True, "proxies": proxies}
 
 
 def prepare():

@@ -4,6 +4,7 @@ import json
 import re
 import zlib
 from base64 import b64encode, urlsafe_b64encode
+from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 from ..base.words import hidden
@@ -24,19 +25,9 @@ class Hider:
     def __init__(self, request, token=None):
         """request: Request; token: str, an access token that goes with it, or None"""
         self._of_target = request.guarded
-        found = set(request.secrets) | ({token} if token else set())
-        if request.oauth:
-            found |= {request.oauth.client_secret, credentials(request.oauth)}
-        found |= {secret.partition(" ")[2] for secret in found}     # without its scheme, as "Basic"
-        forms = set()
-        for secret in found:
-            data = secret.encode()
-            forms |= {secret, data.decode("latin-1"), quote(secret), quote(secret, safe=""), quote_plus(secret), html.escape(secret),
-                      json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1],
-                      b64encode(data).decode().rstrip("="), urlsafe_b64encode(data).decode().rstrip("=")}
-        self._forms = sorted((form for form in forms if len(form) >= LEAST), key=len, reverse=True)
+        self._forms = _forms(request.secrets, request.oauth, token)
 
-    def __call__(self, text, cut=True):
+    def __call__(self, text, cut=False):
         """text: str; cut: whether it may end in the middle of a secret. Returns it without any."""
         if not self._of_target:
             return hidden(text)
@@ -44,9 +35,28 @@ class Hider:
             text = text.replace(form, "***")
         if cut:
             for form in self._forms:
-                begun = next((n for n in range(min(len(form), len(text)), LEAST - 1, -1) if text.endswith(form[:n])), 0)
-                text = text[:len(text) - begun]
+                at = text.find(form[:LEAST], max(0, len(text) - len(form) + 1))
+                while at >= 0 and not form.startswith(text[at:]):
+                    at = text.find(form[:LEAST], at + 1)
+                text = text if at < 0 else text[:at]
         return text
+
+
+@lru_cache(1000)
+def _forms(secrets, oauth, token):
+    """In which forms secrets may come back, the longest first: list of str."""
+    found = set(secrets) | ({token} if token else set())
+    if oauth:
+        found |= {oauth.client_secret, credentials(oauth)}
+    found |= {secret.partition(" ")[2] for secret in found}     # without its scheme, as "Basic"
+    forms = set()
+    for secret in found:
+        data = secret.encode()
+        forms |= {secret, data.decode("latin-1"), quote(secret), quote(secret, safe=""), quote_plus(secret),
+                  html.escape(secret), repr(secret)[1:-1], json.dumps(secret)[1:-1],
+                  json.dumps(secret, ensure_ascii=False)[1:-1], b64encode(data).decode().rstrip("="),
+                  urlsafe_b64encode(data).decode().rstrip("=")}
+    return sorted((form for form in forms if len(form) >= LEAST), key=len, reverse=True)
 
 
 def decoded(data, headers, most):
@@ -88,7 +98,7 @@ def headers(pairs, hide):
 
 def body(text, most, whole, hide):
     """(the first `most` characters of a body that are kept, whether there was more)"""
-    shown = hide(text) if most else ""
+    shown = hide(text, cut=True) if most else ""
     return shown[:most], not whole or len(text) > most
 
 
