@@ -279,10 +279,10 @@ def clean(request):
     from django.contrib.auth.models import User
 
     from scheduler.calls import log as call_log
-    from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
+    from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally, Target
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
+    empty(ScheduledCall, Schedule, Target, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None

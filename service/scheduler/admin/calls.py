@@ -133,8 +133,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
     list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
-    list_filter = [filters.ViewFilter, filters.StatusFilter, filters.DueFilter, filters.TogetherFilter]
-    list_select_related = ["schedule"]
+    list_filter = filters.FILTERS
+    list_select_related = ["schedule", "target"]
     sortable_by = ["id", "due"]   # the others would have a million rows sorted
     search_fields = ["id"]
     search_help_text = "A call's id"
@@ -156,6 +156,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     due, created = column("timestamp", "due"), column("created_at", "created")
     handed_over = column("handed_over_at", "handed over")
     started, ended = column("started_at", "started"), column("ended_at", "ended")
+    expires, next_attempt = column("expires_at", "expires"), column("next_attempt_at", "next attempt")
 
     @admin.display(description="status", ordering="status")
     def how(self, call):
@@ -169,6 +170,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def outcome(self, call):
         """In one column: an error says what the HTTP status was."""
         said = call.error or (f"HTTP status {call.http_status}" if call.http_status else "")
+        if call.status == Status.RETRYING:
+            return ", ".join(filter(None, [said, f"next attempt {self.next_attempt(call)}"]))
         if call.cancelled_by:
             return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
         return said or NOTHING
@@ -234,12 +237,14 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def changelist_view(self, request, extra_context=None):
         response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
-            tabs, status, due = [response.context_data["cl"].spec(kind) for kind in self.list_filter[:3]]
+            tabs, status, due = map(response.context_data["cl"].spec, (
+                filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
             now = utcnow()
             response.context_data |= {
                 "tabs": tabs, "summary": dashboard.summary(now),
                 "picture": dashboard.picture(
-                    now, tabs.name, status.status, (due.start, due.end), filters.given(request, filters.TogetherFilter))}
+                    now, tabs.name, status.status, (due.start, due.end),
+                    filters.kept(request, filters.StatusFilter, filters.DueFilter))}
         return response
 
     def get_fieldsets(self, request, obj=None):
