@@ -13,19 +13,19 @@ from conftest import WORK, Api, certificate, free_port, until
 from django.test import override_settings
 
 from scheduler.base.clock import steady, utcnow
-from scheduler.calls import request
-from scheduler.calls.request import Attempt
+from scheduler.calls import attempt
+from scheduler.calls.attempt import Attempt
 
 
 @contextmanager
 def calling(url, **settings):
     """A fresh session for calls of that URL."""
     with override_settings(API_URL=url, **settings):
-        request._session.cache_clear()
+        attempt._session.cache_clear()
         try:
             yield
         finally:
-            request._session.cache_clear()
+            attempt._session.cache_clear()
 
 
 def make_call(due=None, lease=60, others=True):
@@ -117,7 +117,7 @@ def test_no_redirect_is_followed_once_the_lease_is_over(api):
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         # Suspended just before it follows.
-        request._session()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
+        attempt._session()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
         call.grant("token", steady() + 60)
         thread.join(5)
     assert len(api.seen) == 1 and "suspended" in call.outcome.error
@@ -129,9 +129,9 @@ def test_what_waited_at_the_gate_for_long_goes_out_over_a_new_connection(api, mo
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         until(lambda: api.connections == connections + 1)
-        later = steady() + 2 * request.FIRST_MAX      # the clock moves on, nobody has to wait
-        offset = 2 * request.FIRST_MAX
-        monkeypatch.setattr(request, "steady", lambda: steady() + offset)
+        later = steady() + 2 * attempt.FIRST_MAX      # the clock moves on, nobody has to wait
+        offset = 2 * attempt.FIRST_MAX
+        monkeypatch.setattr(attempt, "steady", lambda: steady() + offset)
         call.grant("token", later + 60)
         thread.join(5)
         assert call.outcome.status == "Succeeded"
@@ -144,14 +144,14 @@ def test_a_failure_to_connect_counts_only_once_it_is_due():
     with calling(f"http://127.0.0.1:{port}/ok"):
         due = utcnow() + timedelta(seconds=1.5)
         refused = threading.Event()
-        connect = request._Watched.connect
+        connect = attempt._Watched.connect
 
         def noticed(self):
             try:
                 connect(self)
             finally:
                 refused.set()
-        with mock.patch.object(request._Watched, "connect", noticed):
+        with mock.patch.object(attempt._Watched, "connect", noticed):
             call, thread, told = begin(due)
             assert refused.wait(5) and call.outcome is None
             api = Api().start(port=port)
@@ -259,7 +259,7 @@ def test_connections_are_kept_for_the_burst_but_not_trusted_for_long(api, monkey
         for _ in range(3):
             make_call()
         assert len({request["connection"] for request in api.seen}) == 1
-        monkeypatch.setattr(request, "steady", lambda: steady() + request.IDLE_MAX)
+        monkeypatch.setattr(attempt, "steady", lambda: steady() + attempt.IDLE_MAX)
         make_call()
         assert len({request["connection"] for request in api.seen}) == 2
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from scheduler.calls import dispatch, ledger
-from scheduler.calls.request import Outcome
+from scheduler.calls.attempt import Outcome
 from scheduler.models import ScheduledCall
 
 
@@ -120,7 +120,7 @@ class Model(RuleBasedStateMachine):
             mine.clear()
 
     def send(self, mine, call_id):
-        """What calls/request.py does at the gate."""
+        """What calls/attempt.py does at the gate."""
         claimed = mine[call_id]
         if self.now >= claimed.lease_end:
             ledger.release([call_id], [claimed.token])

@@ -18,7 +18,10 @@ nobody's work for dead. Where a function has a parameter `now`, that clock is it
 give an aware datetime.
 """
 import logging
-from datetime import timedelta
+from collections import Counter
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -26,8 +29,8 @@ from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.db.models.functions import Now
 
 from ..base.clock import utcnow
-from ..models import ScheduledCall
-from . import log
+from ..models import CallRequest, Schedule, ScheduledCall, Target
+from . import limits, log
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -86,27 +89,79 @@ def unlocked(rows):
     return rows
 
 
-def schedule(timestamps, *, by="", via="", note="", again_of=None):
+@dataclass
+class NewCall:
+    """A call that is to be made, as `schedule` takes it."""
+
+    timestamp: datetime                 # aware
+    note: str = ""                      # of at most NOTE_MAX characters
+    target: Target | None = None        # API_URL for none
+    body: str | None = None             # instead of the target's, placeholders and all
+    headers: dict = field(default_factory=dict)     # {name: value}, beside the target's
+    data: dict = field(default_factory=dict)        # {key: value}, what {{data.KEY}} stands for
+    expires_at: datetime | None = None  # aware; instead of GRACE
+    schedule: Schedule | None = None    # of which it is, beside those that were planned
+    again_of: int | None = None         # the id of the call that it repeats
+
+
+def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None):
     """Creates Pending calls, all with the same `created_at`: so those of one request can be told from
-    others of its time.
+    others of its time. All or none of them.
 
     timestamps: list of aware datetimes
     by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin"
     note: what they are for, a str of at most NOTE_MAX characters
     again_of: for calls that repeat others, the list of the others' ids, one for each timestamp; without a
-        note of their own they have those others' notes
+        note of their own they have those others' notes. (What those were called with, `again` knows.)
+    calls: in place of `timestamps` and `again_of`, a list of NewCall; `note` is that of those without one
     Returns the list of the new ScheduledCall objects, in the same order.
     """
+    if calls is None:
+        notes = {}
+        for i in range(0, len(again_of or []), BATCH):
+            notes |= ScheduledCall.objects.filter(id__in=again_of[i:i + BATCH]).values_list("id", "note")
+        calls = [NewCall(timestamp, note or notes.get(old, ""), again_of=old)
+                 for timestamp, old in zip(timestamps, again_of or [None] * len(timestamps), strict=True)]
     created_at = utcnow()
-    olds = again_of or [None] * len(timestamps)
-    notes = {}
-    for i in range(0, len(again_of or []), BATCH):
-        notes |= ScheduledCall.objects.filter(id__in=again_of[i:i + BATCH]).values_list("id", "note")
-    return ScheduledCall.objects.bulk_create(
-        [ScheduledCall(timestamp=timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via,
-                       note=note or notes.get(old, ""), again_of=old)
-         for timestamp, old in zip(timestamps, olds, strict=True)],
-        batch_size=BATCH)
+    rows = [ScheduledCall(timestamp=new.timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via,
+                          note=new.note or note, again_of=new.again_of, target=new.target, schedule=new.schedule,
+                          expires_at=new.expires_at) for new in calls]
+    own = [i for i, new in enumerate(calls) if new.body is not None or new.headers or new.data]
+    with transaction.atomic() if own else nullcontext():
+        rows = ScheduledCall.objects.bulk_create(rows, batch_size=BATCH)
+        CallRequest.objects.bulk_create(
+            [CallRequest(call=rows[i], body=calls[i].body, headers=calls[i].headers, data=calls[i].data) for i in own],
+            batch_size=BATCH)
+    return rows
+
+
+def again(ids, by="", via="", note=""):
+    """Creates calls that repeat others, with their target and what was sent with them. They are due now, but those of a
+    target with a rate one after the other, as that allows, and expire late enough to wait for it beside as many more.
+
+    ids: the calls to repeat, in the order in which they are to be made
+    by, via, note: as for `schedule`; without a note each has that of the call that it repeats
+    Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
+    """
+    calls, now, lines = [], utcnow(), Counter()
+    for i in range(0, len(ids), BATCH):
+        olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(ids[i:i + BATCH])
+        for old in (olds[call_id] for call_id in ids[i:i + BATCH] if call_id in olds):
+            # What names no target is made as ever, and is of no schedule.
+            new = NewCall(now, note or old.note, old.target, schedule=old.schedule if old.target else None, again_of=old.id)
+            if hasattr(old, "request"):
+                new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
+            calls.append(new)
+            lines[new.target] += 1
+    places = Counter()
+    for new in calls:
+        rate = new.target and limits.parse(new.target.rate)
+        if rate and lines[new.target] > 1:
+            each = timedelta(seconds=rate.seconds / rate.number)
+            new.timestamp += places[new.target] * each
+            new.expires_at = new.timestamp + timedelta(seconds=settings.GRACE) + lines[new.target] * each
+            places[new.target] += 1
+    return schedule(by=by, via=via, calls=calls)
 
 
 def plan(slots, now):
@@ -248,7 +303,7 @@ def release(ids, tokens):
 def finish(outcomes):
     """Writes how calls ended, together.
 
-    outcomes: list of (request.Outcome, the token that its call was claimed with)
+    outcomes: list of (attempt.Outcome, the token that its call was claimed with)
     Returns the set of the ids that were still this worker's to write; another may have been given
     up by `reap` already, and that stands.
     """

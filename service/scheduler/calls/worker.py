@@ -2,7 +2,7 @@
 
 A message brings the ids of calls that are due within WINDOW; they wait here, in a heap. A call gets a thread
 LEAD seconds before it is due, in a burst up to EARLIER before that, connects, and stands at the gate
-(request.py). Once it is due its row is claimed, together with others, but no more than a PORTION at once, and
+(attempt.py). Once it is due its row is claimed, together with others, but no more than a PORTION at once, and
 while the first portion is being sent the next is claimed: so a burst costs a statement for each PORTION and
 not for each call, and a worker that is killed leaves few rows of which nobody knows whether they were sent.
 What has not been claimed is Pending, and made by another worker.
@@ -34,7 +34,7 @@ from ..base.clock import steady, utcnow
 from ..base.database import reason
 from ..models import ScheduledCall
 from . import dispatch, ledger
-from .request import IDLE_MAX, Attempt, close_idle, prepare
+from .attempt import IDLE_MAX, Attempt, close_idle, prepare
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
