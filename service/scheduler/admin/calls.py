@@ -1,4 +1,5 @@
-"""The admin of calls: see what is planned and how it went, cancel, schedule again, add."""
+"""The admin of calls: see what is planned and how it went, cancel, try now, schedule again, add."""
+import json
 from datetime import timedelta
 from functools import partial
 
@@ -22,8 +23,9 @@ from ..base.clock import utcnow
 from ..base.moments import comes_twice, from_person, many_from_person, moment, showable
 from ..base.words import is_id, one_line, printable
 from ..calls import ledger
+from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
-from ..models import Schedule, ScheduledCall
+from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .filters import NOTHING
 from .forms import OnceAdmin, OpenedForm
@@ -31,6 +33,12 @@ from .forms import OnceAdmin, OpenedForm
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+CANCELLABLE = (Status.PENDING, Status.RETRYING)
+# What the API has of an attempt, by its class of calls/outcomes.py.
+CLASSES = {"nothing": "it got nothing", "refused": "it refused", "unknown": "it has perhaps done it",
+           "answered": "it answered no"}
+PHASES = {"name": "name found", "connect": "connected", "tls": "TLS", "answer": "answer began", "end": "end"}
+
 SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
 
 
@@ -127,6 +135,25 @@ def column(field, description):
     return in_words
 
 
+def in_lines(headers):
+    """{name: value} as the lines of a request, or an answer: safe HTML."""
+    return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in headers.items())) if headers else ""
+
+
+def in_words(attempt):
+    """An attempt, as `attempts_of` has it, for the page."""
+    return attempt | {
+        "started": attempt["started_at"] and moment(attempt["started_at"]), "ended": moment(attempt["ended_at"]),
+        "api_has": CLASSES.get(attempt["class"], attempt["class"]),
+        "phases": ", ".join(f"{PHASES[name]} {attempt['phases_ms'][name]:.1f}" for name in PHASES if name in attempt["phases_ms"]),
+        "messages": [(title, first, in_lines(message["headers"]), message.get("body"), message.get("truncated"))
+                     for title, message, first in (
+                         ("What was sent", attempt["request"],
+                          attempt["request"] and "{method} {url}".format(**attempt["request"])),
+                         ("What came back", attempt["response"],
+                          attempt["http_status"] and f"HTTP status {attempt['http_status']}")) if message]}
+
+
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
@@ -148,6 +175,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     known = [
         (None, {"fields": ["timestamp", "how", "said"]}),
         ("How it went", {"fields": ["late", "http_status", "error", "handed_over", "started", "ended"]}),
+        ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "next_attempt", "expires"]}),
+        ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
         ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as", "cancelled_by"]}),
     ]
 
@@ -197,6 +226,29 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return format_html("<bdi>{}</bdi>", call.schedule)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
+
+    @admin.display(description="target")
+    def called(self, call):
+        if call.target.deleted_at or not call.leads_to_target:
+            return format_html("<bdi>{}</bdi>", call.target)
+        return format_html('<a href="{}"><bdi>{}</bdi></a>',
+                           reverse("admin:scheduler_target_change", args=[call.target_id]), call.target)
+
+    @admin.display(description="what the API has of it")
+    def has_of_it(self, call):
+        return CLASSES.get(call.failure, call.failure) or NOTHING
+
+    @admin.display(description="body")
+    def own_body(self, call):
+        return format_html("<pre>{}</pre>", call.request.body) if call.request.body is not None else "the target's"
+
+    @admin.display(description="headers")
+    def own_headers(self, call):
+        return in_lines(call.request.headers) or "the target's"
+
+    @admin.display(description="data")
+    def own_data(self, call):
+        return format_html("<pre>{}</pre>", json.dumps(call.request.data, ensure_ascii=False, indent=2)) if call.request.data else NOTHING
 
     @admin.display(description="note")
     def said(self, call):
@@ -250,14 +302,28 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def get_fieldsets(self, request, obj=None):
         if obj is None:
             return self.new
-        return self.known if self.has_change_permission(request, obj) else [
-            (None, {"fields": ["due", "how", "said"]}), *self.known[1:]]
+        own = hasattr(obj, "request") and self.sees_requests(request)
+        shown = {"What is called": obj.target is not None, "What is sent with it": own}
+        known = [part for part in self.known if shown.get(part[0], True)]
+        return known if self.has_change_permission(request, obj) else [
+            (None, {"fields": ["due", "how", "said"]}), *known[1:]]
 
     def get_object(self, request, object_id, from_field=None):
-        """With whether this user may see the page of its schedule."""
+        """With whether this user may see the pages of its schedule and its target."""
         if call := super().get_object(request, object_id, from_field):
-            call.leads_to_schedule = self.admin_site.get_model_admin(Schedule).has_view_permission(request)
+            call.leads_to_schedule, call.leads_to_target = (
+                self.admin_site.is_registered(model) and self.admin_site.get_model_admin(model).has_view_permission(request)
+                for model in (Schedule, Target))
         return call
+
+    def render_change_form(self, request, context, obj=None, **how):
+        if obj:
+            context |= {
+                "attempts": [in_words(attempt) for attempt in attempts_of(obj, self.sees_requests(request))],
+                "next_attempt": obj.status == Status.RETRYING and self.next_attempt(obj),
+                "may_cancel": self.may_cancel(request) and obj.status in CANCELLABLE,
+                "may_try": self.may_cancel(request) and obj.status == Status.RETRYING}
+        return super().render_change_form(request, context, obj=obj, **how)
 
     def get_changeform_initial_data(self, request):
         """Not the time: a query string gives one text, and its field, of two, breaks on it."""
@@ -290,6 +356,14 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         """What has begun is history, and history is only looked at."""
         return super().has_change_permission(request, obj) and (
             obj is None or obj.status == Status.PENDING)
+
+    def may_cancel(self, request):
+        """Also what has begun, between two attempts, and have it tried now."""
+        return super().has_change_permission(request)
+
+    def sees_requests(self, request):
+        """Whether this user may see what is sent to targets, and what they answer."""
+        return request.user.has_perm("scheduler.see_request")
 
     def has_delete_permission(self, request, obj=None):
         """Every call is accounted for; `manage.py prune` removes what is old."""
@@ -373,13 +447,29 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             self.message_user(
                 request, f"{len(ids) - len(cancelled)} not cancelled: no longer pending.", messages.WARNING)
 
+    def try_now(self, request, queryset):
+        """The next attempt is made now, and not when it would be."""
+        call_id = queryset.get().pk
+        if ledger.try_now(call_id):
+            hand_over_soon([call_id])
+            self._write_history(request, [(call_id, f"call {call_id}", CHANGE, "Tried now.")])
+            self.message_user(request, f"Call {call_id} is tried now.", messages.SUCCESS)
+        else:
+            self.message_user(request, f"Call {call_id} is no longer to be tried again.", messages.WARNING)
+
     @admin.action(description="Schedule again, now", permissions=["add"])
     def schedule_again(self, request, queryset):
         """New calls; what happened to the old ones stays as it is. Leads to the new ones."""
         ids = self._ids(request, queryset)
+        if not request.user.has_perm("scheduler.use_target"):
+            free = list(ScheduledCall.objects.filter(id__in=ids, target=None).order_by("id").values_list("id", flat=True))
+            if len(free) < len(ids):
+                self.message_user(request, f"{len(ids) - len(free)} not scheduled again: they name a target, and you may "
+                                           "not use targets.", messages.ERROR)
+            ids = free
         if not ids:
             return None
-        calls = ledger.schedule([utcnow()] * len(ids), by=request.user.get_username(), via="admin", again_of=ids)
+        calls = ledger.again(ids, by=request.user.get_username(), via="admin")
         hand_over_soon([call.pk for call in calls])
         self._write_history(request, [entry for call in calls for entry in (
             (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
@@ -408,17 +498,24 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return [
             path("csv/", page(self.csv), name="scheduler_scheduledcall_csv"),
             path("<int:call_id>/cancel/", page(partial(
-                self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
-                yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
+                self.act_on_one, action=self.cancel, may=self.may_cancel, statuses=CANCELLABLE, gone="is no longer pending",
+                question="Cancel this call?", yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
+            path("<int:call_id>/try/", page(partial(
+                self.act_on_one, action=self.try_now, may=self.may_cancel, statuses=(Status.RETRYING,),
+                gone="is no longer to be tried again", question="Make the next attempt now?", yes="Yes, try now")),
+                name="scheduler_scheduledcall_try"),
             path("<int:call_id>/again/", page(partial(
-                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
+                self.act_on_one, action=self.schedule_again, may=self.has_add_permission, statuses=Status,
                 question="Schedule this call again, for now?", yes="Yes, call now")),
                 name="scheduler_scheduledcall_again"),
             *super().get_urls(),
         ]
 
-    def act_on_one(self, request, call_id, action, may, question, yes):
-        """An action for one call, from its own page: asks first, and does it when the answer is posted."""
+    def act_on_one(self, request, call_id, action, may, statuses, question, yes, gone=""):
+        """An action for one call, from its own page: asks first, and does it when the answer is posted.
+
+        statuses: of calls for which there is this action; gone: what one is that has another
+        """
         if not (self.has_view_permission(request) and may(request)):
             raise PermissionDenied
         calls = ScheduledCall.objects.filter(pk=call_id)
@@ -427,8 +524,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
             return self.in_one(request, lambda: action(request, calls) or back)
-        if action == self.cancel and call.status != Status.PENDING:
-            self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
+        if call.status not in statuses:
+            self.message_user(request, f"Call {call_id} {gone}.", messages.WARNING)
             return back
         return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
             **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
