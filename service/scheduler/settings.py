@@ -97,6 +97,13 @@ if len(SECRET_KEY) < 32:
         f"SECRET_KEY has {len(SECRET_KEY)} characters, which can be guessed; take 50 random ones: "
         "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'")
 
+# What the secrets of targets are encrypted with (base/secrets.py): the first; the others still decrypt.
+SECRETS_KEY = [key.strip() for key in env.list("SECRETS_KEY", default=[SECRET_KEY])]
+if not SECRETS_KEY or any(len(key) < 32 for key in SECRETS_KEY):
+    raise ImproperlyConfigured(             # without its text
+        "SECRETS_KEY in the environment must be texts of at least 32 random characters, separated by commas, the one that "
+        "encrypts first: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'")
+
 # HTTPS is expected everywhere but in local development. HTTPS=false is for a closed network.
 HTTPS = env.bool("HTTPS", default=not DEBUG)
 SECURE_SSL_REDIRECT = HTTPS

@@ -6,6 +6,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.conf import settings
 
+from . import secrets as kept
+
 
 def printable(text, limit=500):
     """`text` cut to `limit` characters, with everything that could move a terminal's cursor or
@@ -74,17 +76,18 @@ def _without_values(match):
 
 
 def secrets():
-    """The passwords among the settings, in each form in which they may be written: set of str."""
+    """The passwords among the settings, and the secrets of targets that this process has met, in each form in which
+    they may be written: set of str."""
     broker, api, mail = urlsplit(settings.REDIS_URL), urlsplit(settings.API_URL), urlsplit(settings.EMAIL_URL)
-    found = {settings.SECRET_KEY, settings.DATABASES["default"].get("PASSWORD"), broker.password, api.password,
-             mail.password}
+    found = {settings.SECRET_KEY, *settings.SECRETS_KEY, *kept.met(), settings.DATABASES["default"].get("PASSWORD"),
+             broker.password, api.password, mail.password}
     found |= {value for _, value in parse_qsl(broker.query + "&" + api.query) if len(value) > 5}
     found = {form for secret in found if secret for form in (secret, quote(secret, safe=""), unquote(secret))}
     return found | {html.escape(secret) for secret in found} | {repr(secret)[1:-1] for secret in found}
 
 
 def hidden(text):
-    """`text` with asterisks for every password among the settings."""
+    """`text` with asterisks for every secret that this process knows."""
     for secret in sorted(secrets(), key=len, reverse=True):
         text = text.replace(secret, "********")
     return text

@@ -46,7 +46,7 @@ def attempts_of(call, see_request=True):
 def _shown(number, started_at, ended_at, outcome, failure, http_status, error, kept):
     return {
         "number": number, "started_at": started_at, "ended_at": ended_at,
-        "duration_ms": None if started_at is None else round((ended_at - started_at) / timedelta(milliseconds=1), 3),
+        "duration_ms": round((ended_at - started_at) / timedelta(milliseconds=1), 3) if started_at and ended_at else None,
         "outcome": str(outcome), "class": failure or None, "http_status": http_status, "error": error,
         "version": kept.get("version") or None, "address": kept.get("address") or None,
         "phases_ms": kept.get("phases") or {}, "request": _message(kept.get("request")),

@@ -6,10 +6,10 @@ from ..base.clock import utcnow
 from ..base.moments import showable
 from ..base.words import is_seen, one_line
 from ..schedules import recurrence
-from .targets import Target
+from .targets import Pausable, Target
 
 
-class Schedule(models.Model):
+class Schedule(Pausable, models.Model):
     """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
 
     Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long

@@ -4,7 +4,22 @@ from django.db import models
 from ..base.clock import utcnow
 
 
-class Target(models.Model):
+class Pausable:
+    """What can be paused, until somebody resumes it or until a time: a target or a schedule. See calls/targets.py
+    for the same in a query."""
+
+    def is_paused(self, now):
+        """Whether it is, at the aware datetime `now`."""
+        return self.paused_at is not None and (self.paused_until is None or now < self.paused_until)
+
+    @property
+    def pause(self):
+        """By whom and why, in words: "paused by ann: the API is being moved"."""
+        by = f" by {self.paused_by}" if self.paused_by else ""
+        return f"paused{by}{self.paused_reason and f': {self.paused_reason}'}"
+
+
+class Target(Pausable, models.Model):
     """One API, or one thing that it does, and how it is asked.
 
     A deleted one stays, unseen, for as long as there are calls that name it.
