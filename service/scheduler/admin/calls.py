@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import PermissionDenied
@@ -25,7 +25,7 @@ from ..base.words import is_id, one_line, printable
 from ..calls import ledger
 from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
-from ..models import Schedule, ScheduledCall, Target
+from ..models import Schedule, ScheduledCall, Target, rules
 from . import dashboard, export, filters
 from .filters import NOTHING
 from .forms import OnceAdmin, OpenedForm
@@ -37,7 +37,7 @@ CANCELLABLE = (Status.PENDING, Status.RETRYING)
 # What the API has of an attempt, by its class of calls/outcomes.py.
 CLASSES = {"nothing": "it got nothing", "refused": "it refused", "unknown": "it has perhaps done it",
            "answered": "it answered no"}
-PHASES = {"name": "name found", "connect": "connected", "tls": "TLS", "answer": "answer began", "end": "end"}
+PHASES = {"name": "name", "connect": "connection", "tls": "TLS", "answer": "answer", "end": "its end"}
 
 SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
 
@@ -67,12 +67,42 @@ class DueField(forms.SplitDateTimeField):
             raise forms.ValidationError(f"This time {error}.")
 
 
+class JsonField(forms.JSONField):
+    """Of what is given as JSON: what the rules for it say."""
+
+    default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
+
+    def __init__(self, rule, **how):
+        super().__init__(required=False, widget=forms.Textarea(attrs={"rows": 3, "cols": 40, "spellcheck": "false"}), **how)
+        self.rule = rule
+
+    def clean(self, value):
+        value = super().clean(value)
+        try:
+            return {} if value is None else self.rule(value)
+        except ValueError as error:
+            raise forms.ValidationError(str(error))
+
+
 class ScheduledCallForm(OpenedForm):
-    """A call's time. For new calls also many, pasted, and a note."""
+    """A call's time. For new calls also many, pasted, a note, and what is called with what."""
 
     times = forms.CharField(
         required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
         label="Or several, pasted")
+    to_target = forms.ModelChoiceField(
+        Target.objects.filter(deleted_at=None), required=False, label="Target", empty_label="none: API_URL, with GET",
+        help_text="What is called.")
+    body = forms.CharField(
+        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
+        help_text="Instead of the target's. {{call.id}}, {{call.due}}, {{call.note}}, {{call.attempt}} and {{data.KEY}} are "
+                  "filled in when it is sent.")
+    headers = JsonField(rules.headers, help_text='Beside the target\'s: {"X-Name": "value"}.')
+    data = JsonField(rules.data, help_text='What {{data.KEY}} stands for: {"order": 7}.')
+    expires = DueField(
+        required=False, widget=AdminSplitDateTime,
+        help_text="When it is of no use any more: it is not started later than this, instead of GRACE after its time.")
+    OF_NEW = ["times", "to_target", "body", "headers", "data", "expires"]
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -123,7 +153,39 @@ class ScheduledCallForm(OpenedForm):
         cleaned = super().clean()
         if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"]):
             raise forms.ValidationError("When? Choose a time, or paste some.")
+        if "to_target" in self.fields and not self.errors:
+            self._clean_request(cleaned)
         return cleaned
+
+    def _clean_request(self, cleaned):
+        """What is sent fits the target, and the calls are of use when they are due."""
+        target, body = cleaned["to_target"], cleaned["body"] or None
+        if target is None:
+            for name in ("body", "headers", "data"):
+                if cleaned[name]:
+                    self.add_error(name, "This is for a target; choose one.")
+        else:
+            try:
+                if body is not None:
+                    rules.body(body, rules.content_type(cleaned["headers"]) or rules.content_type(
+                        target.headers | dict.fromkeys(target.secret_names.get("headers", ()), "text/plain")))
+            except ValueError as error:
+                self.add_error("body", str(error))
+            else:
+                if lacking := self.new_call(None).lacking():
+                    self.add_error("data", f"There is a place for {', '.join(lacking)} in what is sent, and no value here.")
+        if cleaned["expires"] and any(time >= cleaned["expires"] for time in self.all_times()):
+            self.add_error("expires", "This must be later than the time at which it is due.")
+
+    def all_times(self):
+        """The aware datetimes at which there is to be a call."""
+        return [time for time in [self.cleaned_data["timestamp"]] if time] + self.cleaned_data["times"]
+
+    def new_call(self, time):
+        """The ledger.NewCall that is to be made at this aware datetime."""
+        given = self.cleaned_data.get
+        return ledger.NewCall(time, given("note"), given("to_target"), given("body") or None, given("headers") or {},
+                              given("data") or {}, given("expires"))
 
 
 def column(field, description):
@@ -172,6 +234,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     actions = ["cancel", "schedule_again"]
 
     new = [(None, {"fields": ["timestamp", "times", "note"]})]
+    new_to_target = [*new, ("What is called", {"fields": ["to_target", "body", "headers", "data", "expires"]})]
     known = [
         (None, {"fields": ["timestamp", "how", "said"]}),
         ("How it went", {"fields": ["late", "http_status", "error", "handed_over", "started", "ended"]}),
@@ -301,7 +364,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def get_fieldsets(self, request, obj=None):
         if obj is None:
-            return self.new
+            return self.new_to_target if self.uses_targets(request) else self.new
         own = hasattr(obj, "request") and self.sees_requests(request)
         shown = {"What is called": obj.target is not None, "What is sent with it": own}
         known = [part for part in self.known if shown.get(part[0], True)]
@@ -338,8 +401,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def get_form(self, request, obj=None, change=False, **kwargs):
         form = super().get_form(request, obj, change=change, **kwargs)
-        if change:
-            del form.base_fields["times"]
+        wanted = flatten_fieldsets(self.get_fieldsets(request, obj))
+        for name in form.OF_NEW:
+            if change or name not in wanted:
+                form.base_fields.pop(name, None)    # Django has left out those of the name of what is only shown
         return form
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
@@ -361,6 +426,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         """Also what has begun, between two attempts, and have it tried now."""
         return super().has_change_permission(request)
 
+    def uses_targets(self, request):
+        """Whether this user may schedule calls for targets, and there are some."""
+        return request.user.has_perm("scheduler.use_target") and Target.objects.filter(deleted_at=None).exists()
+
     def sees_requests(self, request):
         """Whether this user may see what is sent to targets, and what they answer."""
         return request.user.has_perm("scheduler.see_request")
@@ -378,9 +447,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             request.was_moved = ledger.move(obj.pk, obj.timestamp)
             soon = [obj]
         else:
-            times = [time for time in [obj.timestamp] if time] + form.cleaned_data["times"]
             soon = request.calls = ledger.schedule(
-                times, by=request.user.get_username(), via="admin", note=obj.note)
+                calls=[form.new_call(time) for time in form.all_times()], by=request.user.get_username(), via="admin")
             request.twice = form.twice
             obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
         end = utcnow() + timedelta(seconds=settings.WINDOW)
@@ -470,11 +538,14 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if not ids:
             return None
         calls = ledger.again(ids, by=request.user.get_username(), via="admin")
-        hand_over_soon([call.pk for call in calls])
+        end = utcnow() + timedelta(seconds=settings.WINDOW)
+        hand_over_soon([call.pk for call in calls if call.timestamp <= end])
         self._write_history(request, [entry for call in calls for entry in (
             (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
             (call.again_of, f"call {call.again_of}", CHANGE, f"Scheduled again as call {call.pk}."))])
-        self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
+        last = max(call.timestamp for call in calls)
+        self.message_user(request, f"{len(calls)} scheduled for now" + (
+            f", as their target's rate allows: the last for {moment(last)}." if last > utcnow() else "."), messages.SUCCESS)
         return HttpResponseRedirect(self._together(calls))
 
     def response_action(self, request, queryset):
