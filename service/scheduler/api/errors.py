@@ -29,6 +29,19 @@ class Refusal(ValidationError):
         self.detail = {"detail": detail, **({"errors": errors} if errors else {})}
 
 
+class Conflict(APIException):
+    """A 409: what is asked for is not to be had as things are.
+
+    status: of the call that is in the way
+    """
+
+    status_code = 409
+
+    def __init__(self, detail, status):
+        super().__init__(detail)
+        self.detail = {"detail": detail, "status": str(status)}
+
+
 class Unavailable(APIException):
     """A 503: later it may go well."""
 

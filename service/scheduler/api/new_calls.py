@@ -6,7 +6,6 @@ knows the request's fingerprint, for an Idempotency-Key, and has `calls`, which 
 import hashlib
 import json
 from datetime import timedelta
-from math import isfinite
 
 from django.conf import settings
 from drf_spectacular.utils import PolymorphicProxySerializer
@@ -15,8 +14,8 @@ from rest_framework import serializers
 from ..base.moments import instant, showable
 from ..base.words import one_line, printable
 from ..calls import template
-from ..calls.ledger import NewCall
-from ..models import NOTE_MAX, Target
+from ..calls.ledger import BATCH, NewCall
+from ..models import NOTE_MAX, Target, rules
 from .errors import Refusal
 
 COMMON = ("note", "target", "body", "headers", "data", "expires")
@@ -93,23 +92,29 @@ def read(data):
     if when not in data:
         raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
     if unknown := _unknown(data, when):
-        raise Refusal(f"There is no key {unknown}; there are `{when}` and, if you like, {_listed(COMMON)}.")
+        raise Refusal(f"There is no key {unknown}; {_keys(when)}")
+    if "note" in data:
+        try:
+            _note(data["note"])
+        except ValueError as error:
+            raise Refusal(f"`note` {error}.") from None
     problems = Problems()
-    what = problems.of(None, _what, data)
+    what = problems.of(None, _what, data, when)
     problems.refuse()
     if when == "delay":
-        what["delay"] = problems.of(None, lambda data, found: _read(_delay, data, "delay", found), data)
-        problems.refuse()
-        return Asked(_fingerprint(data), [what])
+        return Asked(fingerprint(data), [what])
     times = _timestamps(data["timestamps"])
-    if (size := len(times) * sum(len(_json(what.get(key, ""))) for key in TO_A_TARGET)) > COPIES * settings.BODY_MAX:
+    size = sum(len(json.dumps(what[key])) for key in TO_A_TARGET if key in what) * len(times)
+    if size > COPIES * settings.BODY_MAX:
         raise Refusal(f"{len(times)} calls with that body are {size} characters: at most {COPIES * settings.BODY_MAX} are "
-                      "taken. Let the target have the body.")
-    # Of what could be asked for when there were no targets it is as it was then: a retry may come after an update.
-    old = not set(data) - {"timestamps", "note"}
-    fingerprint = _sha256("\n".join([",".join(time.isoformat() for time in times), *filter(None, [what.get("note")])]))
-    return Asked(fingerprint if old else _fingerprint(data | {"timestamps": [time.isoformat() for time in times]}),
-                 [{**what, "due": time} for time in times])
+                      "taken. Give it to the target, or ask for fewer calls.")
+    # Of what could be asked for before there were targets it is as it was then: a retry may come after an update.
+    if set(data) <= {"timestamps", "note"}:
+        said = "\n".join([",".join(time.isoformat() for time in times), *filter(None, [what.get("note")])])
+        known_as = hashlib.sha256(said.encode()).hexdigest()
+    else:
+        known_as = fingerprint({**data, "timestamps": [time.isoformat() for time in times]})
+    return Asked(known_as, [{**what, "due": time} for time in times])
 
 
 class Asked:
@@ -117,7 +122,7 @@ class Asked:
 
     def __init__(self, fingerprint, wanted, positions=False):
         """fingerprint: str, the same for each request that asks for the same
-        wanted: [{"due": aware datetime or "delay": seconds, and of COMMON what was given}, ...]
+        wanted: [{"due": aware datetime or "delay": timedelta, and of COMMON what was given}, ...]
         positions: whether these are of `calls`"""
         self.fingerprint = fingerprint
         self.positions = positions
@@ -128,13 +133,12 @@ class Asked:
 
         now: aware datetime, from which a delay counts
         may_use(): raises what is to be answered if the user may not use targets
-        Raises Refusal, which names all that is wrong.
+        Raises Refusal, which names everything that is wrong.
         """
         names = {one["target"] for one in self._wanted if "target" in one}
         if names:
             may_use()
-        known = _of_names(names)
-        needs = {name: _Needs(target) for name, target in known.items()}
+        needs = {name: _Needs(target) for name, target in _targets(names).items()}
         problems, calls = Problems(), []
         for position, one in enumerate(self._wanted):
             new = problems.of(position if self.positions else None, _new, one, now, needs)
@@ -151,95 +155,41 @@ class Problems:
         self.errors = []
 
     def of(self, position, work, *arguments):
-        """What work(*arguments, found) returns, which appends (key, what is wrong with it) to the list `found`; None
-        if it did.
+        """What work(*arguments, found) returns, which puts {key: what is wrong with it} into the dict `found`; None if
+        it did.
 
         position: in `calls`, None if it is of the whole request
         """
-        found = []
+        found = {}
         result = work(*arguments, found)
         where = {} if position is None else {"position": position}
-        self.errors += [{**where, "key": key, "reason": reason} for key, reason in found]
+        self.errors += [{**where, "key": key, "reason": _sentence(reason)} for key, reason in found.items()]
         return None if found else result
 
     def refuse(self):
         """Raises the Refusal, if there is something wrong."""
         if not self.errors:
             return
-        said = [(f"calls[{bad['position']}]: " if "position" in bad else "") + f"`{bad['key']}` {bad['reason']}"
+        said = [(f"calls[{bad['position']}]." if "position" in bad else "") + f"{bad['key']}: {bad['reason']}"
                 for bad in self.errors[:NAMED]]
-        more = [f"and {len(self.errors) - NAMED} more"] if len(self.errors) > NAMED else []
-        raise Refusal("; ".join(said + more) + ".", self.errors)
+        more = [f"And {len(self.errors) - NAMED} more."] if len(self.errors) > NAMED else []
+        raise Refusal(" ".join(said + more), self.errors)
 
 
-def _of_names(names):
-    """{name: Target} of those that there are."""
-    names = [name for name in names if len(name) <= NAME_MAX and name.isprintable()]      # others no database is asked for
-    return {target.name: target for i in range(0, len(names), BATCH)
-            for target in Target.objects.filter(name__in=names[i:i + BATCH], deleted_at=None)}
+def _sentence(words):
+    return f"{words[:1].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
 
 
-# What it comes to, by its targets.
-
-class _Needs:
-    """What a target asks of the calls for it."""
-
-    def __init__(self, target):
-        self.target = target
-        names = {name.lower() for name in (*target.headers, *target.secret_names.get("headers", ()))}
-        self.says_what = "content-type" in names
-        self.around = _keys(target.url, *target.headers.values())
-        self.body = _keys(target.body)
-
-
-def _new(one, now, needs, found):
-    """The NewCall, with what `one`, of `_what` and a time, asks for."""
-    due, expires_at = _times(one, now, found)
-    if "target" not in one:
-        found += [(key, "is for a target, and none is named: name one as `target`") for key in TO_A_TARGET if one.get(key)]
-        return NewCall(due, one.get("note", ""), expires_at=expires_at)
-    need = needs.get(one["target"])
-    if need is None:
-        found.append(("target", f"names none that there is: {printable(one['target'], 80)}"))
-        return None
-    body, is_json = one.get("body", (None, False))
-    headers, data = one.get("headers", {}), one.get("data", {})
-    if body is not None and not need.says_what and not any(name.lower() == "content-type" for name in headers):
-        if is_json:
-            headers = {**headers, "Content-Type": "application/json"}
-        else:
-            found.append(("body", "is text, and nothing says of what kind: put its Content-Type, such as text/plain, into "
-                                  "`headers`"))
-    wanted = need.around | _keys(*headers.values()) | (need.body if body is None else _keys(body))
-    if lacking := sorted(wanted - set(data)):
-        found.append(("data", f"lacks {_listed(lacking)}, for which there is a place in what is sent"))
-    return NewCall(due, one.get("note", ""), need.target, body, headers, data, expires_at)
-
-
-def _times(one, now, found):
-    """(when it is due, when it expires or None)"""
-    try:
-        due = one["due"] if "due" in one else showable(now + one["delay"])
-    except (ValueError, OverflowError):
-        found.append(("delay", "is too long"))
-        return now, None
-    expires = one.get("expires")
-    try:
-        expires_at = showable(due + expires) if isinstance(expires, timedelta) else expires
-    except (ValueError, OverflowError):
-        found.append(("expires", "is too long"))
-        return due, None
-    if expires_at is not None and expires_at <= due:
-        found.append(("expires", "must be later than the due time"))
-    return due, expires_at
+def fingerprint(data):
+    """What tells `data`, of JSON, from other requests: str of 64 characters."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 # What it says, without the database.
 
 def _many(data):
     if others := sorted(set(data) - {"calls"}):
-        raise Refusal(f"`calls` stands alone, beside it is {printable(others[0], 80)}: what each call is to have is said "
-                      "with that call.")
+        raise Refusal(f"Beside `calls` there is {printable(others[0], 80)}; what a call is to have is said with that call.")
     calls = data["calls"]
     if not isinstance(calls, list) or not calls:
         raise Refusal('`calls` must be a list of objects: [{"timestamp": "2026-08-01T14:30:00Z"}, {"delay": 90}]')
@@ -248,41 +198,35 @@ def _many(data):
     problems = Problems()
     wanted = [problems.of(position, _one, call) for position, call in enumerate(calls)]
     problems.refuse()
-    return Asked(_fingerprint(data), wanted, positions=True)
+    return Asked(fingerprint(data), wanted, positions=True)
 
 
 def _one(data, found):
     """One of `calls`."""
+    when = [key for key in ("timestamp", "delay") if isinstance(data, dict) and key in data]
     if not isinstance(data, dict):
-        found.append(("calls", 'must be a list of objects: {"timestamp": "2026-08-01T14:30:00Z"}'))
-        return None
-    when = [key for key in ("timestamp", "delay") if key in data]
-    if len(when) != 1:
-        found.append(("timestamp", "stands beside `delay`; which is meant?" if when else
-                      "is missing: an ISO 8601 date and time, or in its place a `delay` in seconds"))
-        return None
-    if unknown := _unknown(data, when[0]):
-        found.append((unknown, f"is no key that there is; there are `{when[0]}` and, if you like, {_listed(COMMON)}"))
-    what = _what(data, found)
-    if when[0] == "delay":
-        what["delay"] = _read(_delay, data, "delay", found)
+        found["timestamp"] = 'is missing: each of `calls` must be an object such as {"timestamp": "2026-08-01T14:30:00Z"}'
+    elif not when:
+        found["timestamp"] = "is missing: an ISO 8601 date and time, or in its place a `delay` in seconds"
+    elif len(when) == 2:
+        found["delay"] = "stands beside a timestamp; which is meant?"
+    elif unknown := _unknown(data, when[0]):
+        found[unknown] = f"is no key here; {_keys(when[0])}"
     else:
-        what["due"] = _read(_instant, data, "timestamp", found)
+        return _what(data, when[0], found)
+
+
+def _what(data, when, found):
+    """{key: value} of what `data` says: a timestamp is in it as "due". What is null is as if it were left out, but for
+    a time."""
+    what = {}
+    for key in ("timestamp", "delay", *COMMON):
+        if key in data and (key == when or data[key] is not None):
+            try:
+                what["due" if key == "timestamp" else key] = READERS[key](data[key])
+            except ValueError as error:
+                found[key] = str(error)
     return what
-
-
-def _what(data, found):
-    """{key: value} of what `data` says beside a time. What is null is as if it were left out."""
-    return {key: _read(reader, data, key, found) for key, reader in READERS.items()
-            if data.get(key) is not None or key == "note" and key in data}
-
-
-def _read(reader, data, key, found):
-    try:
-        return reader(data[key])
-    except ValueError as error:
-        found.append((key, str(error)))
-        return None
 
 
 def _unknown(data, when):
@@ -290,8 +234,8 @@ def _unknown(data, when):
     return printable(unknown[0], 80) if unknown else None
 
 
-def _listed(keys):
-    return ", ".join(f"`{key}`" for key in keys)
+def _keys(when):
+    return f"there are `{when}` and, if you like, {', '.join(f'`{key}`' for key in COMMON)}."
 
 
 def _timestamps(text):
@@ -333,9 +277,9 @@ def _instant(value):
     return showable(instant(_text(value).strip()))
 
 
-def _seconds(value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
-        raise ValueError("must be a number of seconds")
+def _seconds(value, least):
+    if not rules.finite(value) or value < least:
+        raise ValueError(f"must be a number of seconds, at least {least:g}")
     try:
         return timedelta(seconds=value)
     except OverflowError:
@@ -343,65 +287,98 @@ def _seconds(value):
 
 
 def _delay(value):
-    if (delay := _seconds(value)) < timedelta():
-        raise ValueError("must not be negative: it is a number of seconds from now")
-    return delay
+    return _seconds(value, 0)
 
 
 def _expires(value):
     """A timedelta after the due time, or an aware datetime."""
-    if isinstance(value, str):
-        return _instant(value)
-    try:
-        after = _seconds(value)
-    except ValueError as error:
-        raise ValueError(f"{error} after the due time, or an ISO 8601 date and time" if "number" in str(error)
-                         else str(error)) from None
-    if after <= timedelta():
-        raise ValueError("must be later than the due time")
-    return after
+    return _instant(value) if isinstance(value, str) else _seconds(value, 0.001)
 
 
 def _body(value):
-    """(the text, whether it is JSON)"""
-    is_json = not isinstance(value, str)
-    text = _json(value) if is_json else value
-    if "\0" in text or not _encodable(text):
-        raise ValueError("holds a NUL, or half of a character, which cannot be kept")
-    return text, is_json
-
-
-def _object(value):
-    if not isinstance(value, dict):
-        raise ValueError("must be an object")
-    return value
-
-
-def _headers(value):
-    return checked_headers(_object(value))
-
-
-def _data(value):
-    if "\\u0000" in (text := _json(_object(value))) or not _encodable(text):
-        raise ValueError("holds a NUL, or half of a character, which cannot be kept")
-    return value
-
-
-def _json(value):
+    """(the text, whether it was written as JSON)"""
+    if isinstance(value, str):
+        return value, False
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        raise ValueError("holds a number that is too large") from None      # 1e999 is read as infinite
+        return json.dumps(value, ensure_ascii=False, allow_nan=False), True
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+    except ValueError:
+        raise ValueError("holds a number that is too large") from None      # 1e999, which is read as infinite
 
 
-def _encodable(text):
+READERS = {"timestamp": _instant, "delay": _delay, "note": _note, "target": _text, "body": _body,
+           "headers": rules.headers, "data": rules.data, "expires": _expires}
+
+
+# What it comes to, by its targets.
+
+def _targets(names):
+    """{name: Target} of those that there are."""
+    names = [name for name in names if name.isascii() and name.isprintable()]       # PostgreSQL takes no NUL
+    return {target.name: target for i in range(0, len(names), BATCH)
+            for target in Target.objects.filter(name__in=names[i:i + BATCH], deleted_at=None)}
+
+
+class _Needs:
+    """What a target asks of the calls for it."""
+
+    def __init__(self, target):
+        self.target = target
+        self.kind = rules.content_type(target.headers) or (
+            "text/plain" if any(name.lower() == "content-type" for name in target.secret_names.get("headers", ())) else "")
+        self.around = _data_in(target.url, *target.headers.values())
+        self.body = _data_in(target.body)
+
+
+def _data_in(*texts):
+    """The keys of the data that have a place in the texts."""
+    return {name[5:] for text in texts for name in template.names(text) if name.startswith("data.")}
+
+
+def _new(one, now, needs, found):
+    """The NewCall that `one`, of `_what` and with a time, asks for."""
+    due, expires_at = _times(one, now, found)
+    if "target" not in one:
+        for key in TO_A_TARGET:
+            if one.get(key):
+                found[key] = "is for a target, and the call has none: name it as `target`"
+        return NewCall(due, one.get("note", ""), expires_at=expires_at)
+    need = needs.get(one["target"])
+    if need is None:
+        found["target"] = f'there is no target "{printable(one["target"], 80)}"'
+        return None
+    (body, is_json), headers, data = one.get("body", (None, False)), one.get("headers", {}), one.get("data", {})
+    if body is not None:
+        kind = rules.content_type(headers) or need.kind
+        if is_json and not kind:
+            kind = "application/json"
+            headers = {**headers, "Content-Type": kind}
+        try:
+            rules.body(body, kind)
+        except ValueError as error:
+            found["body"] = str(error)
+            return None
+    places = need.around | _data_in(*headers.values()) | (need.body if body is None else _data_in(body))
+    if lacking := sorted(places - set(data)):
+        found["data"] = f"lacks {', '.join(lacking)}, for which there is a place in what is sent"
+    return NewCall(due, one.get("note", ""), need.target, body, headers, data, expires_at)
+
+
+def _times(one, now, found):
+    """(when it is due, when it expires or None)"""
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-READERS = {"note": _note, "target": _text, "body": _body, "headers": _headers, "data": _data, "expires": _expires}
+        due = one["due"] if "due" in one else showable(now + one["delay"])
+    except (ValueError, OverflowError):
+        found["delay"] = "is too long"
+        return now, None
+    expires_at = one.get("expires")
+    try:
+        if isinstance(expires_at, timedelta):
+            expires_at = showable(due + expires_at)
+    except (ValueError, OverflowError):
+        found["expires"] = "is too long"
+        return due, None
+    if expires_at is not None and expires_at <= due:
+        found["expires"] = "must be later than the due time"
+    return due, expires_at

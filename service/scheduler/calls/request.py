@@ -3,11 +3,18 @@
 A call that names no target is a GET of API_URL, `default()`. For one that does, `build` puts together what its target,
 its schedule and the call itself say, fills in the placeholders (template.py), and adds the secrets.
 """
+from base64 import b64encode
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Optional
 
 from django.conf import settings
+
+from ..base.secrets import decrypt, meet
+from ..models import rules
+from . import template
+
+MAX_AGE = 86400.0           # seconds after its due time in which a retry may start, unless the target says another
 
 
 class Unsendable(Exception):
@@ -50,7 +57,7 @@ class Request:
     secrets: tuple = ()                 # of str, not to be in anything that is kept or said
     oauth: Optional[OAuth] = None
     delays: tuple = ()                  # seconds
-    max_age: float = 86400.0            # seconds
+    max_age: float = MAX_AGE            # seconds
     repeatable: bool = False
     max_at_once: Optional[int] = None
     rate: Optional[tuple] = None        # (number, seconds)
@@ -76,4 +83,59 @@ def build(call, target, own, schedule, number):
     number: int, of the attempt, from 1
     Raises Unsendable.
     """
-    raise NotImplementedError
+    source = own or schedule
+    said = (source.body, source.headers, source.data) if source else (None, {}, {})
+    text = target.body if said[0] is None else said[0]
+    plain = rules.overlaid(target.headers, said[1])
+    values = {
+        "call.id": call.id, "call.due": call.timestamp.isoformat().replace("+00:00", "Z"), "call.note": call.note,
+        "call.attempt": number, "schedule.name": schedule.name if schedule else "",
+        **{f"data.{key}": value for key, value in said[2].items()}}
+    try:
+        held = _secrets(target.secrets, tuple(settings.SECRETS_KEY))
+        url = template.fill(target.url, values, template.URL)
+        headers = {name: template.fill(value, values, template.HEADER).strip(" \t") for name, value in plain.items()}
+        body = template.fill(text, values, template.kind(rules.content_type(headers))).encode() if text else None
+    except ValueError as error:
+        raise Unsendable(str(error)) from None
+    secret, oauth = dict(held.get("headers", {})), None
+    of_auth = held.get("auth", {})
+    kind = target.auth.get("kind", "none")
+    try:
+        if kind == "basic":         # RFC 7617
+            pair = f"{target.auth['username']}:{of_auth['password']}".encode()
+            secret["Authorization"] = f"Basic {b64encode(pair).decode()}"
+        elif kind == "bearer":      # RFC 6750, 2.1
+            secret["Authorization"] = f"Bearer {of_auth['token']}"
+        elif kind == "header":
+            secret[target.auth["name"]] = of_auth["value"]
+        elif kind == "oauth2":
+            oauth = OAuth(target.auth["token_url"], target.auth["client_id"], of_auth["client_secret"],
+                          target.auth.get("scope", ""))
+    except KeyError as error:
+        raise Unsendable(f"its target has no {error.args[0]}") from None
+    signing = tuple(held.get("signing", ()))
+    known = (*secret.values(), *of_auth.values(), *signing)
+    meet(known)
+    return Request(
+        target.method, url, tuple(rules.overlaid(headers, secret).items()), body, target_id=target.pk, target=target.name,
+        version=target.version, number=number, message_id=message_id(call), signing=signing,
+        connect_timeout=settings.CONNECT_TIMEOUT if target.connect_timeout is None else target.connect_timeout,
+        timeout=settings.TIMEOUT if target.timeout is None else target.timeout,
+        statuses=rules.statuses(target.statuses), contains=target.contains, not_contains=target.not_contains,
+        follow_redirects=target.follow_redirects, secret_headers=frozenset(name.lower() for name in secret),
+        secrets=tuple(value for value in dict.fromkeys(known) if value), oauth=oauth, delays=tuple(target.delays),
+        max_age=MAX_AGE if target.max_age is None else target.max_age, repeatable=target.safe,
+        max_at_once=target.max_at_once, rate=rules.rate(target.rate), keep_failures=target.keep_failures,
+        keep_successes=target.keep_successes)
+
+
+def message_id(call):
+    """What tells a repetition of this call from another call, to whoever is called: the same at each attempt, and
+    no other call's, of another database neither."""
+    return f"call_{call.id}_{int(call.created_at.timestamp() * 1e6):x}"
+
+
+@lru_cache(1000)
+def _secrets(encrypted, keys):
+    return decrypt(encrypted)

@@ -1,7 +1,6 @@
 """The rules for what is sent, of targets, schedules and calls alike. Each takes what came from outside, of any type
 that JSON has, and raises ValueError, with a sentence for a person, or returns it in one form."""
 import json
-import math
 import re
 from base64 import b64decode
 from urllib.parse import urlsplit
@@ -23,7 +22,6 @@ RATE = re.compile(r"([1-9][0-9]{0,6})\s*/\s*(s|sec|second|m|min|minute|h|hour|d|
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 UNITS = {"s": "s", "m": "min", "h": "h", "d": "day"}
 STATUSES = re.compile(r"([1-5][0-9]{2})(?:\s*-\s*([1-5][0-9]{2}))?")
-METHODS_SAFE = ("GET", "HEAD", "OPTIONS")
 
 # What the connection is told, and not the API (RFC 9110, 7.6.1 and 7.2; RFC 9112, 6).
 OF_CONNECTION = {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "te",
@@ -122,6 +120,8 @@ def headers(value, secret=False):
             header_name(name)
             if name.lower() in SECRET and not secret:
                 raise ValueError(f"{name} is secret: put it into the target's `auth` or `secret_headers`.")
+            if name.lower() == "content-type" and secret:
+                raise ValueError(f"{name} is no secret: put it into `headers`.")
             if name.lower() in map(str.lower, found):
                 raise ValueError(f"{name} stands twice.")
             found[name] = header_value(name, content)
@@ -136,6 +136,12 @@ def headers(value, secret=False):
     if sum(len(name) + len(content) for name, content in found.items()) > HEADER_BYTES_MAX:
         raise ValueError(f"They have more than {HEADER_BYTES_MAX} bytes.")
     return found
+
+
+def overlaid(headers, others):
+    """{name: value} of `headers` and, beside them and instead of those of the same name, of `others`."""
+    names = {name.lower() for name in others}
+    return {**{name: value for name, value in headers.items() if name.lower() not in names}, **others}
 
 
 def content_type(headers):
@@ -236,6 +242,3 @@ def signing_key(value):
                          "print(\"whsec_\" + base64.b64encode(secrets.token_bytes(32)).decode())'") from None
     return value
 
-
-def finite(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
