@@ -9,6 +9,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from scheduler.base.clock import utcnow
+from scheduler.calls import ledger
 from scheduler.models import Attempt, CallRequest, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
@@ -120,6 +121,20 @@ def test_what_names_a_target_is_scheduled_again_by_those_who_may_use_it(target):
     client("use_target").post(f"{LIST}{call.pk}/again/")
     new = ScheduledCall.objects.get(again_of=call.pk)
     assert (new.target, new.request.body, new.request.data) == (target, "seven", {"order": 7})
+    Target.objects.update(deleted_at=utcnow())
+    answer = client("use_target").post(f"{LIST}{call.pk}/again/", follow=True).content.decode()
+    assert "1 not scheduled again: their target was deleted." in answer
+
+
+def test_a_target_that_is_deleted_while_calls_are_added_for_it_gets_none(target, monkeypatch):
+    made = ledger.schedule
+
+    def deleted_meanwhile(**what):
+        Target.objects.update(deleted_at=utcnow())
+        return made(**what)
+    monkeypatch.setattr(ledger, "schedule", deleted_meanwhile)
+    assert "The target billing was deleted. Nothing was scheduled." in add(client("use_target"), to_target=target.pk)
+    assert not ScheduledCall.objects.exists()
 
 
 def add(client, **fields):
@@ -150,7 +165,7 @@ def test_adding_calls_for_a_target(target):
     ({"headers": '{"Host": "x"}'}, "Host is for the connection"), ({"headers": r'{"X": "a\r\nY: b"}'}, "The value of X"),
     ({"data": '{"a b": 1}'}, "is no key"), ({"body": "{{no.such}}", "headers": '{"Content-Type": "text/plain"}'}, "which there is not"),
     ({"body": "text"}, "Needs to say what it is"), ({"body": "{{data.order}}", "headers": '{"Content-Type": "text/plain"}'},
-                                                    "There is a place for order in what is sent, and no value here."),
+                                                    "Lacks order, to be filled in."),
     ({"expires_0": "2020-01-01", "expires_1": "00:00:00"}, "This must be later than the time at which it is due."),
     ({"to_target": "", "body": "text"}, "This is for a target; choose one."), ({"to_target": "999"}, "Select a valid choice"),
 ])

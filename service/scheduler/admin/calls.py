@@ -13,6 +13,7 @@ from django.contrib.admin.views.main import IncorrectLookupParameters
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import PermissionDenied
 from django.db import connection, models, transaction
+from django.db.models import Q
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -22,10 +23,10 @@ from django.utils.html import format_html, format_html_join
 from ..base.clock import utcnow
 from ..base.moments import comes_twice, from_person, many_from_person, moment, showable
 from ..base.words import is_id, one_line, printable
-from ..calls import ledger
+from ..calls import ledger, targets
 from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
-from ..models import Schedule, ScheduledCall, Target, rules
+from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .filters import NOTHING
 from .forms import OnceAdmin, OpenedForm
@@ -68,20 +69,15 @@ class DueField(forms.SplitDateTimeField):
 
 
 class JsonField(forms.JSONField):
-    """Of what is given as JSON: what the rules for it say."""
+    """An object, {} if nothing is given."""
 
     default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
 
-    def __init__(self, rule, **how):
+    def __init__(self, **how):
         super().__init__(required=False, widget=forms.Textarea(attrs={"rows": 3, "cols": 40, "spellcheck": "false"}), **how)
-        self.rule = rule
 
     def clean(self, value):
-        value = super().clean(value)
-        try:
-            return {} if value is None else self.rule(value)
-        except ValueError as error:
-            raise forms.ValidationError(str(error))
+        return super().clean(value) or {}
 
 
 class ScheduledCallForm(OpenedForm):
@@ -91,14 +87,14 @@ class ScheduledCallForm(OpenedForm):
         required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
         label="Or several, pasted")
     to_target = forms.ModelChoiceField(
-        Target.objects.filter(deleted_at=None), required=False, label="Target", empty_label="none: API_URL, with GET",
+        targets.there(), required=False, label="Target", empty_label="none: API_URL, with GET",
         help_text="What is called.")
     body = forms.CharField(
         required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
         help_text="Instead of the target's. {{call.id}}, {{call.due}}, {{call.note}}, {{call.attempt}} and {{data.KEY}} are "
                   "filled in when it is sent.")
-    headers = JsonField(rules.headers, help_text='Beside the target\'s: {"X-Name": "value"}.')
-    data = JsonField(rules.data, help_text='What {{data.KEY}} stands for: {"order": 7}.')
+    headers = JsonField(help_text='Beside the target\'s: {"X-Name": "value"}.')
+    data = JsonField(help_text='What {{data.KEY}} stands for: {"order": 7}.')
     expires = DueField(
         required=False, widget=AdminSplitDateTime,
         help_text="When it is of no use any more: it is not started later than this, instead of GRACE after its time.")
@@ -159,21 +155,13 @@ class ScheduledCallForm(OpenedForm):
 
     def _clean_request(self, cleaned):
         """What is sent fits the target, and the calls are of use when they are due."""
-        target, body = cleaned["to_target"], cleaned["body"] or None
-        if target is None:
+        if target := cleaned["to_target"]:
+            for name, problem in target.problems_with(cleaned["body"] or None, cleaned["headers"], cleaned["data"]).items():
+                self.add_error(name, problem)
+        else:
             for name in ("body", "headers", "data"):
                 if cleaned[name]:
                     self.add_error(name, "This is for a target; choose one.")
-        else:
-            try:
-                if body is not None:
-                    rules.body(body, rules.content_type(cleaned["headers"]) or rules.content_type(
-                        target.headers | dict.fromkeys(target.secret_names.get("headers", ()), "text/plain")))
-            except ValueError as error:
-                self.add_error("body", str(error))
-            else:
-                if lacking := self.new_call(None).lacking():
-                    self.add_error("data", f"There is a place for {', '.join(lacking)} in what is sent, and no value here.")
         if cleaned["expires"] and any(time >= cleaned["expires"] for time in self.all_times()):
             self.add_error("expires", "This must be later than the time at which it is due.")
 
@@ -413,7 +401,11 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             if call and not self.has_change_permission(request, call):      # it began after the page was shown
                 return self._nothing_changed(request, call)
         title = {"title": f"Call {unquote(object_id)}"} if object_id else {"title": "Schedule calls"}
-        return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
+        try:
+            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
+        except Target.DoesNotExist as error:        # it was deleted since the form was read
+            self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
 
     # What may be done
 
@@ -428,7 +420,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def uses_targets(self, request):
         """Whether this user may schedule calls for targets, and there are some."""
-        return request.user.has_perm("scheduler.use_target") and Target.objects.filter(deleted_at=None).exists()
+        return request.user.has_perm("scheduler.use_target") and targets.there().exists()
 
     def sees_requests(self, request):
         """Whether this user may see what is sent to targets, and what they answer."""
@@ -449,6 +441,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         else:
             soon = request.calls = ledger.schedule(
                 calls=[form.new_call(time) for time in form.all_times()], by=request.user.get_username(), via="admin")
+            targets.still_there([call.target_id for call in soon if call.target_id])
             request.twice = form.twice
             obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
         end = utcnow() + timedelta(seconds=settings.WINDOW)
@@ -529,15 +522,23 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def schedule_again(self, request, queryset):
         """New calls; what happened to the old ones stays as it is. Leads to the new ones."""
         ids = self._ids(request, queryset)
-        if not request.user.has_perm("scheduler.use_target"):
-            free = list(ScheduledCall.objects.filter(id__in=ids, target=None).order_by("id").values_list("id", flat=True))
-            if len(free) < len(ids):
-                self.message_user(request, f"{len(ids) - len(free)} not scheduled again: they name a target, and you may "
-                                           "not use targets.", messages.ERROR)
-            ids = free
+        calls = ScheduledCall.objects.filter(id__in=ids).order_by("id")
+        for why, can in (("they name a target, and you may not use targets",
+                          Q() if request.user.has_perm("scheduler.use_target") else Q(target=None)),
+                         ("their target was deleted", Q(target=None) | Q(target__deleted_at=None))):
+            number, calls = len(ids), calls.filter(can)
+            ids = list(calls.values_list("id", flat=True))
+            if len(ids) < number:
+                self.message_user(request, f"{number - len(ids)} not scheduled again: {why}.", messages.ERROR)
         if not ids:
             return None
-        calls = ledger.again(ids, by=request.user.get_username(), via="admin")
+        try:
+            with transaction.atomic():
+                calls = ledger.again(ids, by=request.user.get_username(), via="admin")
+                targets.still_there([call.target_id for call in calls if call.target_id])
+        except Target.DoesNotExist as error:
+            self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
+            return None
         end = utcnow() + timedelta(seconds=settings.WINDOW)
         hand_over_soon([call.pk for call in calls if call.timestamp <= end])
         self._write_history(request, [entry for call in calls for entry in (

@@ -30,7 +30,7 @@ from django.db.models.functions import Now
 
 from ..base.clock import utcnow
 from ..models import CallRequest, Schedule, ScheduledCall, Target
-from . import limits, log, template
+from . import limits, log
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -102,13 +102,6 @@ class NewCall:
     expires_at: datetime | None = None  # aware; instead of GRACE
     schedule: Schedule | None = None    # of which it is, beside those that were planned
     again_of: int | None = None         # the id of the call that it repeats
-
-    def lacking(self):
-        """The keys of `data`, in order, for which there is a place in what is sent, and no value."""
-        texts = [self.target.url, *self.target.headers.values(), *self.headers.values(),
-                 self.target.body if self.body is None else self.body]
-        wanted = {name.removeprefix("data.") for text in texts for name in template.names(text) if name.startswith("data.")}
-        return sorted(wanted - self.data.keys())
 
 
 def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None):
