@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from .api.calls import ScheduledCalls
 from .api.common import Nowhere
 from .api.schedules import Schedules
+from .api.targets import Targets, TargetTest
 from .ops.health import Health
 from .ops.metrics import Metrics
 
@@ -23,6 +24,10 @@ urlpatterns = [
     path("api/schedules/", Schedules.as_view({"get": "list", "post": "create"}), name="schedules"),
     path("api/schedules/<int:pk>/",
          Schedules.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="schedule"),
+    path("api/targets/", Targets.as_view({"get": "list", "post": "create"}), name="targets"),
+    path("api/targets/<str:name>/",
+         Targets.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="target"),
+    path("api/targets/<str:name>/test/", TargetTest.as_view({"post": "create"}), name="target_test"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     re_path(r"^api(?:/|$)", Nowhere.as_view()),

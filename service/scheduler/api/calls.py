@@ -1,7 +1,6 @@
 """The HTTP API of calls: schedule, list, look at, repeat, hurry and cancel them."""
 import json
 from datetime import timedelta
-from functools import partial
 
 import django_filters
 from django.conf import settings
@@ -13,10 +12,10 @@ from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
 
 from ..base.clock import utcnow
-from ..calls import ledger
+from ..calls import ledger, targets
 from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
-from ..models import CallRequest, IdempotentAnswer, Schedule, ScheduledCall
+from ..models import CallRequest, IdempotentAnswer, Schedule, ScheduledCall, Target
 from . import again, new_calls
 from .access import MayChange, has, need
 from .attempts import AttemptSerializer
@@ -151,7 +150,6 @@ IDEMPOTENT = OpenApiParameter(
     OpenApiParameter.HEADER,
     description=f"Any printable ASCII text of 1 to {KEY_MAX} characters that is new for each new request. Repeated with "
                 "the same request it returns the first answer and schedules nothing.")
-NEEDS_TARGET = "To use a target takes the permission `use_target` too."
 
 
 @extend_schema(tags=["calls"])
@@ -184,7 +182,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     def _schedule(self, asked):
         wanted = asked.calls(now := utcnow(), self._may_use_targets)
         calls = ledger.schedule(calls=[new for _, new in wanted], by=self.request.user.get_username(), via="API")
-        self._hand_over(calls, now)
+        self._created(calls, now)
         answer = ScheduledCallSerializer(calls, many=True).data
         if asked.positions:
             answer = [{**call, "position": position} for call, (position, _) in zip(answer, wanted)]
@@ -199,12 +197,13 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         headers and data. What happened to the old one stays as it is. Needs the permission `add_scheduledcall`; if
         the call names a target, `use_target` too."""
         self._no_body()
+        return self._once(new_calls.fingerprint(["again", pk]), self._repeat_one)
+
+    def _repeat_one(self):
         call = self.get_object()
         if call.status not in ScheduledCall.FINISHED:
             raise Conflict(f"Only a call that has ended can be made again; this one is {call.status}.", call.status)
-        if call.target and call.target.deleted_at:
-            raise Refusal(f"It cannot be made again: its target {call.target.name} was deleted.")
-        return self._once(new_calls.fingerprint(["again", pk]), lambda: ScheduledCallSerializer(self._repeat([pk])[0]).data)
+        return ScheduledCallSerializer(self._repeat([call.pk])[0]).data
 
     @extend_schema(
         summary="Make many calls again", request=again.AgainSerializer, parameters=[IDEMPOTENT],
@@ -279,8 +278,8 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             record = IdempotentAnswer.objects.get(scope=scope, key=key)
             if record.fingerprint != fingerprint:
                 return Response(
-                    {"detail": "This Idempotency-Key was used for other timestamps, or another note. Nothing "
-                               "was scheduled: use a new key for a new request."},
+                    {"detail": "This Idempotency-Key was used for another request, such as other timestamps, or another "
+                               "note. Nothing was scheduled: use a new key for a new request."},
                     status.HTTP_422_UNPROCESSABLE_ENTITY)
         return Response(json.loads(record.answer), status.HTTP_201_CREATED)
 
@@ -333,14 +332,18 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         need(self.request, "scheduler.use_target")
 
     def _repeat(self, ids):
-        """The new calls, as objects."""
-        if ScheduledCall.objects.filter(id__in=ids[:1], target__isnull=False).exists():
-            self._may_use_targets()
         calls = ledger.again(ids, by=self.request.user.get_username(), via="API")
-        self._hand_over(calls, utcnow())
+        if any(call.target_id for call in calls):
+            self._may_use_targets()
+        self._created(calls, utcnow())
         return calls
 
     @staticmethod
-    def _hand_over(calls, now):
+    def _created(calls, now):
+        """Of a transaction that has created `calls`, at its end."""
+        try:
+            targets.still_there(call.target_id for call in calls if call.target_id)
+        except Target.DoesNotExist as error:
+            raise Refusal(f"{error} Nothing was scheduled.") from None
         soon = now + timedelta(seconds=settings.WINDOW)
         hand_over_soon([call.id for call in calls if call.timestamp <= soon])

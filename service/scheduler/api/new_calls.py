@@ -13,9 +13,9 @@ from rest_framework import serializers
 
 from ..base.moments import instant, showable
 from ..base.words import one_line, printable
-from ..calls import template
+from ..calls import targets, template
 from ..calls.ledger import BATCH, NewCall
-from ..models import NOTE_MAX, Target, rules
+from ..models import NOTE_MAX, rules
 from .errors import Refusal
 
 COMMON = ("note", "target", "body", "headers", "data", "expires")
@@ -317,7 +317,7 @@ def _targets(names):
     """{name: Target} of those that there are."""
     names = [name for name in names if name.isascii() and name.isprintable()]       # PostgreSQL takes no NUL
     return {target.name: target for i in range(0, len(names), BATCH)
-            for target in Target.objects.filter(name__in=names[i:i + BATCH], deleted_at=None)}
+            for target in targets.there().filter(name__in=names[i:i + BATCH])}
 
 
 class _Needs:

@@ -52,8 +52,10 @@ def locked():
 def still_there(ids):
     """Of a transaction that has written something that names the targets `ids`: raises Target.DoesNotExist if one of
     them was deleted meanwhile."""
-    if gone := Target.objects.filter(id__in=set(ids), deleted_at__isnull=False).first():
-        raise Target.DoesNotExist(f"The target {gone.name} was deleted.")
+    # Locked until that transaction ends: who deletes one now sees what it has written.
+    for target in Target.objects.filter(id__in=set(ids)).order_by("id").select_for_update(no_key=True):
+        if target.deleted_at:
+            raise Target.DoesNotExist(f"The target {target.name} was deleted.")
 
 
 @transaction.atomic

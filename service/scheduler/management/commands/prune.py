@@ -14,8 +14,7 @@ KEYS_KEPT = timedelta(days=1)   # after it an Idempotency-Key may be used anew
 
 class Command(BaseCommand):
     help = ("Deletes finished calls older than DAYS, what is left of deleted schedules and targets without "
-            "calls, and"
-            "Idempotency-Keys older than a day, in batches.")
+            "calls, and Idempotency-Keys older than a day, in batches.")
 
     def add_arguments(self, parser):
         parser.add_argument("days", type=float, metavar="DAYS", help="age in days, counted from the end")
