@@ -399,7 +399,7 @@ def growth(size):
     import uuid
 
     from scheduler.calls import ledger, worker
-    from scheduler.calls.request import Outcome
+    from scheduler.calls.attempt import Outcome
     from scheduler.models import ScheduledCall
     now = datetime.now(timezone.utc) - timedelta(seconds=1)
     began = time.perf_counter()

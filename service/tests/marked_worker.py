@@ -12,11 +12,11 @@ from celery.__main__ import main  # noqa: E402
 
 @signals.celeryd_init.connect
 def mark(**_):
-    from scheduler.calls import attempt
+    from scheduler.calls import connection
 
-    send = attempt._Watched.send
-    attempt._Watched.send = lambda self, data: send(
-        self, data[:-2] + b"X-Call: %d\r\n\r\n" % attempt._current.attempt.id)
+    send = connection._Watched.send
+    connection._Watched.send = lambda self, data: send(
+        self, data[:-2] + b"X-Call: %d\r\n\r\n" % connection.current.attempt.id)
 
 
 main()

@@ -13,7 +13,7 @@ from conftest import WORK, Api, certificate, free_port, until
 from django.test import override_settings
 
 from scheduler.base.clock import steady, utcnow
-from scheduler.calls import attempt
+from scheduler.calls import attempt, connection
 from scheduler.calls.attempt import Attempt
 
 
@@ -21,11 +21,11 @@ from scheduler.calls.attempt import Attempt
 def calling(url, **settings):
     """A fresh session for calls of that URL."""
     with override_settings(API_URL=url, **settings):
-        attempt._session.cache_clear()
+        connection.shared.cache_clear()
         try:
             yield
         finally:
-            attempt._session.cache_clear()
+            connection.shared.cache_clear()
 
 
 def make_call(due=None, lease=60, others=True):
@@ -117,7 +117,7 @@ def test_no_redirect_is_followed_once_the_lease_is_over(api):
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         # Suspended just before it follows.
-        attempt._session()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
+        connection.shared()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
         call.grant("token", steady() + 60)
         thread.join(5)
     assert len(api.seen) == 1 and "suspended" in call.outcome.error
@@ -129,9 +129,10 @@ def test_what_waited_at_the_gate_for_long_goes_out_over_a_new_connection(api, mo
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         until(lambda: api.connections == connections + 1)
-        later = steady() + 2 * attempt.FIRST_MAX      # the clock moves on, nobody has to wait
-        offset = 2 * attempt.FIRST_MAX
-        monkeypatch.setattr(attempt, "steady", lambda: steady() + offset)
+        later = steady() + 2 * connection.FIRST_MAX      # the clock moves on, nobody has to wait
+        offset = 2 * connection.FIRST_MAX
+        for module in (attempt, connection):
+            monkeypatch.setattr(module, "steady", lambda: steady() + offset)
         call.grant("token", later + 60)
         thread.join(5)
         assert call.outcome.status == "Succeeded"
@@ -144,14 +145,14 @@ def test_a_failure_to_connect_counts_only_once_it_is_due():
     with calling(f"http://127.0.0.1:{port}/ok"):
         due = utcnow() + timedelta(seconds=1.5)
         refused = threading.Event()
-        connect = attempt._Watched.connect
+        connect = connection._Watched.connect
 
         def noticed(self):
             try:
                 connect(self)
             finally:
                 refused.set()
-        with mock.patch.object(attempt._Watched, "connect", noticed):
+        with mock.patch.object(connection._Watched, "connect", noticed):
             call, thread, told = begin(due)
             assert refused.wait(5) and call.outcome is None
             api = Api().start(port=port)
@@ -259,7 +260,7 @@ def test_connections_are_kept_for_the_burst_but_not_trusted_for_long(api, monkey
         for _ in range(3):
             make_call()
         assert len({request["connection"] for request in api.seen}) == 1
-        monkeypatch.setattr(attempt, "steady", lambda: steady() + attempt.IDLE_MAX)
+        monkeypatch.setattr(connection, "steady", lambda: steady() + connection.IDLE_MAX)
         make_call()
         assert len({request["connection"] for request in api.seen}) == 2
 

@@ -8,39 +8,22 @@ the worker has won the row (worker.py). So a claim is followed by the request at
 connections, with their TLS, are made before it is due.
 """
 import errno
-import http.cookiejar
-import os
 import socket
-import ssl
 import threading
-from contextlib import suppress
-from datetime import datetime
-from functools import cache, cached_property, partial
+from datetime import datetime, timedelta
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 import requests
-import urllib3
 from django.conf import settings
-from requests.adapters import HTTPAdapter
-from requests.certs import where
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import create_urllib3_context
 
 from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
 from ..models import ScheduledCall
-from .answer import Answer
+from .request import default
+from .connection import Refused, Stale, TooLate, current, drain, shared
 
 Status = ScheduledCall.Status
-
-# Seconds. Servers close connections that lie idle, some after two seconds; a request sent into one
-# just as it closes is lost, and must not be repeated. So a connection serves the calls of one burst
-# or of neighbouring seconds, and is not trusted for longer.
-IDLE_MAX = 1.5
-FIRST_MAX = 5.0             # of a connection that has carried no request yet: servers wait for the first
-AGE_MAX = 30.0              # of any: the host's name may mean another address by now
-READ_SIZE = 65536           # bytes
 
 # EAI_MEMORY and EAI_SYSTEM: looking up a name needs files and memory too.
 NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
@@ -56,18 +39,12 @@ class Outcome(NamedTuple):
     ended_at: datetime
     http_status: Optional[int]
     error: str
-
-
-class TooLate(Exception):
-    """Nothing may be sent for this call, or nothing more."""
-
-
-class Stale(Exception):
-    """The connection cannot be trusted any more. Nothing was sent."""
-
-
-class Refused(requests.RequestException):
-    """An answer that is not followed."""
+    failure: str = ""
+    retry_after: float = None
+    number: int = 1
+    target_id: int = None
+    version: int = 0
+    kept: dict = None
 
 
 class Attempt:
@@ -80,12 +57,19 @@ class Attempt:
     without an outcome although it may be made: this machine had no more room for it (str, "" if it had).
     """
 
-    def __init__(self, call_id, timestamp, tell=lambda attempt: None, others=lambda: False):
-        """call_id: int; timestamp: aware datetime, when it is due
+    def __init__(self, call_id, timestamp, request=None, tell=lambda attempt: None, others=lambda: False, last=None, at=None):
+        """call_id: int; timestamp: aware datetime, when its call is due
+        request: a Request, default() for none
+        last, at: aware datetimes: what is not sent by `last` is not sent at all (due + GRACE for None): the call is
+            Missed, but after a first attempt this one is `unsent` then; and what it is not sent before, for None the due
+            time (it may be a later attempt, or its target's rate may give it a later instant)
         tell(attempt): called from its thread when it may be claimed, as it stands at the gate or
             has ended; when its request is about to be sent; and when it has ended.
         others(): whether there are other calls, soon to come, that could use its connection."""
         self.id = call_id
+        self.request = request or default()
+        self.at = at or timestamp
+        self.last = last or timestamp + timedelta(seconds=settings.GRACE)
         self.timestamp = timestamp
         self.outcome = self.sent_at = self.token = self.lease_end = None
         self.unsent = False
@@ -116,7 +100,7 @@ class Attempt:
     def make(self):
         """Makes the call, unless it is refused or its grace time is over. Never raises."""
         self._deadline = steady() + settings.TIMEOUT + max(0.0, self._early())
-        _current.attempt = self
+        current.attempt = self
         try:
             while not self._try():
                 pass
@@ -130,15 +114,15 @@ class Attempt:
             else:
                 self._end(Status.FAILED, error=reason(error))
         finally:
-            _current.attempt = None
+            current.attempt = None
             self._tell(self)
 
     def _try(self):
         """Returns whether it has ended. Raises what went wrong, if there is no time for another try."""
         try:
-            session, prepared, options = _session()
+            session, prepared, options = shared()
             with session.send(prepared.copy(), **options) as response:
-                _drain(response, settings.BODY_LIMIT)
+                drain(response, settings.BODY_LIMIT)
                 code = response.status_code
             if 200 <= code < 400:
                 self._end(Status.SUCCEEDED, code)
@@ -219,14 +203,18 @@ class Attempt:
         return max(0.0, self._early())
 
     def _early(self):
-        return (self.timestamp - utcnow()).total_seconds()
+        return (self.at - utcnow()).total_seconds()
 
     def _miss(self):
         """Ends it, and says so, if it could not start within GRACE."""
-        late = self.sent_at is None and -self._early() > settings.GRACE
-        if late:
-            self._end_locked(Status.MISSED, error=f"not started within {settings.GRACE:g} s of its time")
+        late = self.sent_at is None and utcnow() > self.last
+        if late and self.request.number == 1:
+            self._end_locked(Status.MISSED, error=f"not started within {(self.last - self.timestamp).total_seconds():g} s of its time")
         return late
+
+    def fail(self, words):
+        """Ends it before it has begun, as nothing can be sent for it: `make` is not called."""
+        self._end(Status.FAILED, error=words)
 
     def _end(self, *args, **kwargs):
         with self._lock:
@@ -236,223 +224,6 @@ class Attempt:
     def _end_locked(self, status, http_status=None, error=""):
         self.outcome = Outcome(self.id, self.timestamp, status, self.sent_at, utcnow(),
                                http_status, printable(error))
-
-
-_preparing = threading.Lock()
-_current = threading.local()            # .attempt: the Attempt that this thread is making
-
-
-class _Watched:
-    """Tells the call which connection it uses, and asks whether it may send. Carries another call's request
-    only when the answer before has come to its end, with nothing behind it.
-
-    What is overridden of http.client and urllib3 is public, if not all of it documented; tests/test_answers.py
-    fails when they do not go this way any more.
-    """
-
-    idle_max = FIRST_MAX
-    idle_since = born = 0.0             # by steady()
-    _connecting = False
-    _used = False                       # it has carried a request
-    _asked = False                      # and does so now
-
-    def connect(self):
-        _current.attempt.uses(self)
-        self._connecting = True         # what is sent to a proxy to get through it is no request yet
-        try:
-            super().connect()
-        finally:
-            self._connecting = False
-        self.born = self.idle_since = steady()
-        self.idle_max, self._used = FIRST_MAX, False
-        _current.attempt.uses(self)     # looking up a name can take longer than the whole call may
-
-    def putrequest(self, *args, **kwargs):
-        self._asked = False
-        super().putrequest(*args, **kwargs)
-
-    def send(self, data):
-        if not self._connecting:
-            if self.sock is None:
-                self.connect()
-            _current.attempt.pass_gate(self)
-            self._used = self._asked = True
-        super().send(data)
-
-    def response_class(self, sock, **kwargs):
-        """http.client makes its answers by this."""
-        return Answer(sock, ended=partial(self._ended, sock), **kwargs)
-
-    def _ended(self, sock, answer):
-        """Closes it at once, unless another call can have it."""
-        if self._connecting or self.sock is not sock:
-            return                      # that was the proxy's answer; or it is closed already
-        attempt = _current.attempt
-        wanted = answer.is_redirect() or attempt.others()
-        if wanted and not answer.followed() and attempt.leaves():
-            self.idle_since, self.idle_max = steady(), IDLE_MAX
-            with _idle_lock:
-                _idle.add(self)
-        else:
-            self.close()
-
-    @property
-    def is_connected(self):
-        """Asked by urllib3 before it gives the connection to another request, which has it from now on."""
-        with _idle_lock:
-            if self not in _idle:
-                return False
-            _idle.discard(self)
-        return self.lasts(steady() + _current.attempt.idle_until_due()) and self.clean()
-
-    def lasts(self, until):
-        """Whether it can be trusted until then, by steady()."""
-        return until - self.idle_since <= self.idle_max and until - self.born <= AGE_MAX
-
-    def clean(self):
-        """Whether nothing has come over it, not even its end, since the answer before: what is behind an answer is
-        no answer to another request (RFC 9112, 6.3). What comes once that has been sent, nobody can tell from
-        its answer. (TLS has messages of its own; they do not count.)"""
-        if not self._used or self._asked:
-            return True                 # nobody's answer can be on it
-        before = self.sock.gettimeout()
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            pass
-        finally:
-            self.sock.settimeout(before)
-        return False
-
-    def close(self):
-        with _idle_lock:
-            _idle.discard(self)
-        super().close()
-
-
-_idle = set()                           # the connections that no call uses, and another may
-_idle_lock = threading.Lock()
-
-
-def close_idle():
-    """Closes the connections that no call has wanted for IDLE_MAX.
-
-    Returns the seconds until the next will be to close, None when there is none.
-    """
-    now = steady()
-    with _idle_lock:
-        # The sockets: a call that is given one of these connections from now on connects it anew.
-        old = {connection: connection.sock for connection in _idle if now - connection.idle_since >= IDLE_MAX}
-        _idle.difference_update(old)
-        next_one = min((connection.idle_since for connection in _idle), default=None)
-    for sock in old.values():
-        sock.close()
-    return None if next_one is None else max(0.0, next_one + IDLE_MAX - now)
-
-
-class _WatchedHTTP(_Watched, HTTPConnection):
-    pass
-
-
-class _WatchedHTTPS(_Watched, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _WatchedHTTP
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _WatchedHTTPS
-
-
-class _Adapter(HTTPAdapter):
-    """requests' own adapter with watched connections, also to a proxy, and with the certificates to
-    trust read once: urllib3 reads the whole bundle for each connection, 14 ms of CPU every time."""
-
-    def __init__(self, verify, **kwargs):
-        """verify: path of a bundle or folder of certificates, or True for those of requests"""
-        self._bundle = where() if verify is True else verify
-        super().__init__(**kwargs)
-
-    @cached_property
-    def tls(self):
-        """The SSLContext of all connections. Raises OSError, saying which certificates it cannot read."""
-        context = create_urllib3_context()
-        kind = "capath" if os.path.isdir(self._bundle) else "cafile"
-        try:
-            context.load_verify_locations(**{kind: self._bundle})
-        except OSError as error:
-            raise OSError(error.errno, f"cannot read the certificates in {self._bundle}: {error.strerror}") from None
-        return context
-
-    def build_connection_pool_key_attributes(self, request, verify, cert=None):
-        host, pool = super().build_connection_pool_key_attributes(request, True, cert)
-        return host, ({**pool, "ssl_context": self.tls} if host["scheme"] == "https" else pool)
-
-    def cert_verify(self, conn, url, verify, cert):
-        """requests would name its bundle here, and urllib3 read it again into the context."""
-        conn.cert_reqs = "CERT_REQUIRED" if url.lower().startswith("https:") else "CERT_NONE"
-
-    def init_poolmanager(self, *args, **kwargs):
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-
-    def proxy_manager_for(self, proxy, **kwargs):
-        if proxy.lower().startswith("https:"):
-            kwargs["proxy_ssl_context"] = self.tls
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
-
-
-@cache
-def _session():
-    """(session, prepared request, options for send): made once for all calls of this process, as
-    they are all alike; preparing one and looking up proxies costs as much as sending it."""
-    session = requests.Session()
-    # A thousand calls must not share what one of them was told to remember.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    session.headers["User-Agent"] = "api-scheduler"
-    session.hooks["response"].append(_drain_redirect)
-    prepared = session.prepare_request(requests.Request("GET", settings.API_URL))
-    options = session.merge_environment_settings(prepared.url, {}, True, None, None)
-    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
-    adapter = _Adapter(options["verify"], pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
-    if urlsplit(prepared.url).scheme == "https":
-        adapter.tls             # now, and not once the first calls are due
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
-    options["timeout"] = (settings.CONNECT_TIMEOUT, settings.TIMEOUT)
-    options["allow_redirects"] = True
-    return session, prepared, options
-
-
-def prepare():
-    """Makes what all calls share, before the first of them is due: the threads of a burst would each
-    make their own. Never raises: what is wrong with it, each call will say."""
-    with _preparing, suppress(Exception):
-        _session()
-
-
-def _drain(response, limit):
-    """Reads the body, so that the connection can be used again, and keeps nothing of it. Returns
-    whether the body ended within `limit` bytes."""
-    while limit > 0:
-        data = response.raw.read(min(READ_SIZE, limit), decode_content=False)
-        if not data:
-            return True
-        limit -= len(data)
-    return False
-
-
-def _drain_redirect(response, **_):
-    """requests reads a redirect's body whole, into memory; this reads it first, within bounds."""
-    if response.is_redirect and not _drain(response, settings.BODY_LIMIT + 1):
-        raise Refused(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
 
 
 def cause_of(error):

@@ -2,8 +2,17 @@
 database: so they hold while the broker is away.
 """
 import re
+from datetime import timedelta
 from typing import NamedTuple
 
+from django.db import transaction
+from django.db.models import Count
+from django.db.models.functions import Now
+
+from ..models import ScheduledCall, Target
+
+HORIZON = timedelta(seconds=1)
+NOW = Now()             # the database's clock
 UNITS = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 
 
@@ -20,3 +29,64 @@ def parse(text):
     if not re.fullmatch("[1-9][0-9]{0,8}", number) or unit not in UNITS:
         raise ValueError(f"must be a number per second, minute, hour or day, such as 300/min, not {text!r}")
     return Rate(int(number), UNITS[unit])
+
+
+def words(target):
+    """What a Target takes at most: str, "" if it has no limits."""
+    said = [f"{target.max_at_once} calls at once"] if target.max_at_once is not None else []
+    said += [target.rate] if target.rate else []
+    return f"at most {' and '.join(said)}" if said else ""
+
+
+def places(target_ids, running):
+    """How many calls more each target takes at once: {id: number}, of those among `target_ids` that have such a limit.
+    They are locked until the transaction ends, so that nobody else gives the same place away.
+
+    running: a dict, which is given {id: how many are under way}
+    """
+    if not target_ids:
+        return {}
+    # Not against those who only name it, in a new call.
+    most = dict(Target.objects.filter(id__in=target_ids, max_at_once__isnull=False).order_by("id")
+                .select_for_update(no_key=True).values_list("id", "max_at_once"))
+    running.update(under_way(most))
+    return {target_id: number - running[target_id] for target_id, number in most.items()}
+
+
+def under_way(target_ids):
+    """{id: how many calls of it are Running} of each of `target_ids`."""
+    counted = (ScheduledCall.objects.filter(target__in=target_ids, status=ScheduledCall.Status.RUNNING).order_by()
+               .values_list("target").annotate(Count("id")))
+    return {**dict.fromkeys(target_ids, 0), **dict(counted)}
+
+
+def reserve(wanted, now=NOW):
+    """Gives calls the instants at which a target with a rate takes them: the generic cell rate algorithm, each no
+    sooner after the one before than the rate says. What is given is gone, also if nothing is sent then.
+
+    wanted: {target id: [aware datetime, before which that call is not to be sent, ...], in order}
+    Returns {target id: ([aware datetime, ...], when it is free again)}: an instant for the first so many of them. None
+        is given away further ahead than HORIZON, so that all workers have their turn, and a changed rate holds soon.
+    """
+    given = {}
+    with transaction.atomic():
+        targets = list(Target.objects.filter(id__in=wanted).order_by("id").select_for_update(no_key=True)
+                       .annotate(now=now).only("id", "rate", "free_at"))
+        for target in targets:
+            rate = parse(target.rate)
+            if not rate:
+                given[target.id] = wanted[target.id], target.now
+                continue
+            each = timedelta(seconds=rate.seconds / rate.number)
+            # (A rate of one a day may have become another, or the clock was set back.)
+            free, some = min(target.free_at or target.now, target.now + HORIZON + each), []
+            for at in wanted[target.id]:
+                slot = max(free, at, target.now)
+                if slot > max(at, target.now) + HORIZON:
+                    break
+                some.append(slot)
+                free = slot + each
+            given[target.id] = some, free
+            target.free_at = free
+        Target.objects.bulk_update([target for target in targets if given[target.id][0] and target.rate], ["free_at"])
+    return given
