@@ -10,6 +10,7 @@ import re
 import socket
 import warnings
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -48,6 +49,29 @@ TIMEOUT = number("TIMEOUT", 30.0, 0.1)      # seconds, for one whole call, redir
 GRACE = number("GRACE", 60.0, 1)            # seconds after its time in which a call may still start
 BODY_LIMIT = number("BODY_LIMIT", 1_000_000, 0)         # bytes of an answer read before it is dropped
 CALL_LOG = Path(env.str("CALL_LOG", default=str(BASE_DIR / "logs" / "api_calls.log")))
+
+TARGET_NETWORKS = []        # where targets may be, beside public addresses (calls/networks.py)
+for _text in filter(None, map(str.strip, env.list("TARGET_NETWORKS", default=[]))):
+    try:
+        TARGET_NETWORKS.append(ip_network(_text))
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"TARGET_NETWORKS in the environment must be networks, separated by commas, such as 10.0.0.0/8,fd00::/8: {error}."
+        ) from None
+
+# The HTTP proxy for all targets, and for nothing else. It, and not this service, then decides where they may be.
+TARGET_PROXY = env.str("TARGET_PROXY", default="")
+try:
+    _proxy = urlsplit(TARGET_PROXY)
+    _good = not TARGET_PROXY or (_proxy.scheme in ("http", "https") and _proxy.hostname and (_proxy.port or True)
+                                 and re.fullmatch("[!-~]+", TARGET_PROXY) and _proxy.path in ("", "/")
+                                 and not (_proxy.query or _proxy.fragment))
+except ValueError:
+    _good = False
+if not _good:                               # without its text, as that may hold a password
+    raise ImproperlyConfigured(
+        "TARGET_PROXY in the environment must be http://host:3128 or https://user:password@host:3128; special characters "
+        "in a password are percent-encoded.")
 
 # --- What may be asked for -------------------------------------------------------------------
 

@@ -79,8 +79,9 @@ def secrets():
     """The passwords among the settings, and the secrets of targets that this process has met, in each form in which
     they may be written: set of str."""
     broker, api, mail = urlsplit(settings.REDIS_URL), urlsplit(settings.API_URL), urlsplit(settings.EMAIL_URL)
+    proxy = urlsplit(settings.TARGET_PROXY)
     found = {settings.SECRET_KEY, *settings.SECRETS_KEY, *kept.met(), settings.DATABASES["default"].get("PASSWORD"),
-             broker.password, api.password, mail.password}
+             broker.password, api.password, mail.password, proxy.password}
     found |= {value for _, value in parse_qsl(broker.query + "&" + api.query) if len(value) > 5}
     found = {form for secret in found if secret for form in (secret, quote(secret, safe=""), unquote(secret))}
     return found | {html.escape(secret) for secret in found} | {repr(secret)[1:-1] for secret in found}
