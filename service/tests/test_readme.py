@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from standardwebhooks import Webhook
 
+from scheduler.calls import outcomes
 from scheduler.models import Schedule, ScheduledCall, Target
 
 README = (SERVICE / "README.md").read_text()
@@ -20,9 +21,9 @@ NOW = datetime.now(timezone.utc)
 
 def requests():
     """(method, path, body) of each curl with a body, in the order in which they stand there."""
-    blocks = re.findall(r"(?:^    .*\n)+", README, re.M)
-    for command in re.findall(r"^curl [^\n]*(?:\\\n[^\n]*|'[^']*'[^\n]*)*", "\n".join(re.sub("^    ", "", block, flags=re.M) for block in blocks), re.M):
-        words = shlex.split(command.replace("\\\n", " "), comments=True)
+    blocks = [re.sub("^    ", "", block, flags=re.M) for block in re.findall(r"(?:^    .*\n)+", README, re.M)]
+    for command in [command for block in blocks for command in re.split("^(?=curl )", block, flags=re.M) if command.startswith("curl")]:
+        words = shlex.split(command, comments=True)
         if "-d" in words and "$(" not in command:
             url = next(word for word in words if word.startswith("http"))
             yield words[words.index("-X") + 1], url.removeprefix("http://127.0.0.1:8000"), json.loads(words[words.index("-d") + 1])
@@ -43,6 +44,24 @@ def test_its_requests_are_taken():
         assert answer.status_code in (200, 201), f"{method} {path} {text}: {answer.content.decode()}"
     assert Target.objects.get().rate == "300/min" and Target.objects.get().paused_reason == "the API is being moved"
     assert ScheduledCall.objects.filter(target__name="billing").count() == 3
+
+
+def test_its_table_of_failures_is_the_function_s():
+    rows = [[cell.strip() for cell in line.strip("| \n").split(" | ")] for line in
+            README.split("| what happened | class |")[1].split("\n\n")[0].replace("`", "").splitlines()[2:]]
+    assert [name for _, name, _, _ in rows] == [outcomes.NOTHING, outcomes.REFUSED, outcomes.UNKNOWN, outcomes.ANSWERED]
+    named = {int(status): name for what, name, _, _ in rows for status in re.findall(r"\b\d{3}\b", what)}
+    for status in [101, *range(400, 600)]:
+        assert outcomes.classify(True, status) == named.get(status, outcomes.ANSWERED), status
+    assert outcomes.classify(True, 200) == outcomes.ANSWERED, "no success by its text"
+    assert outcomes.classify(False) == outcomes.NOTHING and outcomes.classify(True) == outcomes.UNKNOWN
+
+    def again(failure, repeatable):
+        return outcomes.next_attempt(failure, 1, NOW, NOW, None, (10,), 60, repeatable) is not None
+    for _, name, _, retried in rows:
+        assert (again(name, False), again(name, True)) == {
+            "yes": (True, True), "onl": (False, True), "no": (False, False)}[retried[:3]], name
+    assert outcomes.in_words("unknown", "cut off", False) == "outcome unknown: cut off"
 
 
 @pytest.fixture
