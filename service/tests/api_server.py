@@ -9,7 +9,7 @@ with TLS. What it does is in the path:
     /endless          a body without end         /cut           says 100 bytes, sends 10, closes
     /redirect/N       to /status/N               /redirect-to/URL, /redirect-to-ftp, /redirect-endless
     /cookie           sets one                   /close         answers, and closes the connection
-    /seen             JSON: [{"path": ..., "at": seconds since the epoch, "connection": n,
+    /seen             JSON: [{"method": ..., "path": ..., "at": seconds since the epoch, "connection": n,
                       "headers": {...}}, ...] of all the requests above
     /switch/PATH      from now on every other request is treated as one for /PATH
     /forget           empties what /seen shows
@@ -39,7 +39,9 @@ class ApiServer:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 at = time.time()
                 first, *lines = head.rstrip().split("\r\n")
-                path = first.split()[1]
+                method, path, _ = first.split()
+                headers = dict(line.split(": ", 1) for line in lines)
+                await reader.readexactly(int(headers.get("Content-Length", 0)))
                 if path == "/seen":
                     self._answer(writer, 200, json.dumps(self.seen).encode())
                 elif path == "/forget":
@@ -49,8 +51,7 @@ class ApiServer:
                     self.switched = path[len("/switch"):]
                     self._answer(writer, 200)
                 else:
-                    headers = dict(line.split(": ", 1) for line in lines)
-                    self.seen.append({"path": path, "at": at, "connection": number, "headers": headers})
+                    self.seen.append({"method": method, "path": path, "at": at, "connection": number, "headers": headers})
                     if not await self._play(writer, (self.switched or path).split("?")[0]):
                         break
                 await writer.drain()
