@@ -206,6 +206,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         return ScheduledCallSerializer(self._repeat([call.pk])[0]).data
 
     @extend_schema(
+        operation_id="api_schedule_api_again_all_create",
         summary="Make many calls again", request=again.AgainSerializer, parameters=[IDEMPOTENT],
         examples=[OpenApiExample("What would be done", {"status": ["Failed", "Missed"], "dry_run": True},
                                  request_only=True),
