@@ -36,6 +36,7 @@ from django.db.models.functions import Coalesce, Now
 
 from ..base.clock import utcnow
 from ..models import Attempt, CallRequest, Schedule, ScheduledCall, Target
+from ..models.rules import rate
 from . import limits, log, outcomes
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ BY_SCHEDULE = "schedule"        # what `scheduled_via` says of calls that were p
 STILL_RUNS = "the one before still runs"
 WITHDRAWN = "its schedule was changed, switched off or deleted"
 CALLS = ScheduledCall._meta.db_table
+NOT_AGAIN = "; not tried again: "
 MISPLANNED = "its schedule does not come then: it was planned by older time zone data, or by an older version"
 UNPLANNED = "its schedule was not planned in time, no dispatcher ran"
 NOW = Now()             # the database's clock, at the beginning of a statement
@@ -164,9 +166,9 @@ def again(ids, by="", via="", note=""):
             lines[new.target] += 1
     places = Counter()
     for new in calls:
-        rate = new.target and limits.parse(new.target.rate)
-        if rate and lines[new.target] > 1:
-            each = timedelta(seconds=rate.seconds / rate.number)
+        limit = new.target and rate(new.target.rate)
+        if limit and lines[new.target] > 1:
+            each = timedelta(seconds=limit[1] / limit[0])
             new.timestamp += places[new.target] * each
             new.expires_at = new.timestamp + timedelta(seconds=settings.GRACE) + lines[new.target] * each
             places[new.target] += 1
@@ -348,7 +350,8 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
                 answer.held_back.add(call.id)
             else:
                 take.append(call.id)
-                busy.setdefault(row.schedule, []).append((row.timestamp, row.id))
+                if row.schedule__overlap == Schedule.Overlap.SKIP:
+                    busy.setdefault(row.schedule, []).append((row.timestamp, row.id))
                 if row.target in places:
                     places[row.target] -= 1
                     answer.running[row.target] += 1
@@ -547,7 +550,7 @@ def paused(target):
 def _give_up(which, why, now):
     """Ends Retrying calls as Failed: what was wrong the last time stays, and why there is no other attempt is added."""
     return _end_all(which, "next_attempt_at", Status.FAILED,
-                    lambda row, _: f"{row.error[:500 - len(why) - 21]}; not tried again: {why}", now)
+                    lambda row, _: f"{row.error[:500 - len(why) - len(NOT_AGAIN)]}{NOT_AGAIN}{why}", now)
 
 
 def _not_started(row, target):
@@ -577,7 +580,7 @@ def reap(now=NOW):
                 target, number = targets[call.target_id], call.attempts_made
                 again = outcomes.next_attempt(
                     outcomes.UNKNOWN, number, call.now, call.timestamp, call.expires_at, target.delays,
-                    MAX_AGE if target.max_age is None else target.max_age, target.repeatable or target.method in Target.SAFE)
+                    MAX_AGE if target.max_age is None else target.max_age, target.safe)
                 attempts.append(Attempt(
                     call=call, number=number, started_at=call.started_at if number == 1 else None, ended_at=call.now,
                     outcome=Status.FAILED, failure=outcomes.UNKNOWN, error=WORKER_LOST, kept={"version": target.version}))

@@ -1,34 +1,17 @@
 """How many requests a target takes: at once, and in a time. Both hold for all workers together, and are kept in the
 database: so they hold while the broker is away.
 """
-import re
 from datetime import timedelta
-from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import Count
 from django.db.models.functions import Now
 
 from ..models import ScheduledCall, Target
+from ..models.rules import rate
 
 HORIZON = timedelta(seconds=1)
 NOW = Now()             # the database's clock
-UNITS = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
-
-
-class Rate(NamedTuple):
-    number: int         # requests at most
-    seconds: float      # in any such time
-
-
-def parse(text):
-    """A rate as people write it, such as 300/min: a Rate, None for "". Raises ValueError, with words."""
-    if not text:
-        return None
-    number, _, unit = text.partition("/")
-    if not re.fullmatch("[1-9][0-9]{0,8}", number) or unit not in UNITS:
-        raise ValueError(f"must be a number per second, minute, hour or day, such as 300/min, not {text!r}")
-    return Rate(int(number), UNITS[unit])
 
 
 def words(target):
@@ -73,11 +56,11 @@ def reserve(wanted, now=NOW):
         targets = list(Target.objects.filter(id__in=wanted).order_by("id").select_for_update(no_key=True)
                        .annotate(now=now).only("id", "rate", "free_at"))
         for target in targets:
-            rate = parse(target.rate)
-            if not rate:
+            limit = rate(target.rate)
+            if not limit:
                 given[target.id] = wanted[target.id], target.now
                 continue
-            each = timedelta(seconds=rate.seconds / rate.number)
+            each = timedelta(seconds=limit[1] / limit[0])
             # (A rate of one a day may have become another, or the clock was set back.)
             free, some = min(target.free_at or target.now, target.now + HORIZON + each), []
             for at in wanted[target.id]:
