@@ -530,7 +530,13 @@ def row_sizes(number):
                                "DELETE FROM scheduler_scheduledcall")
             call_command("migrate", *(["scheduler", version] if version else []), verbosity=0)
             empty = size_of(ScheduledCall)
-            fill(number, 0)
+            when, source = numbered(number, "-(3600 + i)")
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO scheduler_scheduledcall (timestamp, status, created_at, handed_over_at, started_at, ended_at,"
+                    " claim_token, http_status, error, scheduled_by, scheduled_via, note, cancelled_by)"
+                    f" SELECT {when}, 'Succeeded', {when}, {when}, {when}, {when}, '{'f' * 32}', 200, '', 'ann', 'API', '', ''"
+                    f" FROM {source}")
             found[name] = (size_of(ScheduledCall) - empty) / number
     ScheduledCall.objects.all()._raw_delete("default")
     return found
@@ -843,7 +849,8 @@ def report(results, options):
         for name, (took, bar) in result.get("pages", {}).items():
             row(database, name, took, None, bar if full else None)
         for name, (value, bar) in result.get("attempts", {}).items():
-            row(database, f"with attempts: {name}", value, None, bar if full else None, "" if "attempts" in name[:9] or "bytes" in name else "s")
+            row(database, f"with attempts: {name}", value, None, bar if full else None,
+                {"attempts": "rows", "bytes of an attempt": "bytes"}.get(name, "s"))
         if sizes := result.get("row sizes"):
             row(database, "a call that names no target, before targets", sizes["before"], None, None, "bytes")
             row(database, "the same now", sizes["now"], None, GROWTH * sizes["before"], "bytes")
