@@ -1,9 +1,9 @@
 """Measures the service against its figures, side by side with the obvious design, in one run.
 
-    python3 benchmarks/service.py               # a table, in about 25 minutes
+    python3 benchmarks/service.py               # a table, in about 45 minutes
     python3 benchmarks/service.py --part kill   # only that part: see PARTS below
     python3 benchmarks/service.py --json FILE   # the same, and what was measured as JSON
-    python3 benchmarks/service.py --smallest    # whether it still works, in a minute or two
+    python3 benchmarks/service.py --smallest    # whether it still works, in some minutes
 
 Needs redis-server, postgresql and openssl, as service/tests/run installs them; what it needs of Python it
 installs into service/.venv. Starts its own Redis, PostgreSQL and a local API that answers in 100 ms,
@@ -210,8 +210,8 @@ def bursts(environment, api, port, size, repeats, full):
 
 def new_targets(api, number, **fields):
     """That many Targets, each another path of the API, which answers in 100 ms."""
-    from scheduler.models import ScheduledCall, Target
-    ScheduledCall.objects.all()._raw_delete("default")
+    from scheduler.models import Target
+    no_calls()
     Target.objects.all().delete()
     return Target.objects.bulk_create([Target(**{
         "name": f"target-{i}", "url": f"{api.url}/delay/0.1?{i}", "method": "POST", "auth": {"kind": "none"},
@@ -385,6 +385,13 @@ def numbered(number, seconds):
     return f"date_trunc('second', now() + ({seconds}) * interval '1 second')", f"generate_series(1, {number}) AS i"
 
 
+def no_calls():
+    """Deletes all calls, without a look at each."""
+    from scheduler.models import Attempt, CallRequest, ScheduledCall
+    for model in (Attempt, CallRequest, ScheduledCall):
+        model.objects.all()._raw_delete("default")
+
+
 def fill(finished, pending):
     """That many rows, most of them finished, as they are after a long time of use."""
     from django.db import connection
@@ -404,7 +411,7 @@ def ticks(finished, pending, due):
     from django.test.utils import CaptureQueriesContext
     from scheduler.calls import dispatch, ledger
     from scheduler.models import ScheduledCall
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     tick_once()
     empty = [tick_once() for _ in range(20)]
     began = time.perf_counter()
@@ -440,7 +447,7 @@ def planning(finished, pending, number):
     from scheduler.models import Schedule, ScheduledCall
     from scheduler.schedules import planner
     from scheduler.schedules.recurrence import between
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     fill(finished, pending)
     tick_once()
     without = [tick_once() for _ in range(20)]
@@ -463,7 +470,7 @@ def planning(finished, pending, number):
     idle = [tick_once() for _ in range(20)]
     planned._raw_delete("default")
     Schedule.objects.all()._raw_delete("default")
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     return {"schedules": number, "a day": statistics.median(took), "without": statistics.median(without),
             "tick": max(idle), "tick, median": statistics.median(idle)}
 
@@ -538,7 +545,7 @@ def row_sizes(number):
                     f" SELECT {when}, 'Succeeded', {when}, {when}, {when}, {when}, '{'f' * 32}', 200, '', 'ann', 'API', '', ''"
                     f" FROM {source}")
             found[name] = (size_of(ScheduledCall) - empty) / number
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     return found
 
 
@@ -582,9 +589,8 @@ def pages(number, some, attempts=False):
     from django.test import Client
     from scheduler.base.database import unlimited
     from scheduler.calls import ledger
-    from scheduler.models import Attempt, ScheduledCall
-    Attempt.objects.all()._raw_delete("default")
-    ScheduledCall.objects.all()._raw_delete("default")
+    from scheduler.models import ScheduledCall
+    no_calls()
     when, source = numbered(number, f"(i - {number / 2}) * {48 * 3600 / number}")
     # One in 500 of what is over failed, as many were missed, and as many are cancelled, past and to come.
     status = (f"CASE WHEN i % 500 = 3 THEN 'Cancelled' WHEN i > {number // 2} THEN 'Pending' WHEN i % 500 = 1 THEN"
@@ -641,8 +647,7 @@ def pages(number, some, attempts=False):
     client.post(f"{admin}?{urlencode({'view': 'upcoming', 'due_before': pending[some // 2].timestamp.isoformat()})}", {
         "action": "cancel", "_selected_action": [1], "select_across": "1"})
     found["admin: cancel as many, with their history"] = time.perf_counter() - began, CANCEL
-    Attempt.objects.all()._raw_delete("default")
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     return found
 
 

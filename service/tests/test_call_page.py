@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from conftest import make, person, statuses
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Permission
 from django.test import Client
 
 from scheduler.base.clock import utcnow
