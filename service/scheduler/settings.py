@@ -146,6 +146,7 @@ if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 METRICS_OPEN = env.bool("METRICS_OPEN", default=False)  # /metrics for everybody who can reach it
 DEFAULT_EXCEPTION_REPORTER = "scheduler.api.errors.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "scheduler.api.errors.ReporterFilter"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}

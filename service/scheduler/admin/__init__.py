@@ -4,7 +4,7 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
 
-from . import calls, filters, schedules  # noqa: F401
+from . import calls, filters, schedules, targets  # noqa: F401
 from .forms import OnceAdmin, OpenedForm
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"

@@ -138,7 +138,7 @@ class OpenedForm(forms.ModelForm):
         """The value of a field of the model as text: of what it names many of, the ids."""
         if field.many_to_many:
             return ",".join(sorted(str(other.pk) for other in field.value_from_object(self.instance)))
-        return field.value_to_string(self.instance)
+        return "" if field.value_from_object(self.instance) is None else field.value_to_string(self.instance)
 
     def _value(self, name, text):
         """The value of which `_text` made the text, as the form's field takes it."""

@@ -224,6 +224,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         data = body(request)
         filters, dry_run = again.read(data)
         if dry_run:
+            self._key()             # which has nothing to do here, and is refused as it will be
             ids, more = again.chosen(filters)
             first = ScheduledCall.objects.filter(id__in=ids[:again.SHOWN]).order_by("timestamp", "id")
             return Response(self._made(True, len(ids), more, first))
@@ -256,18 +257,22 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             raise Conflict(f"Only a call that is Retrying can be tried now; this one is {call.status}.", call.status)
         return Response(ScheduledCallSerializer(call).data)
 
+    def _key(self):
+        """The Idempotency-Key, None if there is none."""
+        key = self.request.headers.get("Idempotency-Key")
+        if key is not None and not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
+            raise Refusal(f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
+        return key
+
     def _once(self, fingerprint, work):
         """The answer, a 201, with what work() returns, which does it all in one transaction. If the request has an
         Idempotency-Key and the same came with it before, the answer is what that got.
 
         The unique constraint decides who is first: the second of two requests at the same time waits in its INSERT
         until the first has committed, and then finds its answer."""
-        key = self.request.headers.get("Idempotency-Key")
-        if key is None:
+        if (key := self._key()) is None:
             with transaction.atomic():
                 return Response(work(), status.HTTP_201_CREATED)
-        if not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
-            raise Refusal(f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
         user = self.request.user
         scope = f"user {user.pk}" if user.is_authenticated else "anonymous"
         try:

@@ -177,7 +177,7 @@ class Problems:
 
 
 def _sentence(words):
-    return f"{words[:1].upper()}{words[1:]}" + ("" if words.endswith(".") else ".")
+    return words if words.endswith(".") else f"{words[:1].upper()}{words[1:]}."
 
 
 def fingerprint(data):
@@ -278,7 +278,7 @@ def _instant(value):
 
 
 def _seconds(value, least):
-    if not rules.finite(value) or value < least:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
         raise ValueError(f"must be a number of seconds, at least {least:g}")
     try:
         return timedelta(seconds=value)

@@ -555,7 +555,7 @@ def _give_up(which, why, now):
 
 def _not_started(row, target):
     """Why a call that is too late was not started: str."""
-    within = (f"before it expired, {(row.expires_at - row.timestamp).total_seconds():g} s after its time" if row.expires_at else
+    within = (f"before it expired, {(row.expires_at - row.timestamp).total_seconds():.3g} s after its time" if row.expires_at else
               f"within {settings.GRACE:g} s of its time")
     limit = limits.words(target) if target else ""
     return f"not started {within}" + (f"; its target takes {limit}" if limit else "")

@@ -157,10 +157,9 @@ class Target(Pausable, models.Model):
             problems["auth"] = str(error)
 
     def _clean_secrets(self, problems):
-        changes, names = self.changes or {}, self.secret_names or {}
-        had = {"headers": {}, "auth": {}, "signing": [], **names}
-        wanted = self.AUTH[self.auth["kind"]][1]
-        if any(changes.values()) or "signing_key" in changes or "previous_signing_key" in changes or set(had["auth"]) - set(wanted):
+        had = {"headers": {}, "auth": {}, "signing": [], **(self.secret_names or {})}
+        wanted, changes = self.AUTH[self.auth["kind"]][1], self._effective(had)
+        if changes or set(had["auth"]) - set(wanted):
             self._change_secrets(changes, had, wanted, problems)
         if lacking := set(wanted) - set(self.secret_names.get("auth", {})):
             problems.setdefault("auth", f"Needs {' and '.join(sorted(lacking))}.")
@@ -172,6 +171,22 @@ class Target(Pausable, models.Model):
         own = {"header": self.auth.get("name", ""), "none": ""}.get(self.auth["kind"], "Authorization")
         if own.lower() in taken:
             problems.setdefault("auth", f"{own} stands among the headers too.")
+
+    def _effective(self, had):
+        """`changes` without what changes nothing, so that nothing has to be decrypted for it."""
+        def idle(value, there):
+            return value == HIDDEN and there or value is None and not there
+        found, there = {}, {name.lower() for name in had["headers"]}
+        for name, value in (self.changes or {}).items():
+            if name == "headers":
+                value = {key: part for key, part in value.items() if not idle(part, key.lower() in there)}
+            elif name == "auth":
+                value = {key: part for key, part in value.items() if not idle(part, key in had["auth"])}
+            elif idle(value, len(had["signing"]) > (name == "previous_signing_key")):
+                continue
+            if value != {}:
+                found[name] = value
+        return found
 
     def _change_secrets(self, changes, had, wanted, problems):
         """Makes the changes, or says in `problems` why not."""
@@ -207,8 +222,6 @@ class Target(Pausable, models.Model):
         values["auth"] = {name: held["auth"][name] for name in wanted if name in held["auth"]}
         names["auth"] = {name: had["auth"][name] for name in values["auth"] if name in had["auth"]}
         for name, value in auth.items():
-            if value == HIDDEN and name in values["auth"]:
-                continue
             if value is None:
                 values["auth"].pop(name, None), names["auth"].pop(name, None)
                 continue
@@ -217,8 +230,8 @@ class Target(Pausable, models.Model):
             except ValueError as error:
                 problems["auth"] = str(error)
         values["signing"], names["signing"] = list(held["signing"]), list(had["signing"])
-        if "signing_key" in changes and (key := changes["signing_key"]) != HIDDEN:
-            if key is None:
+        if "signing_key" in changes:
+            if (key := changes["signing_key"]) is None:
                 values["signing"], names["signing"] = [], []
             else:
                 try:
