@@ -15,17 +15,24 @@ from django.test import override_settings
 from scheduler.base.clock import steady, utcnow
 from scheduler.calls import attempt, connection
 from scheduler.calls.attempt import Attempt
+from scheduler.calls.request import default
+
+
+def forget():
+    """What calls share is made anew, by the settings as they are then."""
+    for made in (connection.shared, connection.guarded, default):
+        made.cache_clear()
 
 
 @contextmanager
 def calling(url, **settings):
     """A fresh session for calls of that URL."""
     with override_settings(API_URL=url, **settings):
-        connection.shared.cache_clear()
+        forget()
         try:
             yield
         finally:
-            connection.shared.cache_clear()
+            forget()
 
 
 def make_call(due=None, lease=60, others=True):
@@ -74,7 +81,7 @@ def test_how_it_ends(api, path, status, http_status, error):
 def begin(due):
     """A call that nobody has claimed yet, under way in a thread: (call, thread, queue of what it tells)."""
     told = queue.SimpleQueue()
-    call = Attempt(1, due, told.put, lambda: True)
+    call = Attempt(1, due, None, told.put, lambda: True)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
     return call, thread, told

@@ -12,7 +12,7 @@ from scheduler.calls import connection, dispatch, ledger
 from scheduler.models import Heartbeat, ScheduledCall
 
 
-def test_the_threads_of_the_first_burst_share_one_session(api, monkeypatch):
+def test_the_threads_of_the_first_burst_share_one_session_for_api_url_and_one_for_targets(api, monkeypatch):
     made, session = [], connection.requests.Session
 
     def slow():
@@ -21,8 +21,9 @@ def test_the_threads_of_the_first_burst_share_one_session(api, monkeypatch):
         return session()
     monkeypatch.setattr(connection.requests, "Session", slow)
     connection.shared.cache_clear()
+    connection.guarded.cache_clear()
     tasks.make_calls([call.id for call in make(-0.1, 10)])
-    assert all_ended(10) == {"Succeeded": 10} and len(made) == 1
+    assert all_ended(10) == {"Succeeded": 10} and len(made) == 2
 
 
 @pytest.mark.processes

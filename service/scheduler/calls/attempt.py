@@ -1,4 +1,4 @@
-"""One call of the API with requests, on time, once, and over within TIMEOUT.
+"""One HTTP exchange for a call, with requests: on time, at most once, and over within its timeout.
 
 requests alone bounds the wait for each read, so that a server that sends a byte now and then can
 hold a call for ever. Here the connection that an attempt uses is known, and `Attempt.check` cuts it.
@@ -8,29 +8,47 @@ the worker has won the row (worker.py). So a claim is followed by the request at
 connections, with their TLS, are made before it is due.
 """
 import errno
+import re
 import socket
 import threading
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import NamedTuple, Optional
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 from django.conf import settings
+from requests.exceptions import InvalidHeader, InvalidSchema, InvalidURL, MissingSchema
 
 from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
 from ..models import ScheduledCall
-from .request import default
-from .connection import Refused, Stale, TooLate, current, drain, shared
+from . import auth, kept, outcomes
+from .connection import NotFollowed, Stale, TooLate, current, drain, guarded, shared
+from .request import Unsendable, default
 
 Status = ScheduledCall.Status
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+FOLLOWED = (301, 302, 307, 308)         # with method and body; what answers 303 to another than SAFE has done it
+NOT_DONE = (307, 308)                   # says for certain that it was not done (RFC 9110, 15.4.8)
+
+_NAME = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")       # RFC 9110, 5.6.2
+_VALUE = re.compile("[^\0-\x08\x0a-\x1f\x7f]*")         # without what ends a line or a server may take for that
+_OURS = {"host", "content-length", "transfer-encoding"}
 
 # EAI_MEMORY and EAI_SYSTEM: looking up a name needs files and memory too.
 NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
 
 
 class Outcome(NamedTuple):
-    """How a call ended. `started_at` is when its request was about to be sent, None if none was."""
+    """How an attempt ended.
+
+    started_at: when its request was about to be sent, None if none was
+    failure: what the API has of it, a class of outcomes.py; "" for a success, and where nothing was tried
+    retry_after: seconds that the API asked for, or None
+    kept: dict, what is kept of it (see models.Attempt), or None
+    """
 
     id: int
     timestamp: datetime
@@ -40,11 +58,11 @@ class Outcome(NamedTuple):
     http_status: Optional[int]
     error: str
     failure: str = ""
-    retry_after: float = None
+    retry_after: Optional[float] = None
     number: int = 1
-    target_id: int = None
+    target_id: Optional[int] = None
     version: int = 0
-    kept: dict = None
+    kept: Optional[dict] = None
 
 
 class Attempt:
@@ -57,20 +75,20 @@ class Attempt:
     without an outcome although it may be made: this machine had no more room for it (str, "" if it had).
     """
 
-    def __init__(self, call_id, timestamp, request=None, tell=lambda attempt: None, others=lambda: False, last=None, at=None):
-        """call_id: int; timestamp: aware datetime, when its call is due
-        request: a Request, default() for none
-        last, at: aware datetimes: what is not sent by `last` is not sent at all (due + GRACE for None): the call is
-            Missed, but after a first attempt this one is `unsent` then; and what it is not sent before, for None the due
-            time (it may be a later attempt, or its target's rate may give it a later instant)
+    def __init__(self, call_id, timestamp, request=None, tell=lambda attempt: None, others=lambda: False, last=None,
+                 at=None):
+        """call_id: int; timestamp: aware datetime, when the call is due
+        request: Request; that of a call without a target if it is None
         tell(attempt): called from its thread when it may be claimed, as it stands at the gate or
             has ended; when its request is about to be sent; and when it has ended.
-        others(): whether there are other calls, soon to come, that could use its connection."""
+        others(): whether there are other calls, soon to come, that could use its connection
+        last: aware datetime after which it is not begun; GRACE after `timestamp` if it is None
+        at: aware datetime, when it is to be sent; `timestamp` if it is None"""
         self.id = call_id
-        self.request = request or default()
-        self.at = at or timestamp
-        self.last = last or timestamp + timedelta(seconds=settings.GRACE)
         self.timestamp = timestamp
+        self.request = request or default()
+        self._at = at or timestamp
+        self._last = last or timestamp + timedelta(seconds=settings.GRACE)
         self.outcome = self.sent_at = self.token = self.lease_end = None
         self.unsent = False
         self.others = others
@@ -82,6 +100,15 @@ class Attempt:
         self._deadline = None           # by steady(), and once it has begun
         self._connection = self._socket = None
         self._lock = threading.Lock()
+        self._token = None              # of OAuth
+        self._begin()
+
+    def _begin(self):
+        """Nothing has happened, or nothing that counts."""
+        self._hop_sent = False          # the request was, that is now under way: at a redirect there is another
+        self._perhaps = False           # one before it was, and may have been done
+        self._phases, self._since = Counter(), None     # seconds; by steady(), when the phase began that lasts
+        self._address = self._sent = self._received = None
 
     def grant(self, token, lease_end):
         """It is this worker's, and may be sent.
@@ -99,7 +126,7 @@ class Attempt:
 
     def make(self):
         """Makes the call, unless it is refused or its grace time is over. Never raises."""
-        self._deadline = steady() + settings.TIMEOUT + max(0.0, self._early())
+        self._deadline = steady() + self.request.timeout + max(0.0, self._early())
         current.attempt = self
         try:
             while not self._try():
@@ -109,25 +136,26 @@ class Attempt:
             if not self.unsent:
                 self._end(Status.FAILED, error="given up: its worker was suspended for longer than its lease")
         except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
+            words = reason(error, self.request, self._hop_sent)
             if self.sent_at is None and lacks_room(error):
-                self.no_room, self.unsent = reason(error), True
+                self.no_room, self.unsent = words, True
             else:
-                self._end(Status.FAILED, error=reason(error))
+                answered = isinstance(error, AN_ANSWER) and self.sent_at is not None
+                self._end(Status.FAILED, error=words, failure=outcomes.ANSWERED if answered else None)
         finally:
             current.attempt = None
             self._tell(self)
 
+    def fail(self, words):
+        """Ends it before it has begun: nothing can be sent, and `words` say why."""
+        self._end(Status.FAILED, error=words)
+
     def _try(self):
         """Returns whether it has ended. Raises what went wrong, if there is no time for another try."""
+        self._begin()
         try:
-            session, prepared, options = shared()
-            with session.send(prepared.copy(), **options) as response:
-                drain(response, settings.BODY_LIMIT)
-                code = response.status_code
-            if 200 <= code < 400:
-                self._end(Status.SUCCEEDED, code)
-            else:
-                self._end(Status.FAILED, code, f"HTTP status {code}")
+            with self._ask() as response:
+                self._judge(response)
         except Stale:
             return False
         except TooLate:
@@ -140,13 +168,106 @@ class Attempt:
             return self._refused
         return True
 
+    def _ask(self):
+        """The Response that is the answer, its body not read yet. Raises what went wrong."""
+        request = self.request
+        if not request.guarded:
+            session, prepared, options = shared()
+            return session.send(prepared.copy(), **options)
+        if request.oauth:
+            self._token = auth.token(request)
+        response = self._follow()
+        if response.status_code == 401 and self._token and not self._elsewhere:     # it was not let in
+            response.close()
+            self._hop_sent = False
+            self._token = auth.token(request, stale=self._token)
+            response = self._follow()
+        return response
+
+    def _follow(self):
+        """Sends the request, and again where the answer says that it belongs elsewhere."""
+        session, options = guarded()
+        url, self._elsewhere = self.request.url, False
+        for _ in range(session.max_redirects + 1):
+            prepared = self._prepared(url)
+            response = session.send(prepared, timeout=(self.request.connect_timeout, self.request.timeout), **options)
+            target = self._location(session, response, url)
+            if target is None:
+                return response
+            with response:
+                if not drain(response, settings.BODY_LIMIT + 1)[1]:
+                    raise NotFollowed(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
+            if self.request.method not in SAFE and response.status_code not in NOT_DONE:
+                self._perhaps = True
+            self._hop_sent = False
+            # Once it was elsewhere, whoever sent it back could choose what is done with the secrets.
+            self._elsewhere = self._elsewhere or _origin(target) != _origin(url)
+            url = target
+        raise requests.TooManyRedirects
+
+    def _location(self, session, response, url):
+        """The URL at which the request goes on, or None: this is the answer."""
+        followed = response.status_code in FOLLOWED or response.status_code == 303 and self.request.method in SAFE
+        location = self.request.follow_redirects and followed and session.get_redirect_target(response)
+        if not location:
+            return None
+        try:
+            target = urlsplit(urljoin(url, location))
+            if target.scheme not in ("http", "https") or not target.hostname or target.port == 0:
+                raise ValueError
+        except ValueError:
+            raise InvalidURL from None
+        return urlunsplit(target._replace(netloc=target.netloc.rpartition("@")[2], fragment=""))
+
+    def _prepared(self, url):
+        """The request as it goes to `url`: a PreparedRequest. Raises Unsendable."""
+        request = self.request
+        headers = list(request.headers)
+        if self._token:
+            headers.append(("Authorization", f"Bearer {self._token}"))
+        headers += auth.signed(request, max(utcnow(), self._at))
+        secret = request.secret_headers | {"authorization", "cookie", "webhook-signature"}
+        if self._elsewhere:
+            headers = [(name, value) for name, value in headers if name.lower() not in secret]
+        if not any(name.lower() == "user-agent" for name, _ in headers):
+            headers.append(("User-Agent", "api-scheduler"))
+        for name, value in headers:     # checked when they were saved, but for what was filled in since
+            if not _NAME.fullmatch(name) or name.lower() in _OURS or not _VALUE.fullmatch(value):
+                raise Unsendable(f"the header {printable(name, 80)} cannot be sent as it is")
+        self._sent = url, [(name, "***" if name.lower() in secret else value) for name, value in headers]
+        # In UTF-8: http.client writes a header in Latin-1, byte for byte.
+        return requests.Request(request.method, url, {
+            name: value.strip().encode().decode("latin-1") for name, value in headers}, data=request.body).prepare()
+
+    def _judge(self, response):
+        """Reads the answer, and ends the attempt by what it says."""
+        request, status = self.request, response.status_code
+        text_counts = bool(request.contains or request.not_contains)
+        keep = max(request.keep_failures, request.keep_successes)
+        body, whole = drain(response, settings.BODY_LIMIT, settings.BODY_LIMIT if text_counts else keep + 1)
+        if self._since is not None:
+            self._phases["end"] += steady() - self._since
+        headers = list(response.raw.headers.items())
+        text = kept.decoded(body, response.headers, settings.BODY_LIMIT if text_counts else keep + 1)
+        error = ""
+        if status < 200 or not any(low <= status <= high for low, high in request.statuses):
+            error = f"HTTP status {status}"
+        elif request.contains and request.contains not in text:
+            error = f"HTTP status {status}, and the answer lacks the text that it must have in it"
+        elif request.not_contains and request.not_contains in text:
+            error = f"HTTP status {status}, and the answer has the text in it that it must not have"
+        self._received = headers, text, whole
+        failure = outcomes.classify(True, status, not error)
+        wait = outcomes.retry_after(response.headers.get("Retry-After"), utcnow()) if failure == outcomes.REFUSED else None
+        self._end(Status.FAILED if error else Status.SUCCEEDED, status, error, failure, wait)
+
     def check(self):
-        """Ends the call if it has taken more than TIMEOUT."""
+        """Ends the call if it has taken more than its timeout."""
         with self._lock:
             if self.outcome or self._deadline is None or self._at_gate or steady() < self._deadline:
                 return
-            self._end_locked(
-                Status.FAILED, error=f"no complete answer within {settings.TIMEOUT:g} s")
+            what = "no complete answer" if self._hop_sent else "no connection"
+            self._end_locked(Status.FAILED, error=f"{what} within {self.request.timeout:g} s")
         self._tell(self)
         # Its thread comes free when its connection is cut.
         for sock in (self._socket, getattr(self._connection, "sock", None)):
@@ -165,8 +286,8 @@ class Attempt:
             raise TooLate
 
     def pass_gate(self, connection):
-        """Called by the connection at the last moment before the request goes out: returns once it
-        may, and raises TooLate if it must not, and Stale if not over this connection."""
+        """Called by the connection at the last moment before the request goes out: returns once it may, the seconds
+        that are left for it, and raises TooLate if it must not, and Stale if not over this connection."""
         self.uses(connection)
         if not self._gate.is_set():
             stood = steady()
@@ -186,8 +307,23 @@ class Attempt:
             first = self.sent_at is None
             if first:
                 self.sent_at = utcnow()
+            self._hop_sent, self._since, self._address = True, now, connection.address
+        self._phases.update(connection.phases)
+        connection.phases = {}          # whoever has it next did not wait for these
         if first:
             self._tell(self)
+        return self.left()
+
+    def answers(self):
+        """Called by the connection when the first byte of an answer has come."""
+        now = steady()
+        if self._since is not None:
+            self._phases["answer"] += now - self._since
+        self._since = now
+
+    def left(self):
+        """Seconds until its timeout, a moment at least."""
+        return max(0.001, self._deadline - steady())
 
     def leaves(self):
         """Called by the connection when the answer has ended. Returns whether another call may have it: not if
@@ -203,27 +339,61 @@ class Attempt:
         return max(0.0, self._early())
 
     def _early(self):
-        return (self.at - utcnow()).total_seconds()
+        return (self._at - utcnow()).total_seconds()
 
     def _miss(self):
-        """Ends it, and says so, if it could not start within GRACE."""
-        late = self.sent_at is None and utcnow() > self.last
+        """Whether it may not begin any more. Ends a first attempt then; there being no other is for the ledger to say."""
+        late = self.sent_at is None and utcnow() > self._last
         if late and self.request.number == 1:
-            self._end_locked(Status.MISSED, error=f"not started within {(self.last - self.timestamp).total_seconds():g} s of its time")
+            within = (self._last - self.timestamp).total_seconds()
+            self._end_locked(Status.MISSED, error=f"not started within {within:g} s of its time")
         return late
-
-    def fail(self, words):
-        """Ends it before it has begun, as nothing can be sent for it: `make` is not called."""
-        self._end(Status.FAILED, error=words)
 
     def _end(self, *args, **kwargs):
         with self._lock:
             if self.outcome is None:
                 self._end_locked(*args, **kwargs)
 
-    def _end_locked(self, status, http_status=None, error=""):
-        self.outcome = Outcome(self.id, self.timestamp, status, self.sent_at, utcnow(),
-                               http_status, printable(error))
+    def _end_locked(self, status, http_status=None, error="", failure=None, retry_after=None):
+        """failure: its class; None: that of an attempt without a whole answer"""
+        request = self.request
+        if status == Status.MISSED:
+            failure = ""
+        elif failure is None:
+            failure = outcomes.classify(self._hop_sent or self._perhaps)
+        hide = kept.Hider(request, self._token)
+        if request.guarded:
+            error = outcomes.in_words(failure, error, request.repeatable)
+        self.outcome = Outcome(
+            self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(hide(error)), failure,
+            retry_after, request.number, request.target_id, request.version, self._kept(hide, status))
+
+    def _kept(self, hide, status):
+        """What is kept of it, without secrets: dict, or None."""
+        request, good = self.request, status == Status.SUCCEEDED
+        if status == Status.MISSED or not request.guarded and (good or not self._received):
+            return None
+        found = {"phases": {name: round(seconds * 1000, 1) for name, seconds in self._phases.items()}}
+        if self._address:
+            found["address"] = self._address
+        if request.guarded:
+            found["version"] = request.version
+        if request.guarded and self._sent:
+            url, headers = self._sent
+            found["request"] = {"method": request.method, "url": hide(url),
+                                "headers": kept.headers(headers, hide), "body": kept.sent(request.body, hide)}
+        if self._received:
+            headers, text, whole = self._received
+            most = request.keep_successes if good else request.keep_failures
+            body, truncated = kept.body(text, most, whole, hide)
+            found["response"] = {"headers": kept.headers(headers, hide), "body": body, "truncated": truncated}
+        return found
+
+
+def _origin(url):
+    """Whom a request is for (RFC 6454): (scheme, host, port)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def cause_of(error):
@@ -246,21 +416,29 @@ def lacks_room(error):
             or isinstance(cause, OSError) and cause.errno in NO_ROOM)
 
 
-def reason(error):
-    """Why a call failed, in words for its log line: str. It holds no more of the URL than a host
-    name, as the rest may hold a password."""
+# What is raised for an answer that was none to go by.
+AN_ANSWER = (requests.TooManyRedirects, InvalidSchema, InvalidURL, MissingSchema, NotFollowed)
+
+
+def reason(error, request, sent):
+    """Why an attempt failed, in words for its log line: str. It holds no more of the URL than a host
+    name, as the rest may hold a password.
+
+    request: the Request; sent: whether it went out, and what is missing is its answer
+    """
     cause = cause_of(error)
     host = urlsplit(getattr(getattr(error, "request", None), "url", None) or "").hostname or "the host"
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no connection within {settings.CONNECT_TIMEOUT:g} s"
-    if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
-        return f"no answer within {settings.TIMEOUT:g} s"
+    if isinstance(error, (requests.Timeout, requests.ConnectTimeout)) or isinstance(cause, TimeoutError):
+        if isinstance(error, requests.ConnectTimeout) or not sent:
+            return f"no connection within {request.connect_timeout:g} s"
+        return f"no answer within {request.timeout:g} s"
     if isinstance(error, requests.TooManyRedirects):
         return "too many redirects"
-    if isinstance(error, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL,
-                          requests.exceptions.MissingSchema)):
+    if isinstance(error, (InvalidSchema, InvalidURL, MissingSchema)):
         return "redirected to something that is not an http or https URL"
-    if isinstance(error, Refused):
+    if isinstance(error, InvalidHeader):            # its own words hold the value
+        return "a header cannot be sent as it is"
+    if isinstance(error, (NotFollowed, Unsendable)):
         return str(error)
     if isinstance(error, requests.exceptions.SSLError):
         return f"TLS: {getattr(cause, 'verify_message', '') or getattr(cause, 'reason', '') or cause}"

@@ -1,7 +1,13 @@
-"""The connections over which calls are made: which attempt uses which, that it may send, and who has it next."""
+"""The connections over which calls are made: which attempt uses which, that it may send, and who has it next.
+
+Those to targets are of other classes than those to API_URL, in pools of their own: what was connected to because
+API_URL may be anywhere carries nothing of a target.
+"""
 import http.cookiejar
 import os
+import socket
 import ssl
+import sys
 import threading
 from contextlib import suppress
 from functools import cache, cached_property, partial
@@ -13,9 +19,12 @@ from django.conf import settings
 from requests.adapters import HTTPAdapter
 from requests.certs import where
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, LocationParseError, NameResolutionError, NewConnectionError
 from urllib3.util import create_urllib3_context
+from urllib3.util.connection import allowed_gai_family
 
 from ..base.clock import steady
+from . import networks
 from .answer import Answer
 
 # Seconds. Servers close connections that lie idle, some after two seconds; a request sent into one
@@ -35,7 +44,7 @@ class Stale(Exception):
     """The connection cannot be trusted any more. Nothing was sent."""
 
 
-class Refused(requests.RequestException):
+class NotFollowed(requests.RequestException):
     """An answer that is not followed."""
 
 
@@ -47,10 +56,15 @@ class _Watched:
     """Tells the call which connection it uses, and asks whether it may send. Carries another call's request
     only when the answer before has come to its end, with nothing behind it.
 
-    What is overridden of http.client and urllib3 is public, if not all of it documented; tests/test_answers.py
-    fails when they do not go this way any more.
+    What is overridden of http.client and urllib3 is public, if not all of it documented, but for `_new_conn`;
+    tests/test_answers.py and tests/test_networks.py fail when they do not go this way any more.
+
+    Attributes to read, of the connection as it is now: `address`, str, the IP address of its other end; `phases`, what
+    it took to connect, {"name", "connect", "tls": seconds}.
     """
 
+    guarded = False                     # it may only go where targets may be
+    address = None
     idle_max = FIRST_MAX
     idle_since = born = 0.0             # by steady()
     _connecting = False
@@ -60,29 +74,82 @@ class _Watched:
     def connect(self):
         current.attempt.uses(self)
         self._connecting = True         # what is sent to a proxy to get through it is no request yet
+        began, self.phases = steady(), {}
         try:
             super().connect()
         finally:
             self._connecting = False
         self.born = self.idle_since = steady()
+        if isinstance(self, HTTPSConnection):
+            self.phases["tls"] = self.born - began - sum(self.phases.values())
         self.idle_max, self._used = FIRST_MAX, False
         current.attempt.uses(self)     # looking up a name can take longer than the whole call may
+
+    def _new_conn(self):
+        """Looks up the name, and connects to one of the very addresses that it was found to have and that are allowed.
+
+        urllib3's own does both in one, and so between them nothing can be asked. Raises what that does, and
+        networks.Forbidden; what a proxy connects to is the proxy's to decide.
+        """
+        began = steady()
+        host = self._dns_host.strip("[]")
+        try:
+            host.encode("idna")
+            found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except UnicodeError:
+            raise LocationParseError(f"'{host}', label empty or too long") from None
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        named = steady()
+        self.phases["name"] = named - began
+        if self.guarded and not self.proxy:
+            found = networks.check(self.host, found)
+        try:
+            sock, self.address = self._reach(found)
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, "no connection in time") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection: {error}") from error
+        self.phases["connect"] = steady() - named
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
+
+    def _reach(self, found):
+        """(socket, IP address) of the first of `found` that can be connected to. Raises the last one's OSError."""
+        failed = OSError("the name has no address")
+        for family, kind, protocol, _, address in found:
+            sock = None
+            try:
+                sock = socket.socket(family, kind, protocol)
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.settimeout(self.timeout)
+                sock.connect(address)
+                return sock, address[0]
+            except OSError as error:
+                failed = error
+                if sock is not None:
+                    sock.close()
+        raise failed
 
     def putrequest(self, *args, **kwargs):
         self._asked = False
         super().putrequest(*args, **kwargs)
 
     def send(self, data):
-        if not self._connecting:
+        """The gate stands before the first byte of a request. What follows, its body, belongs to it: it goes out over
+        the same connection or not at all."""
+        if not self._connecting and not self._asked:
             if self.sock is None:
                 self.connect()
-            current.attempt.pass_gate(self)
+            left = current.attempt.pass_gate(self)
+            self.sock.settimeout(left)  # for the whole body; until now it was that for connecting
             self._used = self._asked = True
         super().send(data)
 
     def response_class(self, sock, **kwargs):
         """http.client makes its answers by this."""
-        return Answer(sock, ended=partial(self._ended, sock), **kwargs)
+        return Answer(sock, ended=partial(self._ended, sock), began=current.attempt.answers, **kwargs)
 
     def _ended(self, sock, answer):
         """Closes it at once, unless another call can have it."""
@@ -162,6 +229,14 @@ class _WatchedHTTPS(_Watched, HTTPSConnection):
     pass
 
 
+class _GuardedHTTP(_WatchedHTTP):
+    guarded = True
+
+
+class _GuardedHTTPS(_WatchedHTTPS):
+    guarded = True
+
+
 class _HTTPPool(urllib3.HTTPConnectionPool):
     ConnectionCls = _WatchedHTTP
 
@@ -170,9 +245,19 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _WatchedHTTPS
 
 
+class _GuardedHTTPPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _GuardedHTTP
+
+
+class _GuardedHTTPSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _GuardedHTTPS
+
+
 class _Adapter(HTTPAdapter):
     """requests' own adapter with watched connections, also to a proxy, and with the certificates to
     trust read once: urllib3 reads the whole bundle for each connection, 14 ms of CPU every time."""
+
+    pools = {"http": _HTTPPool, "https": _HTTPSPool}
 
     def __init__(self, verify, **kwargs):
         """verify: path of a bundle or folder of certificates, or True for those of requests"""
@@ -200,57 +285,89 @@ class _Adapter(HTTPAdapter):
 
     def init_poolmanager(self, *args, **kwargs):
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        self.poolmanager.pool_classes_by_scheme = self.pools
 
     def proxy_manager_for(self, proxy, **kwargs):
         if proxy.lower().startswith("https:"):
             kwargs["proxy_ssl_context"] = self.tls
         manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+        manager.pool_classes_by_scheme = self.pools
         return manager
+
+
+class _GuardedAdapter(_Adapter):
+    pools = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
+
+
+def _new_session():
+    session = requests.Session()
+    # A thousand calls must not share what one of them was told to remember.
+    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    return session
+
+
+def _mount(session, adapter):
+    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, adapter)
 
 
 @cache
 def shared():
     """(session, prepared request, options for send): made once for all calls of this process, as
     they are all alike; preparing one and looking up proxies costs as much as sending it."""
-    session = requests.Session()
-    # A thousand calls must not share what one of them was told to remember.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
+    session = _new_session()
     session.headers["User-Agent"] = "api-scheduler"
     session.hooks["response"].append(_drain_redirect)
     prepared = session.prepare_request(requests.Request("GET", settings.API_URL))
     options = session.merge_environment_settings(prepared.url, {}, True, None, None)
-    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
     adapter = _Adapter(options["verify"], pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
     if urlsplit(prepared.url).scheme == "https":
         adapter.tls             # now, and not once the first calls are due
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
+    _mount(session, adapter)
     options["timeout"] = (settings.CONNECT_TIMEOUT, settings.TIMEOUT)
     options["allow_redirects"] = True
     return session, prepared, options
 
 
+@cache
+def guarded():
+    """(session, options for send) of all calls of targets. Of the environment only the certificates to trust count: a
+    proxy of its would connect to whatever it is asked for."""
+    session = _new_session()
+    verify = session.merge_environment_settings("https://", {}, True, None, None)["verify"]
+    # Each target has a pool of its own, and none is thrown away while another burst may want it.
+    adapter = _GuardedAdapter(
+        verify, pool_connections=settings.CALLS_AT_ONCE, pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
+    _mount(session, adapter)
+    with suppress(OSError):     # each call that needs them will say that they cannot be read
+        adapter.tls
+    proxies = {"http": settings.TARGET_PROXY, "https": settings.TARGET_PROXY} if settings.TARGET_PROXY else {}
+    return session, {"stream": True, "verify": True, "cert": None, "proxies": proxies, "allow_redirects": False}
+
+
 def prepare():
     """Makes what all calls share, before the first of them is due: the threads of a burst would each
     make their own. Never raises: what is wrong with it, each call will say."""
-    with _preparing, suppress(Exception):
-        shared()
+    for make in (shared, guarded):
+        with _preparing, suppress(Exception):
+            make()
 
 
-def drain(response, limit):
-    """Reads the body, so that the connection can be used again, and keeps nothing of it. Returns
-    whether the body ended within `limit` bytes."""
+def drain(response, limit, keep=0):
+    """Reads the body, as it came, so that the connection can be used again. Returns (the first `keep` bytes of it,
+    whether it ended within `limit`)."""
+    kept = bytearray()
     while limit > 0:
         data = response.raw.read(min(READ_SIZE, limit), decode_content=False)
         if not data:
-            return True
+            return bytes(kept), True
+        kept += data[:keep - len(kept)]
         limit -= len(data)
-    return False
+    return bytes(kept), False
 
 
 def _drain_redirect(response, **_):
     """requests reads a redirect's body whole, into memory; this reads it first, within bounds."""
-    if response.is_redirect and not drain(response, settings.BODY_LIMIT + 1):
-        raise Refused(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
+    if response.is_redirect and not drain(response, settings.BODY_LIMIT + 1)[1]:
+        raise NotFollowed(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")

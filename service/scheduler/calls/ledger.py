@@ -38,6 +38,7 @@ from ..base.clock import utcnow
 from ..models import Attempt, CallRequest, Schedule, ScheduledCall, Target
 from ..models.rules import rate
 from . import limits, log, outcomes
+from .request import MAX_AGE
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -45,7 +46,6 @@ Status = ScheduledCall.Status
 BATCH = 1000                        # rows in one transaction, so that none is a long one
 
 
-MAX_AGE = 86400         # seconds after its time in which a call is tried again, of targets that say nothing else
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
 WORKER_LOST = "worker lost, outcome unknown"

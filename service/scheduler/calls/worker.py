@@ -27,7 +27,6 @@ import time
 import uuid
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from itertools import count
@@ -42,7 +41,7 @@ from ..models import CallRequest, Schedule, ScheduledCall, Target
 from . import dispatch, ledger, limits, outcomes
 from .attempt import Attempt
 from .connection import IDLE_MAX, close_idle, prepare
-from .request import Unsendable, build, default
+from .request import MAX_AGE, Request, Unsendable, build, default
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -557,7 +556,10 @@ class Worker:
             logger.exception("call %d cannot be put together", held.id)
             words = f"cannot be put together: {type(error).__name__}"
         if words:
-            request = replace(default(), target_id=held.line.target.id, version=held.version, number=held.number)
+            target = held.line.target
+            request = Request(
+                target.method, target.url, target_id=target.id, target=target.name, version=target.version, number=held.number,
+                delays=tuple(target.delays), max_age=MAX_AGE if target.max_age is None else target.max_age, repeatable=target.safe)
         attempt = Attempt(held.id, held.timestamp, request, lambda attempt: self.news.put((REPORT, (held, attempt))),
                           held.line.others, last=held.last, at=held.slot or held.at)
         if words:
