@@ -363,8 +363,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         """With whether this user may see the pages of its schedule and its target."""
         if call := super().get_object(request, object_id, from_field):
             call.leads_to_schedule, call.leads_to_target = (
-                self.admin_site.is_registered(model) and self.admin_site.get_model_admin(model).has_view_permission(request)
-                for model in (Schedule, Target))
+                self.admin_site.get_model_admin(model).has_view_permission(request) for model in (Schedule, Target))
         return call
 
     def render_change_form(self, request, context, obj=None, **how):
