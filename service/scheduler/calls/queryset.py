@@ -29,7 +29,8 @@ class Calls(QuerySet):
         return clone
 
     def __getitem__(self, key):
-        if self._statuses and isinstance(key, slice) and self._result_cache is None:
+        # A union of what is empty would be its first part, which is sliced already.
+        if self._statuses and isinstance(key, slice) and self._result_cache is None and not self.query.is_empty():
             order = self.query.order_by
             parts = [self._part(status) for status in self._statuses]
             if len(parts) == 1:
