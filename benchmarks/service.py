@@ -407,6 +407,7 @@ def fill(finished, pending):
 
 def ticks(finished, pending, due):
     """A dispatcher tick, in seconds, with nothing due and with `due` calls due; and its plans."""
+    from django.conf import settings
     from django.db import connection
     from django.test.utils import CaptureQueriesContext
     from scheduler.calls import dispatch, ledger
@@ -430,7 +431,7 @@ def ticks(finished, pending, due):
             plan += [f"{name}: {row[-1]}" for row in cursor.fetchall()]
     busy = []
     for _ in range(5):
-        at = datetime.now(timezone.utc) + timedelta(seconds=20)
+        at = datetime.now(timezone.utc) + timedelta(seconds=settings.WINDOW / 2)
         calls = ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=at) for _ in range(due)])
         busy.append(tick_once())
         if ScheduledCall.objects.filter(id__in=[call.id for call in calls], handed_over_at=None).exists():
