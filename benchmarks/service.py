@@ -445,6 +445,7 @@ def planning(finished, pending, number):
     """Seconds to plan `number` schedules of 10 times each a day ahead, and of a dispatcher tick
     without and with them, when there is nothing to plan."""
     from scheduler.base.clock import utcnow
+    from scheduler.base.zones import release
     from scheduler.models import Schedule, ScheduledCall
     from scheduler.schedules import planner
     from scheduler.schedules.recurrence import between
@@ -456,7 +457,7 @@ def planning(finished, pending, number):
     now = utcnow()
     start = now + planner.AHEAD + planner.STEP
     schedules = Schedule.objects.bulk_create([Schedule(
-        name=f"schedule {i}", zone=zones[i % 4], planned_until=start,
+        name=f"schedule {i}", zone=zones[i % 4], planned_until=start, zone_data=release(),
         times=", ".join(f"{hour:02}:{i % 60:02}:{i % 59:02}" for hour in range(8, 18))) for i in range(number)])
     took = []
     for days in (1, 2, 3):
