@@ -394,8 +394,9 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
     "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call. Reading needs the "
                    "permission `scheduler.view_scheduledcall`, scheduling `scheduler.add_scheduledcall`, "
-                   "cancelling `scheduler.change_scheduledcall`; schedules have four of their own, such as "
-                   "`scheduler.view_schedule`. They are the same as in the admin, with a token as with a session.",
+                   "cancelling `scheduler.change_scheduledcall`; schedules and targets have four of their own, such as "
+                   "`scheduler.view_schedule`, and targets two more, `scheduler.use_target` and "
+                   "`scheduler.see_request`. They are the same as in the admin, with a token as with a session.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     # What the page runs can do what its reader can: none of it comes from elsewhere.

@@ -57,7 +57,9 @@ def test_the_service_keeps_to_it(stack):
     result = subprocess.run(
         [os.path.join(os.path.dirname(sys.executable), "schemathesis"), "run", stack.url + "/api/schema/",
          "--max-examples", "40", "--seed", "1", "--no-color", "--generation-database", "none",
-         "--exclude-checks", "use_after_free,positive_data_acceptance", "-H", f"Authorization: Token {token}"],
+         "--exclude-checks", "use_after_free,positive_data_acceptance",
+         "--exclude-path-regex", "/test/$",     # which would call what it made up
+         "-H", f"Authorization: Token {token}"],
         cwd=os.path.dirname(stack.outputs["web"]), capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert "Internal Server Error" not in stack.outputs["web"].read_text()

@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 import requests
-from conftest import make, person, until
-from django.contrib.auth.models import Permission
+from conftest import make, person
+from django.contrib.auth.models import Permission, User
+from django.db import transaction
 from django.test import Client
 from rest_framework.authtoken.models import Token
 from test_transitions import at_once
@@ -128,7 +129,7 @@ def test_a_body_of_json_says_so_in_its_headers(client):
     ("retries", {"delays": [True]}, "1 to 604800"), ("retries", {"delays": [None]}, "1 to 604800"), ("retries", {"max_age": 1.5}, "whole"),
     ("max_at_once", 0, "1 to"), ("max_at_once", 1.5, "whole"), ("max_at_once", "1", "whole"),
     ("rate", "many", "300/min"), ("rate", "0/s", "300/min"), ("rate", "300/year", "300/min"), ("rate", 5, "string"),
-    ("signing_key", "secret", "whsec_"), ("signing_key", "whsec_AAAA", "24 to 64"), ("signing_key", "whsec_" + "é" * 40, "whsec_"), ("signing_key", 7, "whsec_"),
+    ("signing_key", "secret", "whsec_"), ("signing_key", "whsec_AAAA", "24 to 64"), ("signing_key", "whsec_" + "é" * 40, "whsec_"), ("signing_key", 7, "whsec_"), ("signing_key", {}, "whsec_"),
     ("previous_signing_key", KEY, "null"), ("keep", {"failures": -1}, "0 to"), ("keep", {"days": None}, "number"), ("keep", {"hours": 1}, "days"),
     ("paused", "yes", "true, false"), ("paused", {"until": "2020-01-01T00:00:00Z"}, "passed"), ("paused", {"until": "noon"}, "ISO 8601"),
     ("paused", {"reason": "a\nb"}, "control character"), ("paused", {"reason": "x" * 201}, "200"), ("paused", {"why": "x"}, "until"),
@@ -219,9 +220,10 @@ def test_one_that_is_in_use_is_not_deleted(client):
 def test_who_schedules_for_one_that_is_being_deleted_is_told(client):
     post(client)
     target = Target.objects.get()
-    targets.still_there([target.pk])
+    with transaction.atomic():
+        targets.still_there([target.pk])
     targets.delete(target.pk)
-    with pytest.raises(Target.DoesNotExist):
+    with pytest.raises(Target.DoesNotExist), transaction.atomic():
         targets.still_there([target.pk])
     with pytest.raises(Target.DoesNotExist):
         targets.save(target)
@@ -253,3 +255,69 @@ def test_without_the_permission_for_it_nobody_sees_what_is_sent(client):
     assert [key for key in found if found[key] is None and made[key] is not None] == [
         "url", "headers", "secret_headers", "body", "auth"]
     assert client.get(f"{PATH}billing/").json()["headers"] == made["headers"]
+
+
+def test_its_example_can_be_sent_as_it_stands():
+    client = may(*ALL, "view_scheduledcall")
+    post = client.get("/api/schema/?format=json").json()["paths"]["/api/targets/"]["post"]
+    example = next(iter(post["requestBody"]["content"]["application/json"]["examples"].values()))["value"]
+    made = sent(client.post(PATH, json.dumps(example), "application/json"), 201)
+    assert made["retries"] == example["retries"] and made["auth"].keys() == example["auth"].keys()
+    paths = client.get("/api/schema/?format=json").json()["paths"]
+    assert {"/api/targets/{name}/", "/api/targets/{name}/test/"} <= paths.keys()
+
+
+# Trying one
+
+
+def try_it(stack, code, body=None, name="billing"):
+    token = Token.objects.get_or_create(user=User.objects.get(username="ann"))[0].key
+    answer = requests.post(f"{stack.url}{PATH}{name}/test/", json=body, timeout=60, headers={"Authorization": f"Token {token}"})
+    assert answer.status_code == code, answer.text
+    return answer.json()
+
+
+def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api, log):
+    stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8", DEBUG="false")
+    post(client, url=f"{api.url}/status/200?order={{{{data.order}}}}", method="POST", headers={"Content-Type": "text/plain"},
+         body="{{data.order}}", secret_headers={"X-Api-Key": "secret-a"})
+    assert "Lacks order" in try_it(stack, 400)["detail"]
+    answer = try_it(stack, 201, {"data": {"order": 7}})
+    assert (answer["status"], answer["attempt"]["number"], answer["attempt"]["http_status"]) == ("Succeeded", 1, 200)
+    assert answer["attempt"]["request"]["url"].endswith("/status/200?order=7")
+    assert answer["attempt"]["request"]["headers"]["X-Api-Key"] == "***"
+    call = ScheduledCall.objects.get()
+    assert (call.id, call.scheduled_via, call.scheduled_by, call.target.name) == (answer["call"], "test", "ann", "billing")
+    assert api.seen[0]["headers"]["X-Api-Key"] == "secret-a"
+    assert not any("secret-a" in stack.says(name) for name in stack.processes) and "secret-a" not in "".join(log(1))
+    may("use_target")                       # the same user, who may not see the request any more
+    assert try_it(stack, 201, {"data": {"order": 8}})["attempt"]["request"] is None
+    may(*ALL)
+    patch(client, url=f"{api.url}/status/500", retries={"delays": [3600]})
+    answer = try_it(stack, 201, {"data": {"order": 7}})
+    assert answer["status"] in ("Failed", "Retrying") and answer["attempt"]["outcome"] == "Failed"
+    assert answer["attempt"]["http_status"] == 500 and answer["attempt"]["class"] == "unknown"
+    patch(client, paused={"reason": "it moves"})
+    assert "paused by ann: it moves" in try_it(stack, 409, {"data": {"order": 7}})["detail"]
+    assert ScheduledCall.objects.count() == 3
+
+
+def test_a_test_that_no_worker_takes_is_among_the_calls_all_the_same(stack, client, api):
+    """Answered within the target's time limit, and longer than the database may take for one request."""
+    stack.start("web", DEBUG="false", DATABASE_TIMEOUT="0.5")
+    post(client, url=f"{api.url}/ok", timeout=1)
+    began = time.monotonic()
+    answer = try_it(stack, 202)
+    assert 1 < time.monotonic() - began < 10
+    assert answer["status"] == "Pending" and answer["attempt"] is None and "look at call" in answer["detail"]
+    assert ScheduledCall.objects.get().status == "Pending"
+
+
+def test_a_test_without_the_key_of_its_secrets_says_so_and_sends_nothing(stack, client, api):
+    stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8", DEBUG="false", SECRETS_KEY="x" * 40)
+    post(client, url=f"{api.url}/ok", secret_headers={"X-Api-Key": "secret-a"})
+    post(client, url=f"{api.url}/ok", name="other")
+    answer = try_it(stack, 201)
+    assert (answer["status"], answer["attempt"]["class"]) == ("Failed", "nothing")
+    assert "its secrets cannot be read" in answer["attempt"]["error"] and api.seen == []
+    assert try_it(stack, 201, name="other")["status"] == "Succeeded"

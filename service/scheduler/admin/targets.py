@@ -348,7 +348,10 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
         target = self.get_queryset(request).filter(pk=target_id).first()
         if target is None:
             raise Http404(f"There is no target {target_id}.")
-        return self.in_one(request, lambda: act(request, target))
+        try:
+            return self.in_one(request, lambda: act(request, target))
+        except Target.DoesNotExist:
+            raise Http404(f"There is no target {target_id} any more.") from None
 
     def _ask(self, request, target, title, yes, form, text):
         return TemplateResponse(request, "admin/scheduler/target/ask.html", {
@@ -388,6 +391,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
         with transaction.atomic():
             call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
                 ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
+            targets.still_there([target.pk])
             hand_over_soon([call.pk])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):

@@ -436,7 +436,11 @@ class TargetTest(viewsets.GenericViewSet):
         if target.is_paused(utcnow()):
             return Response({"detail": f'The target "{target.name}" is {target.pause}: resume it first.'},
                             status.HTTP_409_CONFLICT)
-        call = self._make(target, data if data is not None else {})
+        try:
+            call = self._make(target, data if data is not None else {})
+        except Target.DoesNotExist:
+            self.get_object()       # which somebody else has just deleted: a 404
+            raise
         ends = time.monotonic() + min((settings.TIMEOUT if target.timeout is None else target.timeout)
                                       + settings.LEAD + settings.TICK, WAIT_MAX)
         while True:

@@ -184,7 +184,7 @@ class Target(Pausable, models.Model):
                 value = {key: part for key, part in value.items() if not idle(part, key in had["auth"])}
             elif idle(value, len(had["signing"]) > (name == "previous_signing_key")):
                 continue
-            if value != {}:
+            if value or name not in ("headers", "auth"):
                 found[name] = value
         return found
 
