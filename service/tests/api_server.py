@@ -11,7 +11,7 @@ with TLS. What it does is in the path:
     /one-of/A,B       as for one of these, at random (503 stands for /status/503)
     /drop             reads the request, closes, and answers nothing
     /cookie           sets one                   /close         answers, and closes the connection
-    /seen             JSON: [{"path": ..., "at": seconds since the epoch, "connection": n, "headers": {...},
+    /seen             JSON: [{"method": ..., "path": ..., "at": seconds since the epoch, "connection": n, "headers": {...},
                       "body": ...}, ...] of all the requests above; with "answer", the path it was treated as,
                       and "end", once it was answered
     /switch/PATH      from now on every other request is treated as one for /PATH
@@ -43,7 +43,9 @@ class ApiServer:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 at = time.time()
                 first, *lines = head.rstrip().split("\r\n")
-                path = first.split()[1]
+                method, path, _ = first.split()
+                headers = dict(line.split(": ", 1) for line in lines)
+                body = await reader.readexactly(int(headers.get("Content-Length", 0)))
                 if path == "/seen":
                     self._answer(writer, 200, json.dumps(self.seen).encode())
                 elif path == "/forget":
@@ -53,9 +55,8 @@ class ApiServer:
                     self.switched = path[len("/switch"):]
                     self._answer(writer, 200)
                 else:
-                    headers = dict(line.split(": ", 1) for line in lines)
-                    body = await reader.readexactly(int(headers.get("Content-Length", 0)))
-                    request = {"path": path, "at": at, "connection": number, "headers": headers, "body": body.decode("latin-1")}
+                    request = {"method": method, "path": path, "at": at, "connection": number, "headers": headers,
+                               "body": body.decode("latin-1")}
                     self.seen.append(request)
                     answer = (self.switched or path).split("?")[0]
                     if answer.startswith("/one-of/"):

@@ -23,7 +23,7 @@ from scheduler import tasks
 from scheduler.base import outage
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch
-from scheduler.models import Heartbeat, Notice, ScheduledCall
+from scheduler.models import Heartbeat, Notice, ScheduledCall, Target
 from scheduler.ops import notify
 
 TO = ["ops@example.org", "ann@example.org"]
@@ -129,6 +129,20 @@ def dispatcher():
     dispatcher = Dispatcher()
     dispatcher.tick()
     return dispatcher
+
+
+def test_a_target_is_named_and_what_has_perhaps_been_done_is_said(server, dispatcher):
+    billing = Target.objects.create(name="billing", url="https://api.example/")
+    call = dispatcher.fail(1, error="outcome unknown: cut off", target=billing)[0]
+    dispatcher.fail(1, error="worker lost, outcome unknown"), dispatcher.fail(3)
+    dispatcher.fail(1, "Retrying", ended_at=None, target=billing)
+    dispatcher.tick()
+    assert server.subjects == ["API Scheduler: 5 failed"], "what is to be tried again has not failed yet"
+    assert f"call {call.id}, failed: target billing, outcome unknown: cut off\n" in server.last
+    assert "\n2 of them with an unknown outcome: the API has perhaps done" in server.last
+    dispatcher.fail()
+    dispatcher.tick(16)
+    assert "unknown outcome" not in server.last
 
 
 def test_the_first_at_once_the_rest_summed_up_and_that_all_is_well_again(server, dispatcher):

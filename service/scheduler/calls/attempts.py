@@ -35,7 +35,7 @@ def attempts_of(call, see_request=True):
     # lost. `started_at` is the first's.
     last = call.attempts_made or 1
     if call.status in MADE and not any(attempt["number"] >= last for attempt in found):
-        found.append(_shown(last, None if found else call.started_at, call.ended_at, call.status, call.failure,
+        found.append(_shown(last, call.started_at if last == 1 else None, call.ended_at, call.status, call.failure,
                             call.http_status, call.error, call.trace or {}))
     if call.target_id is not None and not see_request:
         for attempt in found:

@@ -8,6 +8,8 @@ is a UNION ALL of one query for each status, of which neither reads more than th
 from django.db import connections
 from django.db.models import QuerySet
 
+UNDER_WAY = ("Running", "Retrying")
+
 
 class Calls(QuerySet):
     """Calls, with `of` for those of some statuses."""
@@ -27,7 +29,8 @@ class Calls(QuerySet):
         return clone
 
     def __getitem__(self, key):
-        if self._statuses and isinstance(key, slice) and self._result_cache is None:
+        # A union of what is empty would be its first part, which is sliced already.
+        if self._statuses and isinstance(key, slice) and self._result_cache is None and not self.query.is_empty():
             order = self.query.order_by
             parts = [self._part(status) for status in self._statuses]
             if len(parts) == 1:
@@ -40,10 +43,10 @@ class Calls(QuerySet):
 
     def _part(self, status):
         part = self.order_by().filter(status=status)
-        if status == "Running":
+        if status in UNDER_WAY:
             # Few, and in no index in order of time: that would cost each call two more writes. Asked for
             # plainly, both databases would rather read all calls in that order than sort these.
-            running = self.model.objects.filter(status=status).order_by()
-            part = self.order_by().filter(id__in=running.values("id"))
+            under_way = self.model.objects.filter(status=status).order_by()
+            part = self.order_by().filter(id__in=under_way.values("id"))
         part._statuses = ()
         return part

@@ -13,7 +13,7 @@ KEYS_KEPT = timedelta(days=1)   # after it an Idempotency-Key may be used anew
 
 
 class Command(BaseCommand):
-    help = ("Deletes finished calls older than DAYS, what is left of deleted schedules and targets without "
+    help = ("Deletes finished calls older than DAYS, attempts that are older than their targets keep them, what is left of deleted schedules and targets without "
             "calls, and Idempotency-Keys older than a day, in batches.")
 
     def add_arguments(self, parser):
