@@ -1,5 +1,6 @@
-"""`python marked_worker.py -A scheduler worker ...`: a worker whose requests say of which row they are, in
-a header, so that a test can tell for each row how often the API saw it, and when."""
+"""`python marked_worker.py -A scheduler worker ...`: a worker whose requests for calls without a target say of which
+row they are, in a header, so that a test can tell for each row how often the API saw it, and when. (Those of calls
+with a target say it themselves.)"""
 import sys
 from pathlib import Path
 
@@ -15,8 +16,13 @@ def mark(**_):
     from scheduler.calls import connection
 
     send = connection._Watched.send
-    connection._Watched.send = lambda self, data: send(
-        self, data[:-2] + b"X-Call: %d\r\n\r\n" % connection.current.attempt.id)
+
+    def marked(self, data):
+        attempt = connection.current.attempt
+        if attempt.request.target_id is None:
+            data = data[:-2] + b"X-Call: %d\r\n\r\n" % attempt.id
+        return send(self, data)
+    connection._Watched.send = marked
 
 
 main()
