@@ -24,6 +24,7 @@ urlpatterns = [
     path("api/schedules/", Schedules.as_view({"get": "list", "post": "create"}), name="schedules"),
     path("api/schedules/<int:pk>/",
          Schedules.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="schedule"),
+    path("api/schedules/<int:pk>/run/", Schedules.as_view({"post": "run"}), name="schedule-run"),
     path("api/targets/", Targets.as_view({"get": "list", "post": "create"}), name="targets"),
     path("api/targets/<str:name>/",
          Targets.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="target"),

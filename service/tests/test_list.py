@@ -91,7 +91,7 @@ def test_everything_about_one(get):
         "id": call.id, "timestamp": "2026-08-01T14:30:00Z", "status": "Failed",
         "created_at": answer["created_at"], "handed_over_at": None,
         "started_at": "2026-08-01T14:30:00.020000Z", "ended_at": "2026-08-01T14:30:01Z",
-        "lateness": 0.02, "http_status": 503, "error": "HTTP status 503",
+        "lateness": 0.02, "caught_up": False, "http_status": 503, "error": "HTTP status 503",
         "scheduled_by": "", "scheduled_via": "", "note": "", "again_of": None, "cancelled_by": "", "schedule": None,
         "target": None, "request": None, "next_attempt_at": None, "expires_at": None, "attempts": answer["attempts"]}
 

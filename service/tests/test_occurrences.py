@@ -182,6 +182,14 @@ def test_days_and_dates_are_those_of_the_zone():
         between(weekdays, utc(2026, 1, 1), utc(2027, 1, 1)))
 
 
+def test_an_exception_is_a_day_of_the_zone_and_before_a_time_nothing_comes():
+    daily = rule("00:30:00", where="Asia/Tokyo", exceptions=frozenset({date(2026, 8, 3)}), since=utc(2026, 8, 1, 15, 30))
+    by_cron = rule(cron="30 0 * * *", where="Asia/Tokyo", exceptions=daily.exceptions, since=daily.since)
+    for asked in (daily, by_cron):
+        assert list(between(asked, utc(2026, 7, 30), utc(2026, 8, 5))) == [
+            utc(2026, 8, 1, 15, 30), utc(2026, 8, 3, 15, 30), utc(2026, 8, 4, 15, 30)]
+
+
 def test_the_end_is_left_out_and_the_start_is_not():
     daily = rule("12:00:00")
     assert list(between(daily, utc(2026, 8, 1, 12), utc(2026, 8, 2, 12))) == [utc(2026, 8, 1, 12)]
@@ -339,6 +347,7 @@ def as_defined(rule, start, end):
     For times of day: how Python reads a naive time with fold=0 (PEP 495). For cron: going through the
     minutes, and looking what the clocks show, and whether they have come past a time.
     """
+    start = max(start, rule.since or start)
     days = {(start + n * DAY).date() for n in range(-3, (end - start).days + 5)}
     if not rule.cron:
         asked = (datetime.combine(day, at, tzinfo=rule.zone) for day in days for at in rule.times
@@ -373,7 +382,7 @@ def as_defined(rule, start, end):
 
 
 def within(day, rule):
-    return (rule.first or date.min) <= day <= (rule.last or date.max)
+    return (rule.first or date.min) <= day <= (rule.last or date.max) and day not in rule.exceptions
 
 
 some_times = st.lists(st.builds(time, st.integers(0, 23), st.sampled_from([0, 1, 15, 29, 30, 59]),
@@ -397,7 +406,9 @@ def rules_and_instants(draw, how_many):
     limits = st.none() | st.integers(-3, 3).map(lambda n: near.date() + n * DAY)
     days = st.just(EVERY_DAY) | st.frozensets(st.integers(0, 6))
     asked = Rule(tuple(sorted(set(times))), "" if times else draw(some_cron), zone(where),
-                 draw(days) if times else EVERY_DAY, draw(limits), draw(limits))
+                 draw(days) if times else EVERY_DAY, draw(limits), draw(limits),
+                 draw(st.frozensets(st.integers(-3, 3).map(lambda n: near.date() + n * DAY), max_size=3)),
+                 draw(st.none() | (seconds | minutes_away).map(lambda step: near.replace(tzinfo=UTC) + step)))
     steps = draw(st.lists(seconds | minutes_away, min_size=how_many, max_size=how_many))
     return asked, sorted(near.replace(tzinfo=UTC) + step for step in steps)
 

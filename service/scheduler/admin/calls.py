@@ -244,7 +244,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="lateness")
     def late(self, call):
-        return NOTHING if call.lateness is None else f"{call.lateness:.3f} s"
+        if call.lateness is None:
+            return NOTHING
+        return f"{call.lateness:.3f} s" + (", caught up" if call.caught_up else "")
 
     @admin.display(description="outcome")
     def outcome(self, call):

@@ -67,6 +67,8 @@ class ScheduledCallDetailSerializer(ScheduledCallSerializer):
     lateness = serializers.FloatField(
         read_only=True, allow_null=True,
         help_text="Seconds from the due time to the start of the call; null if it was not started.")
+    caught_up = serializers.BooleanField(
+        read_only=True, help_text="Whether it was started after GRACE, as its schedule catches up.")
     http_status = serializers.IntegerField(read_only=True, allow_null=True)
     again_of = serializers.IntegerField(
         read_only=True, allow_null=True, help_text="The id of the call that it repeats; null if it repeats none.")
@@ -86,7 +88,7 @@ class ScheduledCallDetailSerializer(ScheduledCallSerializer):
 
     class Meta(ScheduledCallSerializer.Meta):
         fields = ScheduledCallSerializer.Meta.fields + [
-            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error",
+            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "caught_up", "http_status", "error",
             "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule", "target", "request",
             "next_attempt_at", "expires_at", "attempts"]
         read_only_fields = fields

@@ -49,7 +49,6 @@ BATCH = 1000                        # rows in one transaction, so that none is a
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
 WORKER_LOST = "worker lost, outcome unknown"
-BY_SCHEDULE = "schedule"        # what `scheduled_via` says of calls that were planned
 STILL_RUNS = "the one before still runs"
 WITHDRAWN = "its schedule was changed, switched off or deleted"
 CALLS = ScheduledCall._meta.db_table
@@ -175,56 +174,74 @@ def again(ids, by="", via="", note=""):
     return schedule(by=by, via=via, calls=calls)
 
 
-def plan(slots, now):
-    """Creates the calls of schedules: Pending, or Missed where their grace time was over before anybody
-    planned them.
+class Slot(NamedTuple):
+    """A call that a schedule asks for, as `plan` takes it."""
 
-    slots: [(schedule id, aware datetime, seconds by which its clocks are ahead of UTC then), ...], for which
-        there are none yet
+    schedule_id: int
+    occurrence: datetime                # aware, as all of these
+    utc_offset: int                     # seconds by which its clocks are ahead of UTC then
+    timestamp: datetime
+    target_id: int | None = None
+    expires_at: datetime | None = None  # instead of GRACE
+
+
+def plan(slots, now):
+    """Creates the calls of schedules: Pending, or Missed where the time in which they may start was over before
+    anybody planned them.
+
+    slots: list of Slot, for whose occurrences there are none yet
     now: aware datetime
     """
-    as_stored = connection.ops.adapt_datetimefield_value
-    late, stored_now = now - timedelta(seconds=settings.GRACE), as_stored(now)
+    as_stored, grace = connection.ops.adapt_datetimefield_value, timedelta(seconds=settings.GRACE)
+    stored_now = as_stored(now)
+    late = [(slot.expires_at or slot.timestamp + grace) < now for slot in slots]
+    pending, missed = (str(Status.PENDING), None, ""), (str(Status.MISSED), stored_now, UNPLANNED)
     with transaction.atomic(), connection.cursor() as cursor:
         # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
         cursor.executemany(
-            f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, utc_offset, status, ended_at,"
+            f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, utc_offset, target_id, expires_at, status, ended_at,"
             " error, created_at, scheduled_via, scheduled_by, note, cancelled_by, claim_token)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
-            [(schedule_id, stored := as_stored(time), stored, offset,
-              *((str(Status.MISSED), stored_now, UNPLANNED) if time < late else (str(Status.PENDING), None, "")),
-              stored_now) for schedule_id, time, offset in slots])
-        _log([(Status.MISSED, time, now) for _, time, _ in slots if time < late])
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
+            [(slot.schedule_id, as_stored(slot.occurrence), as_stored(slot.timestamp), slot.utc_offset, slot.target_id,
+              as_stored(slot.expires_at), *(missed if is_late else pending), stored_now)
+             for slot, is_late in zip(slots, late)])
+        _log([(Status.MISSED, slot.timestamp, now) for slot, is_late in zip(slots, late) if is_late])
 
 
-def withdraw(schedule_id, by="", now=NOW):
-    """Cancels the Pending calls of a schedule that is being changed or deleted, and gives their
+def _in_time(now):
+    """The condition that a call may still start."""
+    return Q(expires_at=None, timestamp__gte=now - timedelta(seconds=settings.GRACE)) | Q(expires_at__gte=now)
+
+
+def withdraw(schedule_id, by="", why=WITHDRAWN, before=None, now=NOW):
+    """Cancels the Pending calls of a schedule that is being changed, paused or deleted, and gives their
     occurrences free to be planned anew. Others keep theirs: one that a person cancelled stays so, one that has
-    begun, and may be Retrying, goes on, and one whose grace time is over is left to `miss`. What a person asked
-    for beside what was planned stays.
+    begun, and may be Retrying, goes on, and one that is too late to start is left to `miss`. What a person asked for
+    beside what was planned stands for no occurrence, and stays.
 
-    by: the name of the user who asked for it
-    Returns the set of those occurrences, as aware datetimes, but for those whose call was moved.
+    by: the name of the user who asked for it; why: in words
+    before: only what stands for an occurrence before this aware datetime; all if it is None
+    Returns {occurrence: when its call was due}, of aware datetimes.
     """
-    freed = set()
-    rows = ScheduledCall.objects.filter(
-        schedule=schedule_id, scheduled_via=BY_SCHEDULE, timestamp__gte=now - timedelta(seconds=settings.GRACE))
+    freed = {}
+    rows = ScheduledCall.objects.filter(_in_time(now), schedule=schedule_id, occurrence__isnull=False)
+    if before:
+        rows = rows.filter(occurrence__lt=before)
     with transaction.atomic():
-        while some := _cancel(rows, by, now, occurrence=None, error=WITHDRAWN):
-            freed |= {occurrence for _, timestamp, occurrence, _ in some if timestamp == occurrence}
+        while some := _cancel(rows, by, now, occurrence=None, error=why):
+            freed |= {occurrence: timestamp for _, timestamp, occurrence, _ in some}
     return freed
 
 
 def correct(ids, now):
     """Cancels those of the calls `ids`, of a schedule that does not come at their times, that are Pending, and gives
-    their occurrences free. Those that a person moved stay, as do those whose grace time is over.
+    their occurrences free. Those that are too late to start stay.
 
     now: aware datetime
     Returns the set of the ids that it cancelled.
     """
     gone = set()
-    rows = ScheduledCall.objects.filter(
-        id__in=ids, timestamp=F("occurrence"), timestamp__gte=now - timedelta(seconds=settings.GRACE))
+    rows = ScheduledCall.objects.filter(_in_time(now), id__in=ids)
     with transaction.atomic():
         while some := _cancel(rows, "", NOW, occurrence=None, error=MISPLANNED):
             gone |= {row[0] for row in some}
@@ -650,7 +667,8 @@ def move(call_id, timestamp):
     """Gives a Pending call another time. Returns whether it was Pending. (One that is Retrying was called at its time.)
 
     timestamp: aware datetime. A message already under way for the old time does no harm: `claim`
-    looks at the time in the row.
+    looks at the time in the row. Where it would have expired by then, GRACE counts.
     """
     return bool(ScheduledCall.objects.filter(id=call_id, status=Status.PENDING).update(
-        timestamp=timestamp, handed_over_at=None))
+        timestamp=timestamp, handed_over_at=None,
+        expires_at=Case(When(expires_at__gt=timestamp, then=F("expires_at")))))

@@ -1,4 +1,5 @@
 """The calls, what is sent with them, and the attempts at them. A call's status is changed by calls/ledger.py alone."""
+from django.conf import settings
 from django.db import models
 
 from ..base.clock import utcnow
@@ -139,6 +140,11 @@ class ScheduledCall(models.Model):
     def due(self):
         """When, in words."""
         return moment(self.timestamp)
+
+    @property
+    def caught_up(self):
+        """Whether it was started after GRACE, as its schedule catches up with what nobody was there to make."""
+        return bool(self.occurrence and self.expires_at and self.started_at and self.lateness > settings.GRACE)
 
     @property
     def lateness(self):

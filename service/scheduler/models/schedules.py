@@ -1,12 +1,17 @@
 """When there is to be a call. Changed by schedules/planner.py alone."""
+import re
+from datetime import date
+
 from django.core.exceptions import ValidationError
 from django.db import models
 
 from ..base.clock import utcnow
 from ..base.moments import showable
-from ..base.words import is_seen, one_line
+from ..base.words import is_seen, one_line, printable
 from ..schedules import recurrence
 from .targets import Pausable, Target
+
+DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 class Schedule(Pausable, models.Model):
@@ -26,6 +31,8 @@ class Schedule(Pausable, models.Model):
 
     DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
     MAX_TIMES = 1440        # a day: as many as a cron line can name
+    MAX_EXCEPTIONS = 366
+    MAX_JITTER = 3600       # seconds
 
     name = models.CharField(max_length=100)
     times = models.TextField(
@@ -130,13 +137,47 @@ class Schedule(Pausable, models.Model):
                 read(name, showable)
         if self.first_date and self.last_date and self.first_date > self.last_date:
             problems["last_date"] = "Lies before the first date."
+        self.exceptions = read("exceptions", _dates) or []
+        if self.jitter > self.MAX_JITTER:
+            problems["jitter"] = f"Must be a whole number of seconds from 0 to {self.MAX_JITTER}."
+        problems |= self._problems_with_request()
         if problems:
             raise ValidationError(problems)
 
+    def _problems_with_request(self):
+        """{field: a sentence} of what is to be sent, if that is not what is kept already: a target that has changed
+        since keeps nobody from switching a schedule off."""
+        fields = ("target_id", "body", "headers", "data")
+        said = tuple(getattr(self, name) for name in fields)
+        if self.pk and said == Schedule.objects.filter(pk=self.pk).values_list(*fields).first():
+            return {}
+        if self.target:
+            return self.target.problems_with(*said[1:])
+        return {name: "Is for a target, and there is none: the API is called without." for name in ("body", "headers", "data")
+                if getattr(self, name) not in (None, {})}
+
     @property
     def rule(self):
-        """When it occurs, a recurrence.Rule."""
+        """When it occurs, a recurrence.Rule. While it is paused until a time, from then on."""
         return recurrence.Rule(
             times=() if self.cron else tuple(recurrence.parse_times(self.times)), cron=self.cron,
             zone=recurrence.zone(self.zone), days=frozenset(map(self.DAYS.index, self.days.split(","))),
-            first=self.first_date, last=self.last_date)
+            first=self.first_date, last=self.last_date, exceptions=frozenset(map(date.fromisoformat, self.exceptions)),
+            since=self.paused_until if self.paused_at else None)
+
+
+def _dates(value):
+    """A list of dates as texts, in order, each once. Raises ValueError."""
+    if not isinstance(value, list):
+        raise ValueError("must be a list of dates such as 2026-12-25")
+    found = set()
+    for text in value:
+        try:
+            if not (isinstance(text, str) and DATE.fullmatch(text)):
+                raise ValueError
+            found.add(date.fromisoformat(text))
+        except ValueError:
+            raise ValueError(f"'{printable(str(text), 80)}' is no date such as 2026-12-25") from None
+    if len(found) > Schedule.MAX_EXCEPTIONS:
+        raise ValueError(f"there are {len(found)} dates: at most {Schedule.MAX_EXCEPTIONS} are taken")
+    return [str(day) for day in sorted(found)]
