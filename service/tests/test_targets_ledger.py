@@ -35,7 +35,7 @@ def outcome(call, status="Failed", failure=UNKNOWN, kept=None, number=1, started
     if status == "Succeeded":
         failure = error = ""
     return Outcome(call.id, call.timestamp, status, now if started else None, now, 200, error, failure, None, number,
-                   call.target_id, 1, kept if kept is not None else {"version": 1, "request": {"method": "POST", "body": "x"}})
+                   call.target_id, call.target.name if call.target else "", 1, kept if kept is not None else {"version": 1, "request": {"method": "POST", "body": "x"}})
 
 
 def running(of, seconds=-1, **fields):

@@ -59,6 +59,7 @@ class Outcome(NamedTuple):
     retry_after: Optional[float] = None
     number: int = 1
     target_id: Optional[int] = None
+    target: str = ""
     version: int = 0
     kept: Optional[dict] = None
 
@@ -364,7 +365,7 @@ class Attempt:
             error = outcomes.in_words(failure, hide(error, cut=True), request.repeatable)
         self.outcome = Outcome(
             self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(error), failure,
-            retry_after, request.number, request.target_id, request.version, self._kept(hide, status))
+            retry_after, request.number, request.target_id, request.target, request.version, self._kept(hide, status))
 
     def _kept(self, hide, status):
         """What is kept of it, without secrets: dict, or None."""

@@ -195,7 +195,7 @@ def plan(slots, now):
     as_stored, grace = connection.ops.adapt_datetimefield_value, timedelta(seconds=settings.GRACE)
     stored_now = as_stored(now)
     late = [(slot.expires_at or slot.timestamp + grace) < now for slot in slots]
-    pending, missed = (str(Status.PENDING), None, ""), (str(Status.MISSED), stored_now, UNPLANNED)
+    on_time, too_late = (str(Status.PENDING), None, ""), (str(Status.MISSED), stored_now, UNPLANNED)
     with transaction.atomic(), connection.cursor() as cursor:
         # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
         cursor.executemany(
@@ -203,9 +203,11 @@ def plan(slots, now):
             " error, created_at, scheduled_via, scheduled_by, note, cancelled_by, claim_token)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
             [(slot.schedule_id, as_stored(slot.occurrence), as_stored(slot.timestamp), slot.utc_offset, slot.target_id,
-              as_stored(slot.expires_at), *(missed if is_late else pending), stored_now)
+              as_stored(slot.expires_at), *(too_late if is_late else on_time), stored_now)
              for slot, is_late in zip(slots, late)])
-        _log([(Status.MISSED, slot.timestamp, now) for slot, is_late in zip(slots, late) if is_late])
+        missed = [slot for slot, is_late in zip(slots, late) if is_late]
+        names = Target.objects.in_bulk({slot.target_id for slot in missed if slot.target_id})
+        _log([(Status.MISSED, slot.timestamp, now, "", _name(names.get(slot.target_id))) for slot in missed])
 
 
 def _in_time(now):
@@ -253,15 +255,16 @@ def _cancel(rows, by, now, statuses=(Status.PENDING,), **values):
 
     Returns [(id, timestamp, occurrence, when it was cancelled), ...].
     """
+    of = ("self",)      # and not of its target, whose name is read with it
     with transaction.atomic():
         # In the order of all who lock several rows, so that two do not wait for each other.
-        some = list(rows.filter(status__in=statuses).order_by("id").select_for_update().annotate(now=as_column(now))
-                    .values_list("id", "timestamp", "occurrence", "now")[:BATCH])
+        some = list(rows.filter(status__in=statuses).order_by("id").select_for_update(of=of).annotate(now=as_column(now))
+                    .values_list("id", "timestamp", "occurrence", "now", "target__name")[:BATCH])
         if some:
             ScheduledCall.objects.filter(id__in=[row[0] for row in some], status__in=statuses).update(
                 status=Status.CANCELLED, ended_at=some[0][3], cancelled_by=by, next_attempt_at=None, **values)
-        _log([(Status.CANCELLED, timestamp, at) for _, timestamp, _, at in some])
-    return some
+        _log([(Status.CANCELLED, timestamp, at, "", name) for _, timestamp, _, at, name in some])
+    return [row[:4] for row in some]
 
 
 def claim(ids, token, now=NOW):
@@ -339,7 +342,7 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
         # In the order of all who lock several rows, so that two do not wait for each other.
         rows = {row.id: row for row in calls.order_by("id").select_for_update(of=("self",)).annotate(now=as_column(now)).values_list(
             "id", "status", "claim_token", "timestamp", "next_attempt_at", "attempts_made", "expires_at", "target",
-            "target__version", "target__max_age", "target__paused_at", "target__paused_until", "schedule", "schedule__overlap",
+            "target__name", "target__version", "target__max_age", "target__paused_at", "target__paused_until", "schedule", "schedule__overlap",
             "now", named=True)}
         busy = _not_ended([row for row in rows.values() if row.schedule__overlap == Schedule.Overlap.SKIP
                            and row.status == Status.PENDING and row.timestamp <= row.now], now)
@@ -381,7 +384,7 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
             answer.won.update(take)
         if skipped:
             calls.filter(id__in=[row.id for row in skipped]).update(status=Status.MISSED, ended_at=skipped[0].now, error=STILL_RUNS)
-            _log([(Status.MISSED, row.timestamp, row.now, STILL_RUNS) for row in skipped])
+            _log([(Status.MISSED, row.timestamp, row.now, STILL_RUNS, row.target__name) for row in skipped])
     return answer
 
 
@@ -496,7 +499,7 @@ def finish(outcomes, retries={}, kept_until=None):
         ends.append(End(str(Status.RETRYING if again else o.status), o.started_at, None if again else o.ended_at, o.http_status,
                         o.error, o.failure or None, again, trace, o.id, token))
     ours = _write(ends, attempts, kept_until)
-    _log([(o.status, o.timestamp, o.started_at or o.ended_at, o.error)
+    _log([(o.status, o.timestamp, o.started_at or o.ended_at, o.error, o.target)
           for o, token in outcomes if (o.id, token) in ours and o.id not in retries])
     return {call_id for call_id, _ in ours}
 
@@ -608,12 +611,16 @@ def reap(now=NOW):
                 ends.append(End(str(Status.RETRYING if again else Status.FAILED), call.started_at, None if again else call.now,
                                 None, WORKER_LOST, outcomes.UNKNOWN, again, None, call.id, call.claim_token))
                 if not again:
-                    ended.append((Status.FAILED, call.timestamp, call.started_at or call.now, WORKER_LOST))
+                    ended.append((Status.FAILED, call.timestamp, call.started_at or call.now, WORKER_LOST, target.name))
             _write(ends, attempts)
             _log(ended)
         reaped += len(calls)
         if len(calls) < BATCH:
             return reaped
+
+
+def _name(target):
+    return target.name if target else None
 
 
 def _end_all(condition, order, status, error, now, **values):
@@ -639,7 +646,7 @@ def _end_all(condition, order, status, error, now, **values):
                 ScheduledCall.objects.filter(condition, id__in=[row.id for row in some]).update(
                     status=status, ended_at=rows[0].now, error=reason, lease_until=None, next_attempt_at=None, **values)
                 _log([(status, row.timestamp, row.started_at if row.started_at and row.started_at >= row.timestamp else row.now,
-                       reason) for row in some])
+                       reason, _name(targets.get(row.target))) for row in some])
         ended += len(rows)
         if len(rows) < BATCH:
             return ended

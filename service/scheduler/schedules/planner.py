@@ -146,7 +146,8 @@ def _say(portions, now):
     """Of what is too old for a row each, a line in the log and in the output."""
     for portion in portions:
         number = f"more than {COUNTED}" if portion.uncounted > COUNTED else str(portion.uncounted)
-        text = log.hole(number, portion.schedule.name, now - RECORDED, now)
+        target = portion.schedule.target
+        text = log.hole(number, portion.schedule.name, now - RECORDED, now, target and target.name)
         log.write([text])
         logger.error("%s", text.rstrip("\n").partition(": ")[2])
 
