@@ -99,6 +99,15 @@ def test_each_claim_counts_an_attempt():
     assert call.attempts_made == 1
 
 
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_claim_that_is_made_again_holds_for_as_long_as_a_new_one(limited):
+    """What nobody answered for long is about to be given up, and its worker believes that it has just been claimed."""
+    call, token = running(target())
+    ScheduledCall.objects.update(lease_until=utcnow() + timedelta(seconds=0.1))
+    assert claim([call], token, {call.target_id} if limited else ())[1].won == {call.id}
+    assert ScheduledCall.objects.get().lease_until > utcnow() + timedelta(seconds=ledger.lease() - 2)
+
+
 def test_a_call_of_a_target_is_claimed_by_one_of_many():
     calls = make(-1, 40, target=target())
     won = at_once(6, lambda i: sorted(claim(calls)[1].won))
@@ -390,3 +399,23 @@ def test_calls_without_targets_are_made_with_as_many_statements_as_ever():
     # SQLite: the transaction, what is still to be written, and one statement with 25 rows.
     assert len(asked) == (4 if KIND == "sqlite" else 1), [one["sql"] for one in asked]
     assert statuses() == {"Succeeded": 25}
+
+
+def test_the_first_attempts_of_many_targets_are_claimed_with_one_statement():
+    targets = [target(f"t{i}", rate="5/s") for i in range(5)]
+    calls = [call for one in targets for call in make(-1, 5, target=one)]
+    calls += make(-1, 5, expires_at=utcnow() + timedelta(seconds=5))
+    with CaptureQueriesContext(connection) as asked:
+        assert claim(calls)[1].won == {call.id for call in calls}
+    assert len(asked) == 1, [one["sql"] for one in asked]
+
+
+def test_what_needs_a_closer_look_does_not_keep_the_others_from_being_claimed():
+    billing, nightly = target(), schedule(overlap="skip")
+    paused, few = target("paused", paused_at=utcnow()), target("few", max_at_once=1)
+    good, skips, early = make(-1, target=billing), make(-1, schedule=nightly), make(60, target=billing)
+    no, places, again = make(-1, target=paused), make(-1, 2, target=few), retrying(billing)
+    _, claimed = claim([good, skips, early, no, *places, again], limited={few.id})
+    assert claimed.won == {good.id, skips.id, places[0].id, again.id}
+    assert (set(claimed.pending), claimed.held_back) == ({early.id}, {places[1].id})
+    assert ScheduledCall.objects.get(id=good.id).attempts_made == 1 and ScheduledCall.objects.get(id=skips.id).attempts_made is None
