@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from conftest import KIND, make, statuses
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from test_transitions import at_once
 
 from scheduler.base.clock import utcnow
@@ -86,6 +86,27 @@ def test_calls_made_again_are_made_with_what_was_sent_and_no_faster_than_the_rat
     assert [call.request.body for call in calls[:3]] == ["body 0", "body 1", "body 2"]
     assert [(call.timestamp - calls[0].timestamp).total_seconds() for call in calls] == [0, 0.5, 1, 0]
     assert calls[2].expires_at - calls[2].timestamp > timedelta(seconds=60) and calls[3].expires_at is None
+
+
+@pytest.mark.parametrize("fields, number, at_worst", [
+    ({"max_at_once": 2, "timeout": 10}, 40, 40 / 2 * 10),                   # two at a time, each as long as it may
+    ({"timeout": 10}, 40, 40 / 5 * 10),                                     # half of a worker's threads
+    (None, 40, 40 / 10 * 30),                                               # all of them, for API_URL
+    ({"rate": "2/s", "timeout": 1}, 20, 20 / 2),
+    ({"rate": "30/min", "delays": [5, 300], "timeout": 1}, 2, 305),         # so that GRACE does not end its retries
+])
+def test_those_made_again_at_once_do_not_expire_before_all_can_have_been_made(fields, number, at_worst):
+    of = target(**fields) if fields else None
+    with override_settings(CALLS_AT_ONCE=10, TIMEOUT=30, GRACE=5):
+        calls = ledger.again([call.id for call in make(-60, number, target=of, status="Failed")])
+    assert min(call.expires_at for call in calls) >= calls[0].timestamp + timedelta(seconds=at_worst + 5)
+    assert calls[0].expires_at < calls[0].timestamp + timedelta(seconds=3 * at_worst + 60), "and not for ever"
+    assert of and of.rate or {call.timestamp for call in calls} == {calls[0].timestamp}
+
+
+def test_few_that_are_made_again_have_the_grace_of_any_call():
+    few = ledger.again([call.id for one in (None, target()) for call in make(-60, 20, target=one, status="Failed")])
+    assert {call.expires_at for call in few} == {None}
 
 
 # --- Claims -----------------------------------------------------------------------------------

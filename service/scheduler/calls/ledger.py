@@ -23,7 +23,6 @@ give an aware datetime.
 """
 import json
 import logging
-from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -147,13 +146,14 @@ def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None
 
 def again(ids, by="", via="", note=""):
     """Creates calls that repeat others, with their target and what was sent with them. They are due now, but those of a
-    target with a rate one after the other, as that allows, and expire late enough to wait for it beside as many more.
+    target with a rate one after the other, as that allows. Where they are more than can be made at once they expire
+    late enough for all to be made, beside as many more, and for their retries: GRACE would end those at the end of the line.
 
     ids: the calls to repeat, in the order in which they are to be made
     by, via, note: as for `schedule`; without a note each has that of the call that it repeats
     Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
     """
-    calls, now, lines = [], utcnow(), Counter()
+    calls, now, lines = [], utcnow(), {}
     for i in range(0, len(ids), BATCH):
         olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(ids[i:i + BATCH])
         for old in (olds[call_id] for call_id in ids[i:i + BATCH] if call_id in olds):
@@ -162,16 +162,28 @@ def again(ids, by="", via="", note=""):
             if hasattr(old, "request"):
                 new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
             calls.append(new)
-            lines[new.target] += 1
-    places = Counter()
-    for new in calls:
-        limit = new.target and rate(new.target.rate)
-        if limit and lines[new.target] > 1:
-            each = timedelta(seconds=limit[1] / limit[0])
-            new.timestamp += places[new.target] * each
-            new.expires_at = new.timestamp + timedelta(seconds=settings.GRACE) + lines[new.target] * each
-            places[new.target] += 1
+            lines.setdefault(new.target, []).append(new)
+    everything = sum(len(line) * _timeout(target) for target, line in lines.items()) / settings.CALLS_AT_ONCE
+    for target, line in lines.items():
+        limit = target and rate(target.rate)
+        each = limit[1] / limit[0] if limit else 0.0
+        places = max(1, settings.CALLS_AT_ONCE // 2) if target else settings.CALLS_AT_ONCE      # of one worker
+        if target and target.max_at_once is not None:
+            places = max(1, min(places, target.max_at_once))
+        if len(line) == 1 or not each and len(line) <= places and len(calls) <= settings.CALLS_AT_ONCE:
+            continue            # seconds that the line takes, should each call take as long as it may:
+        wait = len(line) * (each + _timeout(target) / places) + everything
+        retries = sum(wait + 2 * delay + _timeout(target) for delay in target.delays) if target else 0.0
+        last = settings.GRACE + wait + min(retries, MAX_AGE if target is None or target.max_age is None else target.max_age)
+        for place, new in enumerate(line):
+            new.timestamp += timedelta(seconds=place * each)
+            new.expires_at = new.timestamp + timedelta(seconds=last)
     return schedule(by=by, via=via, calls=calls)
+
+
+def _timeout(target):
+    """Seconds that an attempt may take."""
+    return settings.TIMEOUT if target is None or target.timeout is None else target.timeout
 
 
 class Slot(NamedTuple):
