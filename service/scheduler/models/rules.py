@@ -84,6 +84,12 @@ def url(value, placeholders=True):
     return value
 
 
+def origin(url):
+    """Whom a request is for (RFC 6454): (scheme, host, port)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def header_name(name):
     """A header's name that is not taken: neither the connection's, nor one of those that go with each request."""
     lower = name.lower() if isinstance(name, str) else ""
