@@ -294,6 +294,9 @@ def _set(target, field, value):
         if value is None and not Target._meta.get_field(field).null:
             raise ValueError("Must be a number.")
         value = value if value is None else rules.number(value, *Target.LIMITS[field])
+    elif field == "method":
+        if value not in Target.Method.values:
+            raise ValueError(f"Must be one of {', '.join(Target.Method.values)}.")
     elif field == "rate":
         value = "" if value is None else rules.text(value, 20)
     elif field == "headers":

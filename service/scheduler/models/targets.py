@@ -158,6 +158,11 @@ class Target(Pausable, models.Model):
 
     def _clean_secrets(self, problems):
         had = {"headers": {}, "auth": {}, "signing": [], **(self.secret_names or {})}
+        try:
+            rules.few((self.changes or {}).get("headers", ()))
+        except ValueError as error:
+            problems["secret_headers"] = str(error)
+            return
         wanted, changes = self.AUTH[self.auth["kind"]][1], self._effective(had)
         if changes or set(had["auth"]) - set(wanted):
             self._change_secrets(changes, had, wanted, problems)
