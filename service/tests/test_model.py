@@ -106,9 +106,9 @@ class Model(RuleBasedStateMachine):
     def a_dispatcher(self, step):
         """One of two: they keep nothing, and take their steps in any order."""
         if step == "miss":
-            ledger.miss(now=self.now_in_sql)
+            ledger.miss(now=self.now)
         elif step == "reap":
-            ledger.reap(now=self.now_in_sql)
+            ledger.reap(now=self.now)
         else:
             def send(ids, first):
                 if "die" in step:
@@ -116,10 +116,6 @@ class Model(RuleBasedStateMachine):
                 assert not self.final.keys() & set(ids)
             with suppress(Dies):
                 dispatch.hand_over(send, now=self.now)
-
-    @property
-    def now_in_sql(self):
-        return self.now
 
     @rule(worker=st.integers(0, 1), some=st.lists(calls, min_size=1, max_size=8), anew=st.booleans(),
           sleeps=st.sampled_from([0, 0, 0, 0, 3, 11]), twice=st.booleans(), sends=st.booleans())
@@ -132,24 +128,32 @@ class Model(RuleBasedStateMachine):
             known[row.id] = ledger.Prepared(row.id, row.target_id, row.target and row.target.version, (row.attempts_made or 0) + 1)
         plain = [i for i in some if known[i].target is None]
         prepared = [known[i] for i in some if known[i].target]
-        for _ in range(1 + twice):
-            won, pending = ledger.claim(plain, token, now=self.now)
-            claimed = ledger.claim_prepared(prepared, token, {self.targets["few"].id}, now=self.now)
-            if twice:
-                self.now += timedelta(seconds=sleeps)
-        self.check_claim(won | claimed.won, token, claimed)
-        assert not won & pending.keys() and not claimed.won & (claimed.pending.keys() | claimed.anew | claimed.held_back)
-        for call_id in won | claimed.won:
+        first = set()
+        if twice:
+            first, _ = self.ask(plain, prepared, token)
+        self.now += timedelta(seconds=sleeps)
+        won, claimed = self.ask(plain, prepared, token, first)
+        for call_id in won:
             self.holds[worker][call_id] = Claimed(token, asked + timedelta(seconds=ledger.lease()), known.pop(call_id))
         for call_id in claimed.anew:
             del known[call_id]
         if sends:
-            for call_id in won | claimed.won:
+            for call_id in won:
                 self.send(self.holds[worker], call_id)
 
-    def check_claim(self, won, token, claimed):
-        for row in ScheduledCall.objects.filter(id__in=won).select_related("target"):
+    def ask(self, plain, prepared, token, before=frozenset()):
+        """Claims. Returns (the ids that were won, the Claimed). `before`: what was won with this token already"""
+        won, pending = ledger.claim(plain, token, now=self.now)
+        claimed = ledger.claim_prepared(prepared, token, {self.targets["few"].id}, now=self.now)
+        assert not won & pending.keys() and not claimed.won & (claimed.pending.keys() | claimed.anew | claimed.held_back)
+        known = {one.id: one for one in prepared}
+        for row in ScheduledCall.objects.filter(id__in=(won | claimed.won) - before).select_related("target"):
             assert (row.status, row.claim_token) == ("Running", token)
+            if row.target:
+                at = row.timestamp if row.attempts_made == 1 else self.now
+                assert not row.target.is_paused(at), "claimed in a pause"
+                assert known[row.id][1:] == (row.target_id, row.target.version, row.attempts_made), "made ready with something else"
+        return won | claimed.won, claimed
 
     @rule(worker=st.integers(0, 1),
           step=st.sampled_from(["send all", "send all", "send", "renew", "succeed", *FAILURES, "die"]))
@@ -273,6 +277,6 @@ class Model(RuleBasedStateMachine):
 
 
 Model.TestCase.settings = settings(
-    max_examples=int(5 * LONG) or 100, stateful_step_count=50, deadline=None, database=None, print_blob=True,
+    max_examples=int(3 * LONG) or 30, stateful_step_count=50, deadline=None, database=None, print_blob=True,
     suppress_health_check=list(HealthCheck))
 TestModel = Model.TestCase

@@ -110,6 +110,7 @@ def test_what_was_made_ready_with_another_version_is_made_ready_anew():
     call = ScheduledCall.objects.select_related("target").get(id=make(-1, target=billing).id)
     Target.objects.update(version=2)
     assert claim([call])[1].anew == {call.id}
+    billing.refresh_from_db()
     tried = retrying(billing)
     tried.attempts_made = 0
     assert claim([tried])[1].anew == {tried.id}, "and after an attempt that it does not know of"
