@@ -317,7 +317,7 @@ def test_what_falls_due_while_its_target_is_paused_is_missed_at_once(log):
     assert set(ScheduledCall.objects.exclude(ended_at=None).values_list("id", "status", "error")) == {
         (gone.id, "Missed", "its target is paused by ann: they move house"),
         (tried.id, "Failed", "HTTP status 503; not tried again: its target is paused by ann: they move house")}
-    assert len(log(2)) == 2
+    assert len(log(2)) == 2 and all(f"call API {billing.name}" in line or f"call to API {billing.name} " in line for line in log())
     Target.objects.update(paused_by="", paused_reason="", paused_until=utcnow())
     fell_due_before_that = make(-1, target=billing)
     assert ledger.miss() == 1
