@@ -29,7 +29,7 @@ from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
@@ -66,18 +66,6 @@ class DueField(forms.SplitDateTimeField):
             return from_person("{} {}".format(*data_list))
         except ValueError as error:
             raise forms.ValidationError(f"This time {error}.")
-
-
-class JsonField(forms.JSONField):
-    """An object, {} if nothing is given."""
-
-    default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
-
-    def __init__(self, **how):
-        super().__init__(required=False, widget=forms.Textarea(attrs={"rows": 3, "cols": 40, "spellcheck": "false"}), **how)
-
-    def clean(self, value):
-        return super().clean(value) or {}
 
 
 class ScheduledCallForm(OpenedForm):

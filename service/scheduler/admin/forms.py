@@ -107,6 +107,18 @@ class OnceAdmin:
         return found
 
 
+class JsonField(forms.JSONField):
+    """An object, {} if nothing is given."""
+
+    default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
+
+    def __init__(self, **how):
+        super().__init__(required=False, initial=dict, widget=forms.Textarea(attrs={"rows": 3, "cols": 40, "spellcheck": "false"}), **how)
+
+    def clean(self, value):
+        return super().clean(value) or {}
+
+
 class TakenOver(forms.BoundField):
     """A field that shows what somebody else has put there meanwhile, in place of what was sent."""
 
