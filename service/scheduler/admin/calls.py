@@ -196,7 +196,7 @@ def in_words(attempt):
 class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
-    list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
+    list_display = ["id", "how", "due", "called", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
     list_filter = filters.FILTERS
     list_select_related = ["schedule", "target"]
@@ -270,7 +270,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="target")
     def called(self, call):
-        if call.target.deleted_at or not call.leads_to_target:
+        if call.target is None:
+            return NOTHING
+        if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
             return format_html("<bdi>{}</bdi>", call.target)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_target_change", args=[call.target_id]), call.target)
@@ -324,6 +326,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         number = search_term.strip()
         return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
 
+    def get_list_display(self, request):
+        """Without the column of targets where there has never been one."""
+        return [name for name in self.list_display if name != "called" or Target.objects.exists()]
+
     def get_changelist(self, request, **kwargs):
         return filters.CallList
 
@@ -334,7 +340,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
                 filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
             now = utcnow()
             response.context_data |= {
-                "tabs": tabs, "summary": dashboard.summary(now),
+                "tabs": tabs, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
                 "picture": dashboard.picture(
                     now, tabs.name, status.status, (due.start, due.end),
                     filters.kept(request, filters.StatusFilter, filters.DueFilter))}

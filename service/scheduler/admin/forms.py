@@ -114,7 +114,7 @@ class JsonField(forms.JSONField):
     default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
 
     def __init__(self, **how):
-        super().__init__(**{"required": False, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
+        super().__init__(**{"required": False, "initial": dict, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
 
     def to_python(self, value):
         """Django's own breaks on a number of thousands of digits, and on what is nested too deeply."""

@@ -690,8 +690,7 @@ def _end_all(condition, order, status, error, now, **values):
             rows = list(unlocked(ScheduledCall.objects.filter(condition).order_by(order)).annotate(now=as_column(now))
                         .values_list("id", "timestamp", "started_at", "expires_at", "target", "error", "now", named=True)[:BATCH])
             reasons = {}        # each with its rows: one, as a rule
-            named = {row.target for row in rows if row.target}
-            targets = Target.objects.in_bulk(named) if named else {}
+            targets = Target.objects.in_bulk({row.target for row in rows if row.target})     # asks nothing if there is none
             for row in rows:
                 reasons.setdefault(error(row, targets.get(row.target)) if callable(error) else error, []).append(row)
             for reason, some in reasons.items():

@@ -177,7 +177,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(help_text='What requests and files call it: letters, digits, - _ and .', max_length=64)),
                 ('url', models.CharField(max_length=2000, verbose_name='URL')),
-                ('method', models.CharField(choices=[('GET', 'Get'), ('HEAD', 'Head'), ('POST', 'Post'), ('PUT', 'Put'), ('PATCH', 'Patch'), ('DELETE', 'Delete'), ('OPTIONS', 'Options')], default='GET', max_length=7)),
+                ('method', models.CharField(choices=[('GET', 'GET'), ('HEAD', 'HEAD'), ('POST', 'POST'), ('PUT', 'PUT'), ('PATCH', 'PATCH'), ('DELETE', 'DELETE'), ('OPTIONS', 'OPTIONS')], default='GET', max_length=7)),
                 ('headers', models.JSONField(blank=True, default=dict, help_text='{name: value}')),
                 ('body', models.TextField(blank=True)),
                 ('auth', models.JSONField(blank=True, default=dict, help_text='How it proves who it is: kind (none, basic, bearer, header, oauth2), and what of that is no secret.')),

@@ -36,13 +36,13 @@ class Target(Pausable, models.Model):
     """
 
     class Method(models.TextChoices):
-        GET = "GET"
-        HEAD = "HEAD"
-        POST = "POST"
-        PUT = "PUT"
-        PATCH = "PATCH"
-        DELETE = "DELETE"
-        OPTIONS = "OPTIONS"
+        GET = "GET", "GET"
+        HEAD = "HEAD", "HEAD"
+        POST = "POST", "POST"
+        PUT = "PUT", "PUT"
+        PATCH = "PATCH", "PATCH"
+        DELETE = "DELETE", "DELETE"
+        OPTIONS = "OPTIONS", "OPTIONS"
 
     # What there is to say of each kind of auth, and which of that is secret.
     AUTH = {"none": ((), ()), "basic": (("username",), ("password",)), "bearer": ((), ("token",)),
