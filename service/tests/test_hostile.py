@@ -68,6 +68,13 @@ def test_what_is_wrong_is_not_said_again_at_length(client, key):
     in_json(client, "PATCH", PATH + "billing/", json.dumps({key: "x" * 300_000}), 400)
 
 
+@pytest.mark.parametrize("name", ["%00", "a%00b", "%ff", "%ED%A0%80", "a%0Ab", "a b", "x" * 5000])
+def test_a_name_that_no_target_can_have(client, name):
+    for method, path in (("GET", ""), ("PATCH", ""), ("DELETE", ""), ("POST", "test/")):
+        assert "There is no" in in_json(client, method, f"{PATH}{name}/{path}", "{}", 404)
+    in_json(client, "GET", f"/api/schedule-api/?target={name}", "", 400)
+
+
 @override_settings(API_URL="https://ann:p4ssw0rd@api.example.org/hook?key=s3cr3t")
 def test_the_form_of_a_schedule_shows_api_url_without_its_secrets(client):
     page = client.get("/admin/scheduler/schedule/add/").content.decode()

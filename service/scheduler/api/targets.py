@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, status, viewsets
+from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
 
 from ..base.clock import utcnow
@@ -16,7 +17,7 @@ from ..calls import ledger, targets
 from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
-from ..models.targets import HIDDEN
+from ..models.targets import HIDDEN, NAME
 from . import pause
 from .access import MayDelete, MayUse, has, need
 from .attempts import AttemptSerializer
@@ -336,14 +337,23 @@ class MayTest(MayUse):
     perms_map = {**MayUse.perms_map, "POST": ["%(app_label)s.use_%(model_name)s"]}
 
 
-@extend_schema(tags=["targets"])
-class Targets(viewsets.GenericViewSet):
+class _OfTargets(viewsets.GenericViewSet):
     queryset = Target.objects.filter(deleted_at=None)
+    filter_backends = []
+    lookup_field = lookup_url_kwarg = "name"
+
+    def get_object(self):
+        name = self.kwargs["name"]
+        if not NAME.fullmatch(name):        # PostgreSQL takes no NUL, and is not asked for what no name can be
+            raise NotFound(f'There is no target "{printable(name, 80)}".')
+        return super().get_object()
+
+
+@extend_schema(tags=["targets"])
+class Targets(_OfTargets):
     permission_classes = [MayDelete]
     pagination_class = TargetPages
     serializer_class = TargetSerializer
-    filter_backends = []
-    lookup_field = lookup_url_kwarg = "name"
 
     def _shown(self, target):
         return shown(target, has(self.request, "scheduler.see_request"))
@@ -424,13 +434,10 @@ class Targets(viewsets.GenericViewSet):
 
 
 @extend_schema(tags=["targets"])
-class TargetTest(viewsets.GenericViewSet):
-    queryset = Target.objects.filter(deleted_at=None)
+class TargetTest(_OfTargets):
     permission_classes = [MayTest]
     serializer_class = TestSerializer
     pagination_class = None
-    filter_backends = []
-    lookup_field = lookup_url_kwarg = "name"
 
     @extend_schema(
         summary="Make one call of a target now", request=TestSerializer,
