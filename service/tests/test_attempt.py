@@ -327,7 +327,7 @@ def dripping(connection, n):
 
 WAYS_OUT = {    # what happens: (where, the class, the HTTP status, a part of the words)
     "refused": (refused, NOTHING, None, "Connection refused"),
-    "no such host": (unresolvable, NOTHING, None, "could not resolve no-such-host.invalid"),
+    "no such host": (unresolvable, NOTHING, None, "could not resolve its host"),
     "no TLS": (broken_tls, NOTHING, None, "TLS: "),
     "TLS of somebody else": (strange_tls, NOTHING, None, "TLS: "),
     "slow to accept": (slow_to_accept, NOTHING, None, "no connection within 1 s"),
@@ -571,6 +571,16 @@ def test_nor_within_something_else_in_base64(before, encode):
 @pytest.mark.parametrize("text", ["nothing", "sig-nat", "&amp; %41 \\n", ""])
 def test_what_is_no_secret_is_kept_as_it_is(text):
     assert kept.Hider(to("http://127.0.0.1", secrets=(SECRET, "sig-nature-key")))(text) == text
+
+
+def test_an_error_says_neither_where_the_target_is_nor_what_came():
+    """It is read by who may not see the request, and what was answered."""
+    elsewhere = Api(cut(b"HTTP/1.1 307 X\r\nLocation: http://private-7.invalid/\r\nContent-Length: 0\r\n\r\n"))
+    for url in ("http://Private-7.invalid/", "http://127.0.0.1:1/", elsewhere.url):
+        outcome = make(to(url))
+        assert outcome.error and not re.search("(?i)private|127|invalid", outcome.error), outcome.error
+    assert attempt_of(to("http://127.0.0.1:1/")).outcome.error.startswith("its host is at no public address")
+    assert make(to(Api(cut(b"for few: 7\r\n")).url)).error == "outcome unknown: no answer in HTTP/1"
 
 
 def test_a_secret_that_the_url_takes_along_is_not_kept():

@@ -65,9 +65,9 @@ def test_what_is_sent_to_a_target_and_answered_takes_a_permission(billing):
     attempt(call, 1)
     seen, unseen = get(client("see_request"), call), get(client("use_target", "view_target"), call)
     assert seen["request"] == {"body": "secret", "headers": {}, "data": {"a": 1}}
-    assert (unseen["request"], unseen["attempts"][0]["request"], unseen["attempts"][0]["response"]) == (None, None, None)
+    assert (unseen["request"], *(unseen["attempts"][0][key] for key in ("request", "response", "address"))) == (None,) * 4
     for answer in (seen, unseen):
-        del answer["request"], answer["attempts"][0]["request"], answer["attempts"][0]["response"]
+        del answer["request"], answer["attempts"][0]["request"], answer["attempts"][0]["response"], answer["attempts"][0]["address"]
     assert seen == unseen
 
 

@@ -73,9 +73,9 @@ def test_what_was_sent_is_seen_only_with_the_permission(target):
     CallRequest.objects.create(call=call, body="to be <seen>", headers={"X-One": "1"}, data={"order": 7})
     assert "What is sent with it" in page(client("see_request"), call) and "to be &lt;seen&gt;" in page(client("see_request"), call)
     shown = page(client("use_target"), call)
-    for text in ("api.example", "X-Api-Key", "busy", "Retry-After", "be &lt;seen", "X-One", "What was sent", "What came back"):
+    for text in ("api.example", "203.0.113.7", "X-Api-Key", "busy", "Retry-After", "be &lt;seen", "X-One", "What was sent", "What came back"):
         assert text not in shown, text
-    assert "it refused" in shown and "203.0.113.7" in shown and "HTTP status 503" in shown
+    assert "it refused" in shown and "HTTP status 503" in shown
 
 
 def test_a_call_without_a_target_has_no_more_on_its_page_than_it_had():

@@ -215,7 +215,7 @@ def test_those_who_waited_for_one_that_failed_do_not_try_it_one_after_the_other(
     (lambda: Api(answer(200, b'{"access_token": "a", "token_type": "mac"}')).url, "not of the type Bearer"),
     (lambda: Api(lambda connection, n: connection.recv(1)).url, "within 1 s"),
     (lambda: "http://10.0.0.1/", "TARGET_NETWORKS"),
-    (lambda: "http://no-such-host.invalid/", "could not resolve no-such-host.invalid"),
+    (lambda: "http://no-such-host.invalid/", "could not resolve its host"),
 ])
 def test_a_token_that_cannot_be_had(tokens, words):
     api = Api(OK)

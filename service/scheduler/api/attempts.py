@@ -33,7 +33,7 @@ class AttemptSerializer(serializers.Serializer):
     http_status = serializers.IntegerField(allow_null=True)
     error = serializers.CharField()
     version = serializers.IntegerField(allow_null=True, help_text="Of the target, as it was then.")
-    address = serializers.CharField(allow_null=True, help_text="The IP address that was connected to.")
+    address = serializers.CharField(allow_null=True, help_text="The IP address that was connected to; null as `request` is.")
     phases_ms = serializers.DictField(
         child=serializers.FloatField(),
         help_text="Milliseconds for each phase that it came to: name, connect, tls, answer (its first byte) and end.")

@@ -25,6 +25,7 @@ from ..base.clock import steady, utcnow
 from ..base.words import printable, redacted
 from ..models import ScheduledCall, Target, rules
 from . import auth, kept, outcomes
+from .answer import BadAnswer
 from .connection import NotFollowed, Stale, TooLate, current, drain, guarded, shared
 from .request import Unsendable, default
 
@@ -362,10 +363,18 @@ class Attempt:
             failure = outcomes.classify(self._hop_sent or self._perhaps)
         hide = kept.Hider(request, self._token)
         if request.guarded and error:
-            error = outcomes.in_words(failure, hide(error, cut=True), request.repeatable)
+            error = outcomes.in_words(failure, self._without_hosts(hide(error, cut=True)), request.repeatable)
         self.outcome = Outcome(
             self.id, self.timestamp, status, self.sent_at, utcnow(), http_status, printable(error), failure,
             retry_after, request.number, request.target_id, request.target, request.version, self._kept(hide, status))
+
+    def _without_hosts(self, error):
+        """An error is read by more people than may see where its target is."""
+        urls = [self.request.url, *([self.request.oauth.url] if self.request.oauth else []), *(self._sent or ())[:1]]
+        hosts = {host for host in (urlsplit(url).hostname for url in urls) if host}
+        for host in sorted(hosts, key=len, reverse=True):
+            error = re.sub(rf"(?i)(?<![\w.-]){re.escape(host)}(?![\w-])", "its host", error)
+        return error
 
     def _kept(self, hide, status):
         """What is kept of it, without secrets: dict, or None."""
@@ -440,4 +449,6 @@ def reason(error, request, sent):
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     text = str(cause) or type(cause).__name__
+    if isinstance(cause, BadAnswer) and request.guarded:    # what came instead is for who may see answers
+        text = text.partition(":")[0]
     return redacted(text)

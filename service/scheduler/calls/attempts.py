@@ -23,7 +23,7 @@ def attempts_of(call, see_request=True):
         http_status     int, or None if there was no answer
         error           str, "" for a success
         version         int, of the target as it was then; None if there is none
-        address         str, where it went; None if it went nowhere
+        address         str, where it went; None if it went nowhere, and without see_request
         phases_ms       {"name", "connect", "tls", "answer", "end": float}, as far as it came
         request         {"method", "url": str, "headers": {name: value}, "body": str or None}, or None
         response        {"headers": {name: value}, "body": str, "truncated": bool}, or None
@@ -39,7 +39,7 @@ def attempts_of(call, see_request=True):
                             call.http_status, call.error, call.trace or {}))
     if call.target_id is not None and not see_request:
         for attempt in found:
-            attempt["request"] = attempt["response"] = None
+            attempt["request"] = attempt["response"] = attempt["address"] = None
     return found
 
 
