@@ -37,6 +37,13 @@ def test_values_of_json_stay_what_they_are():
     assert json.loads(filled) == {"id": 7, "x": {"a": [1, 2.5, None, True]}, "s": '{"a":[1,2.5,null,true]}'}
 
 
+@pytest.mark.parametrize("kind", [template.URL, template.HEADER, template.FORM, template.TEXT])
+def test_a_backslash_before_a_placeholder_escapes_nothing_but_in_json(kind):
+    assert template.fill('\\{{call.id}} "{{call.attempt}}', {"call.id": 7, "call.attempt": 1}, kind) == '\\7 "1'
+    with pytest.raises(ValueError, match="is no JSON"):
+        template.check('"\\{{call.id}}"', template.JSON)
+
+
 @pytest.mark.parametrize("text", [
     "{{", "{{}}", "{{call}}", "{{call.ip}}", "{{data.}}", "{{data.a b}}", "{{data.a.b}}", "{{call.id|upper}}", "{{1+1}}", "{{{call.id}}}",
     "{{call.id}", "{{ {{call.id}} }}", "{{" * 100_000, "{{" + " " * 100_000, "{{" + "x" * 100_000 + "}}", "{{data." + "x" * 65 + "}}"])

@@ -100,7 +100,7 @@ def _split(text, kind):
     as `names`."""
     names(text)
     parts, end, quoted = [], 0, False
-    for match in _JSON_PART.finditer(text):
+    for match in (_JSON_PART if kind == JSON else _PLACEHOLDER).finditer(text):     # elsewhere a \ escapes nothing
         if match[0] == '"':
             quoted = not quoted
         elif match[0].startswith("{{"):
