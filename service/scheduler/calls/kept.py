@@ -30,7 +30,7 @@ class Hider:
     def __call__(self, text, cut=False):
         """text: str; cut: whether it may end in the middle of a secret. Returns it without any."""
         if not self._of_target:
-            return hidden(text)
+            return hidden(text, of_targets=False)       # which go nowhere but to them
         for form in self._forms:
             text = form.hide(text)
         if cut:
