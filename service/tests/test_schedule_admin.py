@@ -301,7 +301,7 @@ def test_what_it_calls_and_how_it_behaves_is_in_the_form(client):
 
 
 @pytest.mark.parametrize("change, says", [
-    ({"exceptions": "christmas"}, "is no date such as 2026-12-25"), ({"headers": "X: y"}, "Enter a valid JSON."),
+    ({"exceptions": "christmas"}, "is no date such as 2026-12-25"), ({"headers": "X: y"}, "This is no JSON"),
     ({"headers": '["X"]', }, "Must be an object"), ({"data": '{"a": NaN}'}, "number"), ({"jitter": "4000"}, "from 0 to 3600"),
     ({"body": "{{call.ip}}", "headers": '{"Content-Type": "text/plain"}'}, "which there is not"), ({"overlap": "x"}, "not one of"),
     ({"target": "999"}, "not one of the available choices"), ({"target": "", "body": "x"}, "Is for a target, and there is none"),
