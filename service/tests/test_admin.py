@@ -233,7 +233,7 @@ def test_the_calls_of_a_target(client):
     links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
     assert Counter(link.get("target") for link in links) == {str(mail.id): 1 + 4 + 8, None: 1}, (
         "a bar, the tabs, the statuses, and show the others too")
-    form = re.search('(?s)<summary>By target</summary>(.*?)</form>', answer)[1]
+    form = re.search('(?s)<summary> By target </summary>(.*?)</form>', answer)[1]
     assert dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) == {"view": "upcoming", "status": "Pending"}
 
 

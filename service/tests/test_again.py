@@ -147,6 +147,17 @@ def test_then_it_does_it_at_the_rate_of_the_target(ann, billing):
         assert call.expires_at is None or call.expires_at > call.timestamp + timedelta(seconds=60)
 
 
+def test_what_the_api_has_perhaps_done_is_counted_and_can_be_left_out(ann, billing):
+    refused, unknown = (make(-60, status="Failed", failure=failure, target=billing) for failure in ("refused", "unknown"))
+    missed = make(-60, status="Missed", target=billing)
+    answer = made(many(ann, status=["Failed", "Missed"], dry_run=True), 200)
+    assert (answer["calls"], answer["unknown"]) == (3, 1)
+    answer = made(many(ann, **{"status": ["Failed", "Missed"], "class": ["nothing", "refused", "answered"]}))
+    assert (answer["calls"], answer["unknown"]) == (1, 0) and [call.again_of for call in new()] == [refused.id]
+    assert made(many(ann, status=["Failed", "Missed"]))["unknown"] == 1
+    assert {call.again_of for call in new()} == {refused.id, unknown.id, missed.id}
+
+
 def test_the_filters_of_the_list_choose(ann, billing):
     mail = Target.objects.create(name="mail", url="https://mail.example.org/")
     schedule = Schedule.objects.create(name="noon", times="12:00:00", zone="UTC")
@@ -218,7 +229,8 @@ def test_those_of_a_deleted_target_are_left_out(ann, billing):
     ({"status": ["Failed"], "target": 7}, "target"),
     ({"status": ["Failed"], "schedule": 7}, "no schedule 7"), ({"status": ["Failed"], "schedule": "x"}, "number"),
     ({"status": ["Failed"], "schedule": True}, "number"), ({"status": ["Failed"], "schedule": 10**30}, "schedule"),
-    ({"status": ["Failed"], "due_from": "soon"}, "due_from"), ({"status": ["Failed"], "due_before": 7}, "due_before"),
+    ({"status": ["Failed"], "class": "unknown"}, "nothing, refused, unknown, answered"), ({"status": ["Failed"], "class": ["lost"]}, "class: "),
+    ({"status": ["Failed"], "class": []}, "class: "), ({"status": ["Failed"], "due_from": "soon"}, "due_from"), ({"status": ["Failed"], "due_before": 7}, "due_before"),
     ({"status": ["Failed"], "due_from": ""}, "due_from"), ({"status": ["Failed"], "due_from": None}, "due_from"),
 ])
 def test_a_request_that_cannot_be_meant_is_a_400_in_words(ann, asked, says):

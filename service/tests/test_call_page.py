@@ -60,7 +60,7 @@ def tried(target, **fields):
 def test_its_attempts(target):
     shown = page(client("see_request"), tried(target))
     said = words(shown.split('id="attempts"')[1].split("</fieldset>")[0])
-    for text in ("212.4 ms Failed it refused 503 HTTP status 503 203.0.113.7", "name 1.2, connection 8.0, TLS 14.1, answer 188.0",
+    for text in ("1 Failed HTTP status 503 it refused 503 ", "212.4 ms 203.0.113.7", "name 1.2, connection 8.0, TLS 14.1, answer 188.0",
                  "What was sent POST https://api.example/run?&lt;b&gt; X-Api-Key: *** {&quot;id&quot;: 7}",
                  "What came back HTTP status 503 Retry-After: 5 &lt;script&gt;busy&lt;/script&gt; Only the beginning was kept."):
         assert text in said, text

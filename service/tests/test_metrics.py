@@ -145,6 +145,7 @@ def test_the_alerts_of_the_readme(work):
         "SchedulerCallsLate": [('scheduler_call_lateness_seconds_bucket{le="1"}', "0x50"),
                                ('scheduler_call_lateness_seconds_bucket{le="2.5"}', "0+10x50"),
                                ('scheduler_call_lateness_seconds_bucket{le="+Inf"}', "0+10x50")],
+        "SchedulerCallsRetrying": [("scheduler_calls_retrying", "0x10 3x40")],
     }
     assert set(re.findall(r"alert: (\w+)", rules)) == set(expectations)
     tests = "rule_files: [rules.yml]\nevaluation_interval: 15s\ntests:\n"

@@ -37,7 +37,7 @@ def test_its_requests_are_taken():
         ("POST", "/api/targets/"), ("POST", "/api/schedule-api/"), ("POST", "/api/schedule-api/again/"),
         ("PATCH", "/api/targets/billing/"), ("POST", "/api/schedules/"), ("PATCH", "/api/schedules/1/")}
     for method, path, body in asked:
-        text = json.dumps(body).replace("2026-08-0", "2096-08-0")
+        text = json.dumps(body)
         if path == "/api/schedules/1/":
             path = f"/api/schedules/{Schedule.objects.get().id}/"
         answer = client.generic(method, path, text, content_type="application/json")

@@ -4,6 +4,7 @@ from django.db.models import Exists, OuterRef, Q
 from rest_framework import serializers
 
 from ..base.words import printable
+from ..calls import outcomes
 from ..calls.ledger import BATCH
 from ..models import ScheduledCall
 from .call_filter import CallFilter
@@ -11,6 +12,8 @@ from .errors import Refusal
 
 SHOWN = 10
 ENDED = [str(status) for status in ScheduledCall.FINISHED]
+CLASSES = [outcomes.NOTHING, outcomes.REFUSED, outcomes.UNKNOWN, outcomes.ANSWERED]
+LISTS = {"status": (ENDED, ": only calls that have ended are made again"), "class": (CLASSES, "")}
 
 
 class AgainSerializer(serializers.Serializer):
@@ -25,23 +28,31 @@ class AgainSerializer(serializers.Serializer):
     target = serializers.CharField(required=False, help_text="For the target of this name.")
     dry_run = serializers.BooleanField(required=False, help_text="Whether nothing is to be done but to say what would be.")
 
+    def get_fields(self):
+        """With the one whose name is a word of Python."""
+        return super().get_fields() | {"class": serializers.ListField(
+            child=serializers.ChoiceField([(name, name) for name in CLASSES]), required=False, allow_empty=False,
+            help_text="Whose last attempt failed with any of these: without `unknown`, nothing that the API has perhaps done.")}
+
 
 def read(data):
     """({name of a filter: its value}, whether it is a dry run) of `data`, of json.loads. Raises Refusal."""
     filters = CallFilter.base_filters
-    known = [*filters, "dry_run"]
+    known = [*filters, "class", "dry_run"]
     if not isinstance(data, dict):
         raise Refusal('The body must be a JSON object: {"status": ["Failed"], "dry_run": true}')
     if unknown := sorted(set(data) - set(known)):
         raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are {', '.join(known)}.")
     problems = {}
-    statuses = data.get("status")
-    if not isinstance(statuses, list) or not statuses or not all(status in ENDED for status in statuses):
-        problems["status"] = ("Must be a list with some of "
-                              f"{', '.join(ENDED)}: only calls that have ended are made again.")
+    for name, (choices, why) in LISTS.items():
+        if name != "status" and name not in data:
+            continue
+        wanted = data.get(name)
+        if not isinstance(wanted, list) or not wanted or not all(one in choices for one in wanted):
+            problems[name] = f"Must be a list with some of {', '.join(choices)}{why}."
     if not isinstance(data.get("dry_run", False), bool):
         problems["dry_run"] = "Must be true or false."
-    for name in set(data) & set(filters) - {"status"}:
+    for name in set(data) & set(filters) - set(LISTS):
         if name == "schedule" and isinstance(data[name], int) and not isinstance(data[name], bool):
             continue
         if name == "schedule" or not isinstance(data[name], str):
@@ -52,9 +63,9 @@ def read(data):
 
 
 def chosen(filters):
-    """(ids of calls, the earliest first, and at most MAX_TIMESTAMPS; whether there are more of them). Each is made
-    again once: of those that were already, the call that repeats them is meant, if any. Those of a deleted target
-    cannot be, and are left out.
+    """({id of a call: the class of its failure or None}, the earliest first, and at most MAX_TIMESTAMPS; whether there
+    are more of them). Each is made again once: of those that were already, the call that repeats them is meant, if any.
+    Those of a deleted target cannot be, and are left out.
 
     filters: as of `read`
     Raises Refusal.
@@ -63,8 +74,11 @@ def chosen(filters):
     if not found.is_valid():
         _refuse([(name, str(reason)) for name, reasons in found.errors.items() for reason in reasons])
     calls = found.qs.filter(Q(target=None) | Q(target__deleted_at=None), ~_repeated()).order_by("timestamp", "id")
-    ids = [call_id for call_id, _ in calls.values_list("id", "timestamp")[:settings.MAX_TIMESTAMPS + 1]]
-    return ids[:settings.MAX_TIMESTAMPS], len(ids) > settings.MAX_TIMESTAMPS
+    if "class" in filters:
+        calls = calls.filter(failure__in=filters["class"])
+    rows = list(calls.values_list("id", "failure", "timestamp")[:settings.MAX_TIMESTAMPS + 1])
+    some = rows[:settings.MAX_TIMESTAMPS]
+    return {row[0]: row[1] for row in some}, len(rows) > len(some)
 
 
 def _repeated():

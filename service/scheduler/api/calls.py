@@ -12,7 +12,7 @@ from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
 
 from ..base.clock import utcnow
-from ..calls import ledger, targets
+from ..calls import ledger, outcomes, targets
 from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
 from ..models import CallRequest, IdempotentAnswer, Schedule, ScheduledCall, Target
@@ -104,6 +104,8 @@ class MadeAgainSerializer(serializers.Serializer):
 
     dry_run = serializers.BooleanField()
     calls = serializers.IntegerField(help_text="How many calls are made again.")
+    unknown = serializers.IntegerField(
+        help_text="Of how many of them the outcome is unknown: the API has perhaps done already what they ask for.")
     more = serializers.BooleanField(
         help_text="Whether there are more than one request takes; the same request then makes the next ones.")
     first = ScheduledCallSerializer(
@@ -227,20 +229,21 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         filters, dry_run = again.read(data)
         if dry_run:
             self._key()             # which has nothing to do here, and is refused as it will be
-            ids, more = again.chosen(filters)
-            first = ScheduledCall.objects.filter(id__in=ids[:again.SHOWN]).order_by("timestamp", "id")
-            return Response(self._made(True, len(ids), more, first))
+            found, more = again.chosen(filters)
+            first = ScheduledCall.objects.filter(id__in=list(found)[:again.SHOWN]).order_by("timestamp", "id")
+            return Response(self._made(True, found.values(), more, first))
         return self._once(new_calls.fingerprint(["again", data]), lambda: self._repeat_all(filters))
 
     def _repeat_all(self, filters):
-        ids, more = again.chosen(filters)
-        ids = again.held(ids)
+        found, more = again.chosen(filters)
+        ids = again.held(list(found))
         made = self._repeat(ids)
-        return self._made(False, len(made), more, made[:again.SHOWN])
+        return self._made(False, [found[call.again_of] for call in made], more, made[:again.SHOWN])
 
     @staticmethod
-    def _made(dry_run, number, more, first):
-        return {"dry_run": dry_run, "calls": number, "more": more, "first": ScheduledCallSerializer(first, many=True).data}
+    def _made(dry_run, failures, more, first):
+        return {"dry_run": dry_run, "calls": len(failures), "unknown": sum(name == outcomes.UNKNOWN for name in failures),
+                "more": more, "first": ScheduledCallSerializer(first, many=True).data}
 
     @extend_schema(
         summary="Try a call again at once", request=None,
