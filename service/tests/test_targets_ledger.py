@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from test_transitions import at_once
 
 from scheduler.base.clock import utcnow
-from scheduler.calls import dispatch, ledger, limits, outcomes
+from scheduler.calls import dispatch, ledger, limits, log as call_log, outcomes
 from scheduler.calls.attempt import Outcome
 from scheduler.models import Attempt, CallRequest, Schedule, ScheduledCall, Target
 
@@ -140,6 +140,7 @@ def test_what_was_made_ready_with_another_version_is_made_ready_anew():
     call = ScheduledCall.objects.select_related("target").get(id=make(-1, target=billing).id)
     Target.objects.update(version=2)
     assert claim([call])[1].anew == {call.id}
+    billing.refresh_from_db()
     tried = retrying(billing)
     tried.attempts_made = 0
     assert claim([tried])[1].anew == {tried.id}, "and after an attempt that it does not know of"
@@ -327,13 +328,14 @@ def test_a_lost_worker_has_perhaps_done_it(log, fields, then):
     assert ledger.finish([(outcome(call, "Succeeded"), token)]) == set()
 
 
-def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says():
-    call = retrying(target(delays=[10], repeatable=True))
+def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says(log):
+    call = retrying(target(delays=[10], repeatable=True), started_at=utcnow() - timedelta(seconds=29))
     claim([call])
     ScheduledCall.objects.update(lease_until=utcnow() - timedelta(seconds=1))
     ledger.reap()
     call.refresh_from_db()
     assert (call.status, call.attempts_made) == ("Failed", 2)
+    assert log() == [call_log.line("Failed", call.timestamp, call.ended_at, call.error, "billing").strip()], "not when it was called first"
 
 
 # --- Missed, and given up ---------------------------------------------------------------------
@@ -342,12 +344,15 @@ def test_what_falls_due_while_its_target_is_paused_is_missed_at_once(log):
     billing = target(paused_at=utcnow(), paused_by="ann", paused_reason="they move house")
     gone = make(-1, target=billing)
     make(30, target=billing), make(-1)      # not due yet; of no target
-    tried = retrying(billing)
+    tried = retrying(billing, started_at=utcnow() - timedelta(seconds=29))
     assert ledger.miss() == 2
     assert set(ScheduledCall.objects.exclude(ended_at=None).values_list("id", "status", "error")) == {
         (gone.id, "Missed", "its target is paused by ann: they move house"),
         (tried.id, "Failed", "HTTP status 503; not tried again: its target is paused by ann: they move house")}
-    assert len(log(2)) == 2
+    missed, given_up = sorted(log(2), key=lambda line: "Failed" in line)
+    assert "Missed call to API billing" in missed
+    tried.refresh_from_db()
+    assert given_up == call_log.line("Failed", tried.timestamp, tried.ended_at, tried.error, "billing").strip(), "when it was given up"
     Target.objects.update(paused_by="", paused_reason="", paused_until=utcnow())
     fell_due_before_that = make(-1, target=billing)
     assert ledger.miss() == 1

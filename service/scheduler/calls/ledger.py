@@ -682,7 +682,7 @@ def reap(now=NOW):
                 ends.append(End(str(Status.RETRYING if again else Status.FAILED), call.started_at, None if again else call.now,
                                 None, WORKER_LOST, outcomes.UNKNOWN, again, None, call.id, call.claim_token))
                 if not again:
-                    ended.append((Status.FAILED, call.timestamp, call.started_at or call.now, WORKER_LOST, target.name))
+                    ended.append((Status.FAILED, call.timestamp, attempts[-1].started_at or call.now, WORKER_LOST, target.name))
             _write(ends, attempts)
             _log(ended)
         reaped += len(calls)
@@ -710,14 +710,16 @@ def _end_all(condition, order, status, error, now, **values):
             rows = list(unlocked(ScheduledCall.objects.filter(condition).order_by(order)).annotate(now=as_column(now))
                         .values_list("id", "timestamp", "started_at", "expires_at", "target", "error", "now", named=True)[:BATCH])
             reasons = {}        # each with its rows: one, as a rule
-            targets = Target.objects.in_bulk({row.target for row in rows if row.target}) if callable(error) else {}
+            targets = Target.objects.in_bulk({row.target for row in rows if row.target})     # asks nothing if there is none
             for row in rows:
                 reasons.setdefault(error(row, targets.get(row.target)) if callable(error) else error, []).append(row)
             for reason, some in reasons.items():
                 ScheduledCall.objects.filter(condition, id__in=[row.id for row in some]).update(
                     status=status, ended_at=rows[0].now, error=reason, lease_until=None, next_attempt_at=None, **values)
-                _log([(status, row.timestamp, row.started_at if row.started_at and row.started_at >= row.timestamp else row.now,
-                       reason, _name(targets.get(row.target))) for row in some])
+                # (What is given up between two attempts had its first long ago.)
+                fired = {row.id: row.started_at for row in some
+                         if row.target is None and row.started_at and row.started_at >= row.timestamp}
+                _log([(status, row.timestamp, fired.get(row.id, row.now), reason, _name(targets.get(row.target))) for row in some])
         ended += len(rows)
         if len(rows) < BATCH:
             return ended
