@@ -203,7 +203,15 @@ def test_a_rate_gives_each_call_its_instant():
     Target.objects.update(free_at=now + timedelta(days=1))
     assert limits.reserve({billing.id: [now]})[billing.id][0] == []
     Target.objects.update(rate="10/s")
-    assert limits.reserve({billing.id: [now]})[billing.id][1] < utcnow() + timedelta(seconds=2), "another rate holds soon"
+    assert limits.reserve({billing.id: [now]})[billing.id][1] < utcnow() + timedelta(seconds=4), "another rate holds soon"
+
+
+def test_an_instant_is_given_once_also_to_those_that_ask_before_they_are_due():
+    """Two workers ask at once for what is due in half a second, and a third for what is due already."""
+    billing, now = target(rate="10/s"), utcnow()
+    due = now + timedelta(seconds=0.5)
+    given = sorted(slot for at in (due, due, now) for slot in limits.reserve({billing.id: [at] * 20})[billing.id][0])
+    assert len(given) > 10 and min(after - before for before, after in zip(given, given[1:])) >= timedelta(seconds=0.0999)
 
 
 def test_a_rate_holds_for_all_workers():
