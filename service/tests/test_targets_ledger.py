@@ -203,7 +203,15 @@ def test_a_rate_gives_each_call_its_instant():
     Target.objects.update(free_at=now + timedelta(days=1))
     assert limits.reserve({billing.id: [now]})[billing.id][0] == []
     Target.objects.update(rate="10/s")
-    assert limits.reserve({billing.id: [now]})[billing.id][1] < utcnow() + timedelta(seconds=2), "another rate holds soon"
+    assert limits.reserve({billing.id: [now]})[billing.id][1] < utcnow() + timedelta(seconds=4), "another rate holds soon"
+
+
+def test_an_instant_is_given_once_also_to_those_that_ask_before_they_are_due():
+    """Two workers ask at once for what is due in half a second, and a third for what is due already."""
+    billing, now = target(rate="10/s"), utcnow()
+    due = now + timedelta(seconds=0.5)
+    given = sorted(slot for at in (due, due, now) for slot in limits.reserve({billing.id: [at] * 20})[billing.id][0])
+    assert len(given) > 10 and min(after - before for before, after in zip(given, given[1:])) >= timedelta(seconds=0.0999)
 
 
 def test_a_rate_holds_for_all_workers():
@@ -427,13 +435,26 @@ def test_calls_without_targets_are_made_with_as_many_statements_as_ever():
     assert statuses() == {"Succeeded": 25}
 
 
-def test_the_first_attempts_of_many_targets_are_claimed_with_one_statement():
+def test_calls_of_many_targets_are_claimed_with_one_statement():
+    """And those that are tried again, of which a storm may have thousands."""
     targets = [target(f"t{i}", rate="5/s") for i in range(5)]
-    calls = [call for one in targets for call in make(-1, 5, target=one)]
+    calls = [call for one in targets for call in make(-1, 4, target=one)] + [retrying(one, started_at=utcnow()) for one in targets]
     calls += make(-1, 5, expires_at=utcnow() + timedelta(seconds=5))
     with CaptureQueriesContext(connection) as asked:
         assert claim(calls)[1].won == {call.id for call in calls}
     assert len(asked) == 1, [one["sql"] for one in asked]
+    rows = [ScheduledCall.objects.get(id=call.id) for call in calls]
+    assert [row.attempts_made for row in rows] == [1] * 20 + [2] * 5 + [None] * 5
+    assert [row.started_at for row in rows] == [call.started_at for call in calls]
+
+
+@pytest.mark.parametrize("fields, call, won", [
+    ({"max_age": 20}, {}, False), ({"max_age": 40}, {}, True), ({}, {}, True),
+    ({}, {"expires_at": utcnow() - timedelta(seconds=1)}, False), ({}, {"expires_at": utcnow() + timedelta(days=1)}, True),
+])
+def test_an_attempt_that_is_too_old_is_not_claimed_with_the_others(fields, call, won):
+    tried = retrying(target(**fields), **call)              # 30 s after its time
+    assert bool(claim([tried])[1].won) == won and statuses() == {"Running" if won else "Retrying": 1}
 
 
 def test_what_needs_a_closer_look_does_not_keep_the_others_from_being_claimed():

@@ -83,6 +83,14 @@ def _sql(now, seconds=0.0):
     return f"({start} + interval '{seconds:f} seconds')"
 
 
+def _before(seconds, now):
+    """The instant that lies `seconds`, in SQL too, before `now`."""
+    if connection.vendor == "sqlite":
+        start = "'now'" if now is NOW else "%(now)s"
+        return f"strftime('%%Y-%%m-%%d %%H:%%M:%%f', {start}, -({seconds}) || ' seconds')"
+    return f"({_sql(now)} - ({seconds}) * interval '1 second')"
+
+
 def as_column(now):
     """`now` as a column of a SELECT."""
     return now if now is NOW else Value(now, DateTimeField())
@@ -291,7 +299,8 @@ def claim(ids, token, now=NOW):
     """
     if not ids:
         return set(), {}
-    if _take(ids, token, now, f"timestamp >= {_sql(now, -settings.GRACE)}") == len(ids):     # the usual case costs one statement
+    due = f"status = 'Pending' AND timestamp <= {_sql(now)} AND timestamp >= {_sql(now, -settings.GRACE)}"
+    if _take(ids, token, now, due) == len(ids):     # the usual case costs one statement
         return set(ids), {}
     mine = Q(status=Status.RUNNING, claim_token=token)
     rows = (ScheduledCall.objects.filter(mine | Q(status=Status.PENDING), id__in=ids).order_by()
@@ -305,16 +314,14 @@ def claim(ids, token, now=NOW):
     return won, pending
 
 
-def _take(ids, token, now, may, also=""):
-    """One statement that makes those of the calls `ids` Running that are Pending and due, or that this claim won before.
+def _take(ids, token, now, ready, change=""):
+    """One statement that makes those of the calls `ids` Running that are ready for it, or that this claim won before.
 
-    may: SQL, what else must be so of those that are Pending; also: SQL, what else is set
+    ready: SQL, which are; change: SQL, what else is set
     Returns of how many.
     """
-    change = f"SET status = 'Running', claim_token = %(token)s, started_at = NULL, lease_until = {_sql(now, lease())}{also}"
-    which = (f"id IN ({', '.join(map(str, map(int, ids)))})"
-             " AND (status = 'Running' AND claim_token = %(token)s OR status = 'Pending'"
-             f" AND timestamp <= {_sql(now)} AND {may})")
+    change = f"SET status = 'Running', claim_token = %(token)s, lease_until = {_sql(now, lease())}, {change or 'started_at = NULL'}"
+    which = f"id IN ({_numbers(ids)}) AND (status = 'Running' AND claim_token = %(token)s OR {ready})"
     if connection.vendor == "postgresql":
         # In the order of all who lock several rows, so that two do not wait for each other.
         statement = (f"WITH due AS MATERIALIZED (SELECT id FROM {CALLS} AS call WHERE {which} ORDER BY id FOR UPDATE)"
@@ -324,6 +331,10 @@ def _take(ids, token, now, may, also=""):
     with connection.cursor() as cursor:
         cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
         return cursor.rowcount
+
+
+def _numbers(values):
+    return ", ".join(map(str, map(int, values)))
 
 
 class Prepared(NamedTuple):
@@ -356,29 +367,38 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
     Returns a Claimed.
     """
     answer = Claimed(set(), {}, set(), set(), {})
-    first = [call for call in prepared if call.number == 1 and call.target not in limited]
-    if first and _take_first(first, token, now) == len(first):       # the usual case costs one statement, as that of `claim`
-        answer.won.update(call.id for call in first)
+    some = [call for call in prepared if call.target not in limited]
+    if some and _take_prepared(some, token, now) == len(some):      # the usual case costs one statement, as that of `claim`
+        answer.won.update(call.id for call in some)
         prepared = [call for call in prepared if call.id not in answer.won]
     if prepared:
         _claim_one_by_one(prepared, token, limited, now, answer)
     return answer
 
 
-def _take_first(prepared, token, now):
-    """One statement for the first attempts of those of the calls `prepared` that need no closer look. Returns of how many."""
-    targets = {(call.target, call.version) for call in prepared if call.target}
-    of_target = "target_id IS NULL" + (
-        f" OR EXISTS (SELECT 1 FROM {Target._meta.db_table} AS target WHERE target.id = call.target_id AND target.paused_at IS NULL"
-        f" AND ({' OR '.join(f'target.id = {int(one)} AND target.version = {int(version)}' for one, version in sorted(targets))}))"
-        if targets else "")
-    return _take(
-        [call.id for call in prepared], token, now,
-        "COALESCE(attempts_made, 0) = 0 AND"
-        f" (expires_at IS NULL AND timestamp >= {_sql(now, -settings.GRACE)} OR expires_at >= {_sql(now)}) AND ({of_target})"
-        f" AND NOT EXISTS (SELECT 1 FROM {Schedule._meta.db_table} AS schedule WHERE schedule.id = call.schedule_id"
-        f" AND schedule.overlap = '{Schedule.Overlap.SKIP}')",
-        ", attempts_made = CASE WHEN target_id IS NOT NULL THEN 1 END")
+def _take_prepared(prepared, token, now):
+    """One statement for those of the calls `prepared` that need no closer look. Returns of how many."""
+    versions, numbers = {(call.target, call.version) for call in prepared if call.target}, {}
+    for call in prepared:
+        numbers.setdefault(call.number, []).append(call.id)
+    # What `_claim_one_by_one` asks of each, but what is paused, and what must not overlap, is left to it.
+    known = " OR ".join(f"id IN ({_numbers(ids)}) AND COALESCE(attempts_made, 0) = {int(number) - 1}" for number, ids in numbers.items())
+    ready = (f"({known}) AND (expires_at IS NULL OR expires_at >= {_sql(now)})"
+             f" AND (status = 'Pending' AND timestamp <= {_sql(now)} AND (expires_at IS NOT NULL OR timestamp >= {_sql(now, -settings.GRACE)})"
+             f" OR status = 'Retrying' AND next_attempt_at <= {_sql(now)})"
+             f" AND NOT EXISTS (SELECT 1 FROM {Schedule._meta.db_table} AS schedule WHERE schedule.id = call.schedule_id"
+             f" AND schedule.overlap = '{Schedule.Overlap.SKIP}')")
+    if versions:
+        same = " OR ".join(f"target.id = {int(target)} AND target.version = {int(version)}" for target, version in sorted(versions))
+        ready += (f" AND (target_id IS NULL OR EXISTS (SELECT 1 FROM {Target._meta.db_table} AS target WHERE target.id = call.target_id"
+                  f" AND target.paused_at IS NULL AND ({same})"
+                  f" AND (call.status = 'Pending' OR call.timestamp >= {_before('COALESCE(target.max_age, %d)' % MAX_AGE, now)})))")
+    else:
+        ready += " AND target_id IS NULL"
+    # The row says when the first request was sent.
+    return _take([call.id for call in prepared], token, now, ready, (
+        "started_at = CASE WHEN attempts_made > 0 THEN started_at END, attempts_made = CASE WHEN status = 'Running' THEN attempts_made"
+        " WHEN target_id IS NOT NULL THEN COALESCE(attempts_made, 0) + 1 END"))
 
 
 def _claim_one_by_one(prepared, token, limited, now, answer):

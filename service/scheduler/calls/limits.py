@@ -8,6 +8,7 @@ to SLOT_MAX, a fifth of its share. What delays a request on its way from here to
 """
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Count
 from django.db.models.functions import Now
@@ -16,6 +17,7 @@ from ..models import ScheduledCall, Target
 from ..models.rules import rate
 
 HORIZON = timedelta(seconds=1)
+ASKED_AHEAD = timedelta(seconds=settings.LEAD + 2)      # no call is asked for longer before it is due
 NOW = Now()             # the database's clock
 
 
@@ -66,8 +68,9 @@ def reserve(wanted, now=NOW):
                 given[target.id] = wanted[target.id], target.now
                 continue
             each = timedelta(seconds=limit[1] / limit[0])
-            # (A rate of one a day may have become another, or the clock was set back.)
-            free, some = min(target.free_at or target.now, target.now + HORIZON + each), []
+            # What is further away than any can have been given is of a rate of one a day that has become another, or the
+            # clock was set back.
+            free, some = min(target.free_at or target.now, target.now + ASKED_AHEAD + HORIZON + each), []
             for at in wanted[target.id]:
                 slot = max(free, at, target.now)
                 if slot > max(at, target.now) + HORIZON:
