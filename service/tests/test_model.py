@@ -117,7 +117,7 @@ class Model(RuleBasedStateMachine):
             with suppress(Dies):
                 dispatch.hand_over(send, now=self.now)
 
-    @rule(worker=st.integers(0, 1), some=st.lists(calls, min_size=1, max_size=8), anew=st.booleans(),
+    @rule(worker=st.integers(0, 1), some=st.lists(calls, min_size=1, max_size=8), anew=st.sampled_from([False, False, False, True]),
           sleeps=st.sampled_from([0, 0, 0, 0, 3, 11]), twice=st.booleans(), sends=st.booleans())
     def claim(self, worker, some, anew, sleeps, twice, sends):
         """Of whatever messages came: late, or twice, or to both. It may have read the rows long ago. It may sleep

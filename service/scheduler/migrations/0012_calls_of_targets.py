@@ -2,38 +2,44 @@
 
 Every new column of the calls may be null: versions that know no targets insert rows without them, and go on doing so
 for a while. Of a call that names a target such a version knows too little to make it. So the database keeps it from
-claiming one (its UPDATE changes no row, as if somebody else had been first), and gives the calls that it plans for
-a schedule that schedule's target.
+claiming one (its UPDATE changes no row, as if somebody else had been first), gives the calls that it plans for a
+schedule that schedule's target, and those that repeat others their target and what is sent with them: so that API_URL
+is called for none of them.
 """
 import django.db.models.deletion
 from django.db import migrations, models
 
 
-CALL, SCHEDULE = "scheduler_scheduledcall", "scheduler_schedule"
+CALL, SCHEDULE, REQUEST = "scheduler_scheduledcall", "scheduler_schedule", "scheduler_callrequest"
 # Who knows of targets counts the attempt as it claims the call.
 UNKNOWING = """NEW.status = 'Running' AND OLD.status <> 'Running' AND NEW.target_id IS NOT NULL
                AND NEW.attempts_made IS NOT DISTINCT FROM OLD.attempts_made"""
-PLANNED = "NEW.schedule_id IS NOT NULL AND NEW.target_id IS NULL"
+MADE = "NEW.target_id IS NULL AND (NEW.schedule_id IS NOT NULL OR NEW.again_of IS NOT NULL)"
+TARGET = f"""COALESCE((SELECT target_id FROM {SCHEDULE} WHERE id = NEW.schedule_id),
+                      (SELECT target_id FROM {CALL} WHERE id = NEW.again_of))"""
+SENT = f"""INSERT INTO {REQUEST} (call_id, body, headers, data)
+           SELECT NEW.id, body, headers, data FROM {REQUEST} WHERE call_id = NEW.again_of"""
 
 POSTGRESQL = [
     f"""CREATE FUNCTION {CALL}_not_claimed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'""",
     f"""CREATE TRIGGER {CALL}_not_claimed BEFORE UPDATE OF status ON {CALL} FOR EACH ROW
         WHEN ({UNKNOWING}) EXECUTE FUNCTION {CALL}_not_claimed()""",
-    f"""CREATE FUNCTION {CALL}_planned() RETURNS trigger LANGUAGE plpgsql AS '
+    f"""CREATE FUNCTION {CALL}_made() RETURNS trigger LANGUAGE plpgsql AS '
         BEGIN
-            SELECT target_id INTO NEW.target_id FROM {SCHEDULE} WHERE id = NEW.schedule_id;
+            NEW.target_id := {TARGET};
+            {SENT};
             RETURN NEW;
         END'""",
-    f"""CREATE TRIGGER {CALL}_planned BEFORE INSERT ON {CALL} FOR EACH ROW
-        WHEN ({PLANNED}) EXECUTE FUNCTION {CALL}_planned()""",
+    f"""CREATE TRIGGER {CALL}_made BEFORE INSERT ON {CALL} FOR EACH ROW
+        WHEN ({MADE}) EXECUTE FUNCTION {CALL}_made()""",
 ]
 SQLITE = [
     f"""CREATE TRIGGER {CALL}_not_claimed BEFORE UPDATE OF status ON {CALL} FOR EACH ROW
         WHEN {UNKNOWING.replace("IS NOT DISTINCT FROM", "IS")} BEGIN SELECT RAISE(IGNORE); END""",
-    f"""CREATE TRIGGER {CALL}_planned AFTER INSERT ON {CALL} FOR EACH ROW WHEN {PLANNED}
+    f"""CREATE TRIGGER {CALL}_made AFTER INSERT ON {CALL} FOR EACH ROW WHEN {MADE}
         BEGIN
-            UPDATE {CALL} SET target_id = (SELECT target_id FROM {SCHEDULE} WHERE id = NEW.schedule_id)
-            WHERE id = NEW.id;
+            UPDATE {CALL} SET target_id = {TARGET} WHERE id = NEW.id;
+            {SENT};
         END""",
 ]
 
@@ -44,7 +50,7 @@ def guard(apps, schema_editor):
 
 
 def unguard(apps, schema_editor):
-    for name in ("not_claimed", "planned"):
+    for name in ("not_claimed", "made"):
         if schema_editor.connection.vendor == "postgresql":
             schema_editor.execute(f"DROP FUNCTION {CALL}_{name} CASCADE")
         else:
