@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from conftest import KIND, all_ended, free_port, make, person, postgres, redis_server, statuses, until
+from conftest import KIND, all_ended, free_port, make, person, postgres, redis_server, rows_read, statuses, until
 from django.core.cache.backends.redis import RedisCache
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
@@ -294,6 +294,43 @@ def test_migrate_gives_up_behind_a_backup_and_goes_on_later(before, monkeypatch)
             call_command("migrate", verbosity=0)
     call_command("migrate", verbosity=0)
     make()
+
+
+@pytest.mark.skipif(KIND == "sqlite", reason="SQLite's readers are in nobody's way")
+def test_who_reads_calls_and_then_schedules_waits_for_no_migration_that_waits_for_it(before):
+    """As an old version does with a list of calls, a plan, or a POST: one of the two would end as a deadlock."""
+    call_command("migrate", "scheduler", "0010", verbosity=0)
+
+    def migrate():
+        call_command("migrate", verbosity=0)
+        connections.close_all()
+    with psycopg.connect(postgres.url, autocommit=True) as watch, psycopg.connect(postgres.url) as reader:
+        reader.execute(f"SELECT count(*) FROM {TABLE}")
+        thread = threading.Thread(target=migrate)
+        thread.start()
+        until(lambda: watch.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = %s::regclass", [TABLE]).fetchone())
+        reader.execute("SET statement_timeout = '3s'")
+        assert reader.execute("SELECT count(*) FROM scheduler_schedule").fetchone() == (0,)
+        reader.commit()
+        thread.join()
+    make()
+
+
+def test_the_columns_of_targets_are_added_without_a_look_at_each_row(before):
+    """A million rows would be looked at for seconds, in which nobody writes."""
+    call_command("migrate", "scheduler", "0011", verbosity=0)
+    before.objects.bulk_create([before(timestamp=utcnow()) for _ in range(3000)])
+    read = {}
+
+    def counted(execute, sql, *rest):
+        if not sql.startswith("ALTER TABLE"):
+            return execute(sql, *rest)
+        read[sql] = rows_read(lambda: execute(sql, *rest))
+    with connection.execute_wrapper(counted):
+        call_command("migrate", "scheduler", "0012", verbosity=0)
+    assert len(read) >= 6 and max(read.values()) < 3000, read
+    call_command("migrate", verbosity=0)
+    make(attempts_made=1, trace={"version": 1})
 
 
 def test_steps_after_a_number_go_on_as_they_came(before):

@@ -233,7 +233,7 @@ class TargetFilter(CallFilter):
     def queryset(self, request, queryset):
         if not self.good:
             return queryset.none()
-        return queryset.filter(target=self.target) if self.target else queryset
+        return queryset.for_targets([self.target.pk]) if self.target else queryset
 
     def choices(self, changelist):
         yield {"display": "All", "value": "", "selected": not self.target}

@@ -71,6 +71,9 @@ class TargetField(forms.CharField):
 class TargetFilter(django_filters.Filter):
     field_class = TargetField
 
+    def filter(self, queryset, ids):
+        return queryset.for_targets(ids) if ids else queryset
+
 
 class CallFilter(django_filters.FilterSet):
     status = StatusFilter(
@@ -82,7 +85,7 @@ class CallFilter(django_filters.FilterSet):
     schedule = ScheduleFilter(
         queryset=Schedule.objects.all(), help_text="Planned by the schedule of this id, which may be deleted since.")
     target = TargetFilter(
-        "target", "in", help_text="For the target of this name, which may be deleted since.")
+        help_text="For the target of this name, which may be deleted since.")
 
     class Meta:
         model = ScheduledCall

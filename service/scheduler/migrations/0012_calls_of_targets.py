@@ -9,6 +9,8 @@ is called for none of them.
 import django.db.models.deletion
 from django.db import migrations, models
 
+from ._while_up import AddNullWhileUp
+
 
 CALL, SCHEDULE, REQUEST = "scheduler_scheduledcall", "scheduler_schedule", "scheduler_callrequest"
 # Who knows of targets counts the attempt as it claims the call.
@@ -64,7 +66,7 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AddField(
+        AddNullWhileUp(
             model_name='scheduledcall',
             name='attempts_made',
             field=models.PositiveSmallIntegerField(editable=False, help_text='How many were begun: each claim of it is one.', null=True, verbose_name='attempts'),
@@ -84,7 +86,7 @@ class Migration(migrations.Migration):
             name='next_attempt_at',
             field=models.DateTimeField(editable=False, help_text='While it is Retrying: not before this time.', null=True, verbose_name='next attempt'),
         ),
-        migrations.AddField(
+        AddNullWhileUp(
             model_name='scheduledcall',
             name='trace',
             field=models.JSONField(editable=False, help_text='Of a first attempt for which there is no row of its own: what that would hold, see Attempt.kept.', null=True),

@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
         AddIndexWhileUp("scheduledcall", models.Index(
             fields=["next_attempt_at"], name="call_retrying", condition=models.Q(status="Retrying"))),
         AddIndexWhileUp("scheduledcall", models.Index(
-            fields=["target", "timestamp", "id"], name="call_of_target", condition=models.Q(target__isnull=False))),
+            fields=["timestamp", "id"], name="call_to_retry", condition=models.Q(status="Retrying"))),
         AddIndexWhileUp("scheduledcall", models.Index(
-            fields=["target"], name="call_under_way", condition=models.Q(status="Running", target__isnull=False))),
+            fields=["target", "status", "timestamp", "id"], name="call_of_target", condition=models.Q(target__isnull=False))),
     ]

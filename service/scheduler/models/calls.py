@@ -120,14 +120,13 @@ class ScheduledCall(models.Model):
             # What a schedule did and will do. Calls of no schedule cost nothing in it.
             models.Index(fields=["schedule", "timestamp", "id"], name="call_of_schedule",
                          condition=models.Q(schedule__isnull=False)),
-            # For the dispatcher, as call_waiting is.
+            # For the dispatcher, as call_waiting is; and for lists: after an outage they may be tens of thousands.
             models.Index(fields=["next_attempt_at"], name="call_retrying", condition=models.Q(status="Retrying")),
-            # What a target was called for, and will be. Calls that name none cost nothing in it.
-            models.Index(fields=["target", "timestamp", "id"], name="call_of_target",
+            models.Index(fields=["timestamp", "id"], name="call_to_retry", condition=models.Q(status="Retrying")),
+            # What a target was called for, and will be, by status: of one that is called well and often the few
+            # that failed are asked for, and for its limits those under way. Calls that name none cost nothing in it.
+            models.Index(fields=["target", "status", "timestamp", "id"], name="call_of_target",
                          condition=models.Q(target__isnull=False)),
-            # Those that are under way, for the limits of a target.
-            models.Index(fields=["target"], name="call_under_way",
-                         condition=models.Q(status="Running", target__isnull=False)),
             # For ops/notify.py. A row leaves it when it is gathered.
             models.Index(fields=["ended_at"], name="call_untold",
                          condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),

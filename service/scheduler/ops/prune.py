@@ -22,19 +22,20 @@ def _of_calls(calls):
         model.objects.filter(call__in=list(calls.values_list("id", flat=True)))._raw_delete(calls.db)
 
 
-def _old_attempts(now):
-    """The attempts that are older than their targets keep them. Those of a call that has not ended stay: whether there
-    is another goes by them.
+def prune_attempts(now):
+    """Deletes the attempts that are older than their targets keep them, in batches. Those of a call that has not ended
+    stay: whether there is another goes by them. By their age: those that are kept are not read.
 
     now: aware datetime
     """
     targets = {KEEP_DAYS: []}
     for target_id, days in Target.objects.values_list("id", "keep_days"):
         targets.setdefault(days, []).append(target_id)
-    ended = Attempt.objects.filter(call__status__in=ScheduledCall.FINISHED)
     for days, ids in targets.items():
         of = Q(call__target__in=ids) | Q(call__target=None) if days == KEEP_DAYS else Q(call__target__in=ids)
-        yield ended.filter(of, ended_at__lt=now - timedelta(days=days))
+        old = Attempt.objects.filter(of, call__status__in=ScheduledCall.FINISHED, ended_at__lt=now - timedelta(days=days))
+        while some := list(old.order_by("ended_at").values_list("id", flat=True)[:BATCH]):
+            Attempt.objects.filter(id__in=some)._raw_delete(old.db)
 
 
 def prune(before, keys_before):
@@ -58,8 +59,7 @@ def prune(before, keys_before):
     # One that stands for an occurrence to come is what keeps that from being planned again.
     calls = in_batches(ScheduledCall.objects.filter(
         status__in=ScheduledCall.FINISHED, ended_at__lt=before).exclude(occurrence__gt=NOW), _of_calls)
-    for attempts in _old_attempts(utcnow()):
-        in_batches(attempts)
+    prune_attempts(utcnow())
     in_batches(LogEntry.objects.filter(
         ~Exists(ScheduledCall.objects.filter(id=Cast(OuterRef("object_id"), BigIntegerField()))),
         content_type=ContentType.objects.get_for_model(ScheduledCall), action_time__lt=before))
