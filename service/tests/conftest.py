@@ -278,7 +278,6 @@ def clean(request):
     from axes.models import AccessAttempt
     from django.contrib.auth.models import User
 
-    from scheduler.calls import log as call_log
     from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally, Target
     if "stack" not in request.fixturenames:
         Stack.discard()
@@ -287,7 +286,6 @@ def clean(request):
         redis_server.empty()
     stand_in.switched = None
     stand_in.seen.clear()
-    call_log._torn = False
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
