@@ -92,6 +92,7 @@ def test_without_credentials_only_the_sum_is_told():
         assert Client().get("/healthz").status_code == 200
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("path, form", [("/healthz", "application/json"), ("/metrics", "text/plain; version=0.0.4; charset=utf-8")])
 @pytest.mark.parametrize("accepted", ["text/plain", "application/openmetrics-text", "text/html;q=0.5", "nonsense"])
 def test_whoever_watches_gets_what_there_is_whatever_he_accepts(path, form, accepted):

@@ -8,7 +8,7 @@ import uuid
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
-from conftest import LONG, WORK
+from conftest import LONG, WORK, examples
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
@@ -157,6 +157,6 @@ class Model(RuleBasedStateMachine):
 
 
 Model.TestCase.settings = settings(
-    max_examples=int(5 * LONG) or 100, stateful_step_count=50, deadline=None, database=None, print_blob=True,
+    max_examples=int(5 * LONG) or examples(100), stateful_step_count=50, deadline=None, database=None, print_blob=True,
     suppress_health_check=list(HealthCheck))
 TestModel = Model.TestCase

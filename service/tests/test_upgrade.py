@@ -210,6 +210,7 @@ def test_messages_of_the_version_before_are_understood(before, stack, api):
     assert len(api.seen) == 1
 
 
+@pytest.mark.processes
 def test_messages_are_what_workers_of_the_version_before_read():
     """They take the ids, and the time of the first as a second argument; with or without an ETA."""
     call = make(5)
