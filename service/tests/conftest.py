@@ -224,6 +224,8 @@ def pytest_configure(config):
     from django.core.management import call_command
     from django.db.backends.signals import connection_created
     django.setup()
+    # The same names; compressing them all takes two seconds.
+    settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
     settings.WHITENOISE_AUTOREFRESH = True      # or each new test client looks at all static files
     connection_created.connect(without_power_cuts)
     from django.contrib.auth.hashers import PBKDF2PasswordHasher
@@ -342,7 +344,8 @@ class Stack:
     """The service's processes, each started as README.md says for machines of their own.
 
     A web server outlives a test that went well: the next one that begins with one in the same environment
-    takes it over, with an empty output.
+    takes it over, with an empty output. So do those others that a file's own fixture `stack` puts in `kept`,
+    where the test left them nothing to do.
     """
 
     port = free_port()
@@ -357,6 +360,7 @@ class Stack:
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
         self.loglevel = "INFO"          # of the worker and beat
+        self.kept = ("web",)
         self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
@@ -427,14 +431,23 @@ class Stack:
         return answer.json()
 
     def park(self):
-        """Leaves the web server to the next test; ends the others, which would go on with what they hold."""
-        web = self.processes.pop("web", None)
+        """Leaves those of `kept` to the next test; ends the others, which would go on with what they hold."""
+        if self.kept != ("web",):
+            with suppress(pytest.fail.Exception):
+                until(self.all_told, 1)     # a line follows its row's commit
+        kept = self.kept if self.all_told() else ("web",)
+        for name in [name for name in self.processes if name.rstrip("0123456789") in kept]:
+            says = self.says(name)
+            if self.processes[name].poll() is None and says.count("cannot be reached") == says.count("is back"):
+                self.parked.append((self.started_as[name], self.processes.pop(name), self.outputs[name]))
         self.stop()
-        if web and web.poll() is None:
-            if self.says("web").count("cannot be reached") == self.says("web").count("is back"):
-                self.parked.append((self.started_as["web"], web, self.outputs["web"]))
-            else:
-                kill(web)
+
+    def all_told(self):
+        """Whether all calls have ended, and each has its line: a worker holds nothing of them any more."""
+        from scheduler.models import ScheduledCall
+        log, ended = WORK / "api_calls.log", statuses()
+        return set(ended) <= set(ScheduledCall.FINISHED) and sum(ended.values()) <= (
+            len(log.read_text().splitlines()) if log.exists() else 0)
 
     @classmethod
     def discard(cls):
