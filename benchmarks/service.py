@@ -444,8 +444,8 @@ def ticks(finished, pending, due):
 def planning(finished, pending, number):
     """Seconds to plan `number` schedules of 10 times each a day ahead, and of a dispatcher tick
     without and with them, when there is nothing to plan."""
+    from scheduler.base import zones
     from scheduler.base.clock import utcnow
-    from scheduler.base.zones import release
     from scheduler.models import Schedule, ScheduledCall
     from scheduler.schedules import planner
     from scheduler.schedules.recurrence import between
@@ -453,11 +453,11 @@ def planning(finished, pending, number):
     fill(finished, pending)
     tick_once()
     without = [tick_once() for _ in range(20)]
-    zones = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"]
+    places = ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"]
     now = utcnow()
     start = now + planner.AHEAD + planner.STEP
     schedules = Schedule.objects.bulk_create([Schedule(
-        name=f"schedule {i}", zone=zones[i % 4], planned_until=start, zone_data=release(),
+        name=f"schedule {i}", zone=places[i % 4], planned_until=start, zone_data=zones.release(),
         times=", ".join(f"{hour:02}:{i % 60:02}:{i % 59:02}" for hour in range(8, 18))) for i in range(number)])
     took = []
     for days in (1, 2, 3):

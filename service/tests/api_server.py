@@ -10,6 +10,7 @@ with TLS. What it does is in the path:
     /redirect/N       to /status/N               /redirect-to/URL, /redirect-to-ftp, /redirect-endless
     /one-of/A,B       as for one of these, at random (503 stands for /status/503)
     /drop             reads the request, closes, and answers nothing
+    /token/60         an OAuth 2 access token, good for that many seconds
     /cookie           sets one                   /close         answers, and closes the connection
     /seen             JSON: [{"method": ..., "path": ..., "at": seconds since the epoch, "connection": n, "headers": {...},
                       "body": ...}, ...] of all the requests above; with "answer", the path it was treated as,
@@ -90,6 +91,9 @@ class ApiServer:
             self._answer(writer, 302, extra=f"Location: {argument}\r\n")
         elif name == "redirect-to-ftp":
             self._answer(writer, 302, extra="Location: ftp://127.0.0.1/\r\n")
+        elif name == "token":
+            self._answer(writer, 200, json.dumps({
+                "access_token": str(time.time()), "token_type": "Bearer", "expires_in": float(argument)}).encode())
         elif name == "cookie":
             self._answer(writer, 200, extra="Set-Cookie: a=b; Path=/\r\n")
         elif name == "close":

@@ -1,5 +1,6 @@
 """An attempt at a target: what is sent, what is followed, what its end means, and what is kept of it."""
 import base64
+import html
 import json
 import re
 import socket
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import format_datetime
 from ipaddress import ip_network
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import pytest
 from conftest import WORK, certificate, free_port, until
@@ -19,6 +20,7 @@ from test_answers import OK, Raw
 from test_caller import calling
 
 from scheduler.base.clock import steady, utcnow
+from scheduler.calls import kept
 from scheduler.calls.attempt import Attempt
 from scheduler.calls.outcomes import ANSWERED, NOTHING, REFUSED, UNKNOWN
 from scheduler.calls.request import Request
@@ -373,6 +375,7 @@ def test_ways_out(way, repeatable):
     (timedelta(days=-1), None, None), ("x", None, None)])
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_told(status, value, least, most):
+    """As a number, or as a date so far from now."""
     if isinstance(value, timedelta):
         value = format_datetime(utcnow() + value, usegmt=True)
     outcome = make(to(Api(answer(status, Retry_After=value)).url))
@@ -529,9 +532,18 @@ SECRET = 'p/w+d "ü" 47&11'
 BASIC = base64.b64encode(b"ann:" + SECRET.encode()).decode()
 
 
+def lower(quoted):
+    return re.sub("%..", lambda match: match[0].lower(), quoted)
+
+
 @pytest.mark.parametrize("form", [
-    SECRET, quote(SECRET, safe=""), quote(SECRET), json.dumps(SECRET), BASIC, f"Basic {BASIC}",
-    base64.b64encode(SECRET.encode()).decode(), "sig-nature-key"], ids=repr)
+    SECRET, quote(SECRET, safe=""), quote(SECRET), lower(quote(SECRET, safe="")), quote_plus(SECRET), json.dumps(SECRET),
+    json.dumps(SECRET, ensure_ascii=False), json.dumps(SECRET).replace("/", "\\/"), html.escape(SECRET),
+    "".join(c if c.isascii() and c.isalnum() else f"\\u{ord(c):04X}" for c in SECRET),
+    "".join(c if c.isascii() and c.isalnum() else f"&#{ord(c)};" for c in SECRET),
+    "".join(c if c.isascii() and c.isalnum() else f"&#x0{ord(c):x};" for c in SECRET),
+    repr(SECRET.encode())[2:-1], SECRET.encode().hex(), SECRET.encode().hex().upper(),
+    BASIC, f"Basic {BASIC}", lower(quote(BASIC, safe="")), base64.b64encode(SECRET.encode()).decode(), "sig-nature-key"], ids=repr)
 @pytest.mark.parametrize("where", ["body", "header", "first line", "cut off"])
 def test_no_secret_is_kept_wherever_it_comes_back(form, where):
     bare = form.encode()
@@ -545,6 +557,20 @@ def test_no_secret_is_kept_wherever_it_comes_back(form, where):
     assert outcome.status == "Failed" and ["Authorization", "***"] in outcome.kept["request"]["headers"]
     for part in (form, form[:len(form) // 2]):
         assert len(part) < 4 or part.strip('"') not in re.sub(r"\\", "", shown).replace("Basic Auth", "")
+
+
+@pytest.mark.parametrize("before", [b"", b"a", b"ab", b'{"password": "'])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_nor_within_something_else_in_base64(before, encode):
+    hide = kept.Hider(to("http://127.0.0.1", secrets=(SECRET, "t0k3n-long-enough")))
+    for secret in (SECRET, "t0k3n-long-enough"):
+        shown = hide(encode(before + secret.encode() + b"ef").decode())
+        assert "***" in shown and len(shown) < len(before) * 4 / 3 + 12
+
+
+@pytest.mark.parametrize("text", ["nothing", "sig-nat", "&amp; %41 \\n", ""])
+def test_what_is_no_secret_is_kept_as_it_is(text):
+    assert kept.Hider(to("http://127.0.0.1", secrets=(SECRET, "sig-nature-key")))(text) == text
 
 
 def test_a_secret_that_the_url_takes_along_is_not_kept():

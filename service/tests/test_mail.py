@@ -336,7 +336,7 @@ def test_no_secret_is_mailed(server, dispatcher):
     with override_settings(API_URL="https://ann:hunter2@example.org/hook?key=sesame"):
         dispatcher.fail()
         dispatcher.tick()
-    assert "What is called: https://***@example.org/hook?key=***\n" in server.last
+    assert "What is called, where no target is named: https://***@example.org/hook?key=***\n" in server.last
     assert "hunter2" not in str(server.mails[0]) and "sesame" not in str(server.mails[0])
 
 

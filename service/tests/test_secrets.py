@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client, override_settings
 from standardwebhooks import Webhook
-from test_targets import ALL, KEY, OTHER_KEY, PATH, may, patch, post
+from test_targets import ALL, KEY, OTHER_KEY, PATH, may, patch, post, sent
 
 from scheduler.base import secrets
 from scheduler.calls import request, targets
@@ -75,6 +75,60 @@ def test_a_change_keeps_those_that_it_does_not_name(client):
     assert "stands among" in patch(client, 400, secret_headers={"x-OTHER": "secret"})["detail"]
     assert patch(client, auth=None, secret_headers={"X-A": None})["auth"] == {"kind": "none"}
     assert Target.objects.get().secrets == "" and built().headers == ()
+
+
+ELSEWHERE = ["http://api.example.org/v1/run", "https://evil.example.net/v1/run", "https://api.example.org:444/v1/run"]
+
+
+@pytest.mark.parametrize("url", ELSEWHERE)
+@pytest.mark.parametrize("auth", AUTHS)
+def test_they_do_not_follow_a_target_elsewhere(client, url, auth):
+    """Who may change a target, but has never seen its secrets, would have them sent to himself."""
+    post(client, auth=auth, secret_headers={"X-A": "secret-a"})
+    secret = {name: auth[name] for name in Target.AUTH[auth["kind"]][1]}
+    shown = client.get(f"{PATH}billing/").json()
+    for kept in ({}, {"secret_headers": {"x-a": "secret-a"}}, {"auth": secret}, {"auth": auth | dict.fromkeys(secret, "***")},
+                 {"secret_headers": shown["secret_headers"], "auth": shown["auth"]}):
+        assert "give the secrets that go there again" in patch(client, 400, url=url, **kept)["detail"]
+    stands = Target.objects.get()
+    assert stands.url == "https://api.example.org/v1/run" and stands.version == 1
+    assert patch(client, url="https://API.example.org:443/v2/{{call.id}}")["version"] == 2
+    assert patch(client, url=url, secret_headers={"x-a": "secret-a"}, auth=secret)["url"] == url
+    patch(client, secret_headers={"x-a": None}, auth=None)
+    assert patch(client, url="https://third.example.org")["url"] == "https://third.example.org"
+
+
+def test_nor_a_token_url(client):
+    post(client, auth=AUTHS[3], secret_headers={"X-A": "secret-a"})
+    for url in ("https://evil.example.net/token", "http://id.example.org/token", "https://id.example.org:444/token"):
+        assert "give the secrets" in patch(client, 400, auth={"token_url": url})["detail"]
+        assert "give the secrets" in patch(client, 400, auth={"token_url": url, "client_secret": "***"})["detail"]
+    patch(client, auth={"token_url": "https://id.example.org/other"})
+    patch(client, auth={"token_url": url, "client_secret": "secret-new"})
+    assert built().oauth.url == url
+
+
+def test_nor_in_the_admin(client):
+    post(client, secret_headers={"X-A": "secret-a"}, auth=AUTHS[1])
+    root = Client()
+    root.force_login(User.objects.create_superuser("root"))
+    target = Target.objects.get()
+    page = f"/admin/scheduler/target/{target.pk}/change/"
+    form = {"name": "billing", "url": ELSEWHERE[1], "method": "GET", "auth_kind": "bearer", "secret_headers": "X-A: ***",
+            "initial-secret_headers": "X-A: ***", "statuses": "200", "keep_failures": 0, "keep_successes": 0, "keep_days": 1}
+    assert "give the secrets that go there again" in root.post(page, form).content.decode()
+    assert Target.objects.get().url == target.url
+    form |= {"secret_headers": "X-A: secret-a"}
+    assert "give the secrets that go there again" in root.post(page, form).content.decode()
+    assert root.post(page, form | {"auth_secret": SECRETS["token"]}).status_code == 302
+    assert Target.objects.get().url == ELSEWHERE[1]
+
+
+def test_who_may_not_see_requests_has_none_sent_to_himself(client):
+    post(client, headers={"X-Plain": "seen by few"})
+    bob = may("view_target", "change_target", "use_target", name="bob")
+    assert "scheduler.see_request" in sent(bob.patch(f"{PATH}billing/", json.dumps({"url": ELSEWHERE[1]}), "application/json"), 403)["detail"]
+    assert patch(bob, timeout=3)["url"] is None and Target.objects.get().url == "https://api.example.org/v1/run"
 
 
 def test_two_keys_sign_while_one_is_being_changed(client):

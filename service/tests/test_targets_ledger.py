@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from conftest import KIND, make, statuses
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
 from test_transitions import at_once
 
 from scheduler.base.clock import utcnow
-from scheduler.calls import dispatch, ledger, limits, outcomes
+from scheduler.calls import dispatch, ledger, limits, log as call_log, outcomes
 from scheduler.calls.attempt import Outcome
 from scheduler.models import Attempt, CallRequest, Schedule, ScheduledCall, Target
 
@@ -88,6 +88,27 @@ def test_calls_made_again_are_made_with_what_was_sent_and_no_faster_than_the_rat
     assert calls[2].expires_at - calls[2].timestamp > timedelta(seconds=60) and calls[3].expires_at is None
 
 
+@pytest.mark.parametrize("fields, number, at_worst", [
+    ({"max_at_once": 2, "timeout": 10}, 40, 40 / 2 * 10),                   # two at a time, each as long as it may
+    ({"timeout": 10}, 40, 40 / 5 * 10),                                     # half of a worker's threads
+    (None, 40, 40 / 10 * 30),                                               # all of them, for API_URL
+    ({"rate": "2/s", "timeout": 1}, 20, 20 / 2),
+    ({"rate": "30/min", "delays": [5, 300], "timeout": 1}, 2, 305),         # so that GRACE does not end its retries
+])
+def test_those_made_again_at_once_do_not_expire_before_all_can_have_been_made(fields, number, at_worst):
+    of = target(**fields) if fields else None
+    with override_settings(CALLS_AT_ONCE=10, TIMEOUT=30, GRACE=5):
+        calls = ledger.again([call.id for call in make(-60, number, target=of, status="Failed")])
+    assert min(call.expires_at for call in calls) >= calls[0].timestamp + timedelta(seconds=at_worst + 5)
+    assert calls[0].expires_at < calls[0].timestamp + timedelta(seconds=3 * at_worst + 60), "and not for ever"
+    assert of and of.rate or {call.timestamp for call in calls} == {calls[0].timestamp}
+
+
+def test_few_that_are_made_again_have_the_grace_of_any_call():
+    few = ledger.again([call.id for one in (None, target()) for call in make(-60, 20, target=one, status="Failed")])
+    assert {call.expires_at for call in few} == {None}
+
+
 # --- Claims -----------------------------------------------------------------------------------
 
 def test_each_claim_counts_an_attempt():
@@ -97,6 +118,15 @@ def test_each_claim_counts_an_attempt():
     assert claim([call], token)[1].won == {call.id}, "its own, if nothing came back the first time"
     call.refresh_from_db()
     assert call.attempts_made == 1
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_claim_that_is_made_again_holds_for_as_long_as_a_new_one(limited):
+    """What nobody answered for long is about to be given up, and its worker believes that it has just been claimed."""
+    call, token = running(target())
+    ScheduledCall.objects.update(lease_until=utcnow() + timedelta(seconds=0.1))
+    assert claim([call], token, {call.target_id} if limited else ())[1].won == {call.id}
+    assert ScheduledCall.objects.get().lease_until > utcnow() + timedelta(seconds=ledger.lease() - 2)
 
 
 def test_a_call_of_a_target_is_claimed_by_one_of_many():
@@ -110,6 +140,7 @@ def test_what_was_made_ready_with_another_version_is_made_ready_anew():
     call = ScheduledCall.objects.select_related("target").get(id=make(-1, target=billing).id)
     Target.objects.update(version=2)
     assert claim([call])[1].anew == {call.id}
+    billing.refresh_from_db()
     tried = retrying(billing)
     tried.attempts_made = 0
     assert claim([tried])[1].anew == {tried.id}, "and after an attempt that it does not know of"
@@ -297,13 +328,14 @@ def test_a_lost_worker_has_perhaps_done_it(log, fields, then):
     assert ledger.finish([(outcome(call, "Succeeded"), token)]) == set()
 
 
-def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says():
-    call = retrying(target(delays=[10], repeatable=True))
+def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says(log):
+    call = retrying(target(delays=[10], repeatable=True), started_at=utcnow() - timedelta(seconds=29))
     claim([call])
     ScheduledCall.objects.update(lease_until=utcnow() - timedelta(seconds=1))
     ledger.reap()
     call.refresh_from_db()
     assert (call.status, call.attempts_made) == ("Failed", 2)
+    assert log() == [call_log.line("Failed", call.timestamp, call.ended_at, call.error, "billing").strip()], "not when it was called first"
 
 
 # --- Missed, and given up ---------------------------------------------------------------------
@@ -312,12 +344,15 @@ def test_what_falls_due_while_its_target_is_paused_is_missed_at_once(log):
     billing = target(paused_at=utcnow(), paused_by="ann", paused_reason="they move house")
     gone = make(-1, target=billing)
     make(30, target=billing), make(-1)      # not due yet; of no target
-    tried = retrying(billing)
+    tried = retrying(billing, started_at=utcnow() - timedelta(seconds=29))
     assert ledger.miss() == 2
     assert set(ScheduledCall.objects.exclude(ended_at=None).values_list("id", "status", "error")) == {
         (gone.id, "Missed", "its target is paused by ann: they move house"),
         (tried.id, "Failed", "HTTP status 503; not tried again: its target is paused by ann: they move house")}
-    assert len(log(2)) == 2
+    missed, given_up = sorted(log(2), key=lambda line: "Failed" in line)
+    assert "Missed call to API billing" in missed
+    tried.refresh_from_db()
+    assert given_up == call_log.line("Failed", tried.timestamp, tried.ended_at, tried.error, "billing").strip(), "when it was given up"
     Target.objects.update(paused_by="", paused_reason="", paused_until=utcnow())
     fell_due_before_that = make(-1, target=billing)
     assert ledger.miss() == 1
@@ -390,3 +425,23 @@ def test_calls_without_targets_are_made_with_as_many_statements_as_ever():
     # SQLite: the transaction, what is still to be written, and one statement with 25 rows.
     assert len(asked) == (4 if KIND == "sqlite" else 1), [one["sql"] for one in asked]
     assert statuses() == {"Succeeded": 25}
+
+
+def test_the_first_attempts_of_many_targets_are_claimed_with_one_statement():
+    targets = [target(f"t{i}", rate="5/s") for i in range(5)]
+    calls = [call for one in targets for call in make(-1, 5, target=one)]
+    calls += make(-1, 5, expires_at=utcnow() + timedelta(seconds=5))
+    with CaptureQueriesContext(connection) as asked:
+        assert claim(calls)[1].won == {call.id for call in calls}
+    assert len(asked) == 1, [one["sql"] for one in asked]
+
+
+def test_what_needs_a_closer_look_does_not_keep_the_others_from_being_claimed():
+    billing, nightly = target(), schedule(overlap="skip")
+    paused, few = target("paused", paused_at=utcnow()), target("few", max_at_once=1)
+    good, skips, early = make(-1, target=billing), make(-1, schedule=nightly), make(60, target=billing)
+    no, places, again = make(-1, target=paused), make(-1, 2, target=few), retrying(billing)
+    _, claimed = claim([good, skips, early, no, *places, again], limited={few.id})
+    assert claimed.won == {good.id, skips.id, places[0].id, again.id}
+    assert (set(claimed.pending), claimed.held_back) == ({early.id}, {places[1].id})
+    assert ScheduledCall.objects.get(id=good.id).attempts_made == 1 and ScheduledCall.objects.get(id=skips.id).attempts_made is None

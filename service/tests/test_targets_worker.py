@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from conftest import all_ended, in_seconds, make, redis_server, statuses, until
+from django.test.utils import override_settings
 
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger
@@ -96,10 +97,14 @@ def test_at_most_so_many_at_once_over_two_workers(stack, api):
 def test_a_rate_holds_over_two_workers_without_redis(stack, api):
     """What was handed over before Redis went away is made, no faster than the target takes it."""
     billing = target(api, rate="10/s")
-    stack.start("worker1", "worker2", "beat", **LOOPBACK)
+    stack.start("worker1", "worker2", "beat", CHUNK=4, **LOOPBACK)
     when = in_seconds(6)
     plan(when, billing, number=40)
-    until(lambda: not ScheduledCall.objects.filter(handed_over_at=None).exists())
+
+    def taken(worker):
+        return sum("make_calls[" in line and " succeeded " in line for line in stack.says(worker).splitlines())
+    until(lambda: taken("worker1") + taken("worker2") == 10)
+    assert taken("worker1") and taken("worker2")
     redis_server.stop()
     try:
         assert all_ended(40, 40) == {"Succeeded": 40}
@@ -206,3 +211,17 @@ def test_calls_without_a_target_are_what_they_were(stack, api):
     call = ScheduledCall.objects.get()
     assert (call.target, call.attempts_made, call.trace, call.failure, call.next_attempt_at) == (None,) * 5
     assert not Attempt.objects.exists() and not any("webhook" in name.lower() for name in api.seen[0]["headers"])
+
+
+def test_those_made_again_at_once_wait_for_their_places_longer_than_their_grace(stack, api):
+    api.switched = "/delay/0.5"
+    few = target(api, max_at_once=2)
+    olds = make(-60, 20, target=few, status="Failed") + make(-60, 60, status="Failed")
+    stack.start("worker", "beat", CALLS_AT_ONCE=8, GRACE=2, **LOOPBACK)
+    with override_settings(CALLS_AT_ONCE=8, GRACE=2):
+        ids = [call.id for call in ledger.again([call.id for call in olds])]
+    dispatch.hand_over_soon(ids)
+    again = ScheduledCall.objects.filter(id__in=ids)
+    until(lambda: not again.exclude(status__in=ScheduledCall.FINISHED).exists(), 40)
+    assert Counter(again.values_list("status", flat=True)) == {"Succeeded": 80} and len(api.seen) == 80
+    assert max((call.started_at - call.timestamp).total_seconds() for call in again) > 3, "or nobody waited"

@@ -29,7 +29,7 @@ from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
@@ -66,18 +66,6 @@ class DueField(forms.SplitDateTimeField):
             return from_person("{} {}".format(*data_list))
         except ValueError as error:
             raise forms.ValidationError(f"This time {error}.")
-
-
-class JsonField(forms.JSONField):
-    """An object, {} if nothing is given."""
-
-    default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
-
-    def __init__(self, **how):
-        super().__init__(required=False, widget=forms.Textarea(attrs={"rows": 3, "cols": 40, "spellcheck": "false"}), **how)
-
-    def clean(self, value):
-        return super().clean(value) or {}
 
 
 class ScheduledCallForm(OpenedForm):
@@ -208,7 +196,7 @@ def in_words(attempt):
 class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
-    list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
+    list_display = ["id", "how", "due", "called", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
     list_filter = filters.FILTERS
     list_select_related = ["schedule", "target"]
@@ -282,7 +270,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="target")
     def called(self, call):
-        if call.target.deleted_at or not call.leads_to_target:
+        if call.target is None:
+            return NOTHING
+        if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
             return format_html("<bdi>{}</bdi>", call.target)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_target_change", args=[call.target_id]), call.target)
@@ -336,6 +326,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         number = search_term.strip()
         return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
 
+    def get_list_display(self, request):
+        """Without the column of targets where there has never been one."""
+        return [name for name in self.list_display if name != "called" or Target.objects.exists()]
+
     def get_changelist(self, request, **kwargs):
         return filters.CallList
 
@@ -346,7 +340,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
                 filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
             now = utcnow()
             response.context_data |= {
-                "tabs": tabs, "summary": dashboard.summary(now),
+                "tabs": tabs, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
                 "picture": dashboard.picture(
                     now, tabs.name, status.status, (due.start, due.end),
                     filters.kept(request, filters.StatusFilter, filters.DueFilter))}

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from ..base.moments import moment
 from ..base.words import printable, redacted
+from ..calls import targets
 from ..calls.health import parts
 from ..calls.queryset import UNDER_WAY
 from ..models import ScheduledCall
@@ -142,11 +143,12 @@ def span(seconds):
     return " ".join(f"{number} {unit}" for number, unit in units[first:first + 2] if number) or "0 s"
 
 
-def summary(now):
+def summary(now, leads_to_targets=False):
     """The line above the picture: what is called, whether the service is well, and what comes and went, as safe
     HTML.
 
     now: aware datetime
+    leads_to_targets: whether this user may see their pages
     """
     problems = [f"{part} {said}" for part, said in parts()[0].items() if said != "ok"]
     pending, retrying = (ScheduledCall.objects.filter(status=status) for status in (Status.PENDING, Status.RETRYING))
@@ -154,10 +156,13 @@ def summary(now):
     again = retrying.aggregate(at=Min("next_attempt_at"), number=Count("id"))
     next_at = min(filter(None, [upcoming.aggregate(at=Min("timestamp"))["at"], again["at"] and max(again["at"], now)]),
                   default=None)
+    there = targets.there()
     hour, day = now + timedelta(hours=1), now - timedelta(days=1)
     ended = ScheduledCall.objects.filter(timestamp__gte=day, timestamp__lte=now)
     return render_to_string("admin/scheduler/scheduledcall/summary.html", {
         "api": printable(redacted(settings.API_URL), 200),
+        "targets": there.count(), "paused": there.filter(targets.paused_q(now)).count(),
+        "leads_to_targets": leads_to_targets,
         "problems": problems,
         "next": moment(next_at) if next_at else None,
         "next_in": span((next_at - now).total_seconds()) if next_at else None,

@@ -19,11 +19,12 @@ from django.contrib import messages
 from django.contrib.messages.storage.cookie import MessageDecoder, MessageEncoder
 from django.core import signing
 from django.db import transaction
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpResponseRedirect
 
 from ..base.moments import moment
 from ..base.words import in_line
-from ..models import IdempotentAnswer
+from ..models import IdempotentAnswer, rules
 
 KEY, OPENED_WITH = "form_key", "opened_with"        # names of hidden fields
 
@@ -105,6 +106,31 @@ class OnceAdmin:
             except self.model.DoesNotExist:
                 return None
         return found
+
+
+class JsonField(forms.JSONField):
+    """An object, {} if nothing is given."""
+
+    default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
+
+    def __init__(self, **how):
+        super().__init__(**{"required": False, "initial": dict, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
+
+    def to_python(self, value):
+        """Django's own breaks on a number of thousands of digits, and on what is nested too deeply."""
+        try:
+            return rules.shallow(super().to_python(value))
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+    def bound_data(self, data, initial):
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data)
+
+    def clean(self, value):
+        return super().clean(value) or {}
 
 
 class TakenOver(forms.BoundField):

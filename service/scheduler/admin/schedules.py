@@ -19,14 +19,14 @@ from django.utils.html import format_html, format_html_join
 from ..base import zones
 from ..base.clock import utcnow
 from ..base.moments import from_person, moment, showable
-from ..base.words import one_line
+from ..base.words import one_line, printable, redacted
 from ..calls import targets
 from ..calls.dispatch import hand_over_soon
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
@@ -117,7 +117,7 @@ class ScheduleForm(OpenedForm):
         if field := self.fields.get("target"):
             # Who may not use them need not know them; the one that it has stays.
             field.queryset = targets.there() if self.may_use else Target.objects.filter(pk=self.instance.target_id)
-            field.empty_label = f"{settings.API_URL} (of the configuration)" if self.may_use else None
+            field.empty_label = f"{printable(redacted(settings.API_URL), 200)} (of the configuration)" if self.may_use else None
 
     def clean_overlap(self):
         return self.cleaned_data["overlap"] or Schedule.Overlap.ALLOW
@@ -224,7 +224,8 @@ class RunForm(forms.Form):
 class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
-    formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")}}
+    formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
+                           models.JSONField: {"form_class": JsonField}}
     list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]

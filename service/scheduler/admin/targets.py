@@ -19,7 +19,7 @@ from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm
 
 AGAIN = "Give it again: what is secret is not shown."
 LABELS = {"kind": "", "username": "User name (basic)", "name": "Header (header)", "token_url": "Token URL (oauth2)",
@@ -218,8 +218,7 @@ class PauseForm(forms.Form):
 class TestForm(forms.Form):
     """What is sent with the call that tries a target."""
 
-    data = forms.JSONField(required=False, widget=forms.Textarea({"rows": 3, "cols": 80}),
-                           help_text='What {{data.KEY}} stands for: {"order": 7}')
+    data = JsonField(help_text='What {{data.KEY}} stands for: {"order": 7}.')
 
     def __init__(self, *args, target, **kwargs):
         super().__init__(*args, **kwargs)
@@ -258,7 +257,8 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
     def state(self, target):
         if not target.is_paused(utcnow()):
             return "ready"
-        return target.pause + (f" (until {moment(target.paused_until)})" if target.paused_until else "")
+        until = f", until {moment(target.paused_until)}" if target.paused_until else ""
+        return f"{target.pause} (since {moment(target.paused_at)}{until})"
 
     @admin.display(description="limits")
     def limits(self, target):
@@ -354,7 +354,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
             raise Http404(f"There is no target {target_id} any more.") from None
 
     def _ask(self, request, target, title, yes, form, text):
-        return TemplateResponse(request, "admin/scheduler/target/ask.html", {
+        return TemplateResponse(request, "admin/scheduler/ask.html", {
             **self.admin_site.each_context(request), "title": title, "yes": yes, "form": form, "text": text,
             "original": target, "opts": self.opts})
 

@@ -90,7 +90,9 @@ def read(data):
         return _many(data)
     when = "delay" if "delay" in data else "timestamps"
     if when not in data:
-        raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
+        raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas (or in its place `delay`, or `calls`).")
+    if {"delay", "timestamps"} <= set(data):
+        raise Refusal("`delay` and `timestamps` both say when: give one of them.")
     if unknown := _unknown(data, when):
         raise Refusal(f"There is no key {unknown}; {_keys(when)}")
     if "note" in data:

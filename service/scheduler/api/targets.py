@@ -18,7 +18,7 @@ from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
 from . import pause
-from .access import MayDelete, MayUse, has
+from .access import MayDelete, MayUse, has, need
 from .attempts import AttemptSerializer
 from .body import body
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
@@ -294,6 +294,9 @@ def _set(target, field, value):
         if value is None and not Target._meta.get_field(field).null:
             raise ValueError("Must be a number.")
         value = value if value is None else rules.number(value, *Target.LIMITS[field])
+    elif field == "method":
+        if value not in Target.Method.values:
+            raise ValueError(f"Must be one of {', '.join(Target.Method.values)}.")
     elif field == "rate":
         value = "" if value is None else rules.text(value, 20)
     elif field == "headers":
@@ -377,8 +380,12 @@ class Targets(viewsets.GenericViewSet):
         responses={200: TargetSerializer, 400: ProblemSerializer, 404: ProblemSerializer, 409: ProblemSerializer,
                    **USUAL, **THROTTLED})
     def partial_update(self, request, name):
-        """What it says then holds for calls that are pending too. Needs the permission `change_target`."""
+        """What it says then holds for calls that are pending too. Where it leads to another scheme, host or port, the
+        secrets that go there must be given again. Needs the permission `change_target`, and to change the URL
+        `see_request`."""
         data = body(request)            # read before anything is locked: its sender may take for ever
+        if isinstance(data, dict) and "url" in data:    # who has requests sent to himself sees them
+            need(request, "scheduler.see_request")
         with transaction.atomic():      # of two at once the second changes what the first has made of it
             self.queryset = targets.locked()
             target = self.get_object()

@@ -200,7 +200,7 @@ class Attempt:
                 self._perhaps = True
             self._hop_sent = False
             # Once it was elsewhere, whoever sent it back could choose what is done with the secrets.
-            self._elsewhere = self._elsewhere or _origin(target) != _origin(url)
+            self._elsewhere = self._elsewhere or rules.origin(target) != rules.origin(url)
             url = target
         raise requests.TooManyRedirects
 
@@ -387,12 +387,6 @@ class Attempt:
             body, truncated = kept.body(text, most, whole, hide)
             found["response"] = {"headers": kept.headers(headers, hide), "body": body, "truncated": truncated}
         return found
-
-
-def _origin(url):
-    """Whom a request is for (RFC 6454): (scheme, host, port)."""
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def cause_of(error):

@@ -1,11 +1,9 @@
 """What is kept of an exchange for people to read: texts, bounded, and without the secrets that were sent."""
-import html
-import json
+import html.entities
 import re
 import zlib
 from base64 import b64encode, urlsafe_b64encode
 from functools import lru_cache
-from urllib.parse import quote, quote_plus
 
 from ..base.words import hidden
 from .auth import credentials
@@ -14,49 +12,125 @@ HEADERS_MAX = 100           # of one message
 HEADER_MAX = 16384          # characters of all of them
 SENT_MAX = 16384            # characters of a request's body
 LEAST = 3                   # characters of a secret that is looked for; what is shorter is part of every text
+SURE = 32                   # and after which it is none by chance
+LONGEST = 12                # of one that is escaped, but for what HTML names at length
 
 # Encodings that decode in one quick pass; Python has others, and a server can name them.
 _CHARSET = re.compile(r"(?i)charset\s*=\s*[\"']?(utf-?(?:8|16|32)(?:[lb]e)?|us-ascii|iso-8859-[0-9]{1,2}|windows-125[0-8])\b")
 
 
 class Hider:
-    """Puts *** in the place of the secrets of a request, in each form in which it may come back."""
+    """Puts *** in the place of the secrets of a request, in each form in which they may come back."""
 
     def __init__(self, request, token=None):
         """request: Request; token: str, an access token that goes with it, or None"""
         self._of_target = request.guarded
-        self._forms = _forms(request.secrets, request.oauth, token)
+        self._forms = _forms(request.secrets, request.oauth, token) if request.guarded else []
 
     def __call__(self, text, cut=False):
         """text: str; cut: whether it may end in the middle of a secret. Returns it without any."""
         if not self._of_target:
             return hidden(text)
         for form in self._forms:
-            text = text.replace(form, "***")
+            text = form.hide(text)
         if cut:
             for form in self._forms:
-                at = text.find(form[:LEAST], max(0, len(text) - len(form) + 1))
-                while at >= 0 and not form.startswith(text[at:]):
-                    at = text.find(form[:LEAST], at + 1)
-                text = text if at < 0 else text[:at]
+                text = text[:form.begun(text)]
         return text
 
 
-@lru_cache(1000)
+class _Form:
+    """What a secret is written as, each of its characters plain or escaped, as a URL, JSON, HTML, or a program's text
+    has it. The first SURE characters of a long one are enough to know it by, so that looking for it takes a time that
+    only grows with the text."""
+
+    def __init__(self, text):
+        self.text = text
+        self._start, self._least = (re.compile("".join(_written(c).pattern for c in text[:n])) for n in (SURE, LEAST))
+
+    def hide(self, text):
+        parts, end = [], 0
+        # Escaped it is longer, and never shorter.
+        while len(text) - end >= min(SURE, len(self.text)) and (found := self._start.search(text, end)):
+            parts += [text[end:found.start()], "***"]
+            end, _ = self._along(text, found.end(), SURE)
+        return "".join(parts) + text[end:]
+
+    def begun(self, text):
+        """Where in `text` it begins at whose end it is not complete yet: int, or None."""
+        at = max(0, len(text) - LONGEST * SURE)
+        while found := self._least.search(text, at):
+            end, wanted = self._along(text, found.end(), LEAST)
+            if end == len(text) or wanted and text[end] in "%\\&" and len(text) - end < LONGEST:     # half an escape
+                return found.start()
+            at = found.start() + 1
+        return None
+
+    def _along(self, text, at, known):
+        """(how far `text` goes on as it does, whether it is not complete there)
+
+        at: where it goes on; known: characters of it that stand before
+        """
+        for c in self.text[known:]:
+            if not (match := _written(c).match(text, at)):
+                return at, True
+            at = match.end()
+        return at, False
+
+
+@lru_cache(4096)
+def _written(c):
+    """The pattern of the ways to write a character. Letters and digits nobody escapes."""
+    if c.isascii() and c.isalnum():
+        return re.compile(c)
+    data = c.encode("utf-8", "replace")
+    ways = {re.escape(c), _hex("".join(f"%{byte:02x}" for byte in data)),
+            "".join(rf"(?:\\u{_hex(f'{unit:04x}')})" for unit in _units(c)), rf"&\#0*{ord(c)};", rf"&\#[xX]0*{_hex(f'{ord(c):x}')};"}
+    ways |= {rf"&{name}" for name, value in html.entities.html5.items() if value == c and name.endswith(";")}
+    if c.isascii():
+        ways |= {rf"\\{re.escape(c)}", rf"\\x{_hex(f'{ord(c):02x}')}", *([r"\+"] if c == " " else [])}
+    elif ord(c) > 255 or len(data) > 1:     # read as Latin-1, and perhaps escaped then
+        ways.add("".join(rf"(?:{re.escape(chr(byte))}|\\u00{_hex(f'{byte:02x}')}|\\x{_hex(f'{byte:02x}')})" for byte in data))
+        if ord(c) < 256:
+            ways.add(rf"\\x{_hex(f'{ord(c):02x}')}")
+    return re.compile(f"(?:{'|'.join(sorted(ways, key=len, reverse=True))})")
+
+
+def _units(c):
+    """Those of UTF-16, as JSON has it."""
+    data = c.encode("utf-16-be", "surrogatepass")
+    return [int.from_bytes(data[i:i + 2]) for i in range(0, len(data), 2)]
+
+
+def _hex(text):
+    """The pattern of hexadecimal digits, small or not."""
+    return re.sub("[a-f]", lambda match: f"[{match[0]}{match[0].upper()}]", text)
+
+
 def _forms(secrets, oauth, token):
-    """In which forms secrets may come back, the longest first: list of str."""
+    """As what secrets may come back, the longest first: list of _Form."""
     found = set(secrets) | ({token} if token else set())
     if oauth:
         found |= {oauth.client_secret, credentials(oauth)}
     found |= {secret.partition(" ")[2] for secret in found}     # without its scheme, as "Basic"
-    forms = set()
-    for secret in found:
-        data = secret.encode()
-        forms |= {secret, data.decode("latin-1"), quote(secret), quote(secret, safe=""), quote_plus(secret),
-                  html.escape(secret), repr(secret)[1:-1], json.dumps(secret)[1:-1],
-                  json.dumps(secret, ensure_ascii=False)[1:-1], b64encode(data).decode().rstrip("="),
-                  urlsafe_b64encode(data).decode().rstrip("=")}
-    return sorted((form for form in forms if len(form) >= LEAST), key=len, reverse=True)
+    return sorted((form for secret in found for form in _forms_of(secret)), key=lambda form: -len(form.text))
+
+
+@lru_cache(1000)
+def _forms_of(secret):
+    data = secret.encode()
+    texts = {secret, *_base64(data), *([data.hex(), data.hex().upper()] if len(data) > LEAST else [])}
+    return [_Form(text) for text in texts if len(text) >= LEAST]
+
+
+def _base64(data):
+    """What of `data` stands in the base64 of it, and of more in which it begins at any byte."""
+    for encode in (b64encode, urlsafe_b64encode):
+        yield encode(data).decode().rstrip("=")
+        for before in range(3):
+            first, end = (0, 2, 3)[before], (before + len(data)) * 8 // 6
+            if end - first > 2 * LEAST:
+                yield encode(bytes(before) + data).decode()[first:end]
 
 
 def decoded(data, headers, most):

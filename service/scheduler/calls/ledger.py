@@ -23,7 +23,6 @@ give an aware datetime.
 """
 import json
 import logging
-from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -147,13 +146,14 @@ def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None
 
 def again(ids, by="", via="", note=""):
     """Creates calls that repeat others, with their target and what was sent with them. They are due now, but those of a
-    target with a rate one after the other, as that allows, and expire late enough to wait for it beside as many more.
+    target with a rate one after the other, as that allows. Where they are more than can be made at once they expire
+    late enough for all to be made, beside as many more, and for their retries: GRACE would end those at the end of the line.
 
     ids: the calls to repeat, in the order in which they are to be made
     by, via, note: as for `schedule`; without a note each has that of the call that it repeats
     Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
     """
-    calls, now, lines = [], utcnow(), Counter()
+    calls, now, lines = [], utcnow(), {}
     for i in range(0, len(ids), BATCH):
         olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(ids[i:i + BATCH])
         for old in (olds[call_id] for call_id in ids[i:i + BATCH] if call_id in olds):
@@ -162,16 +162,28 @@ def again(ids, by="", via="", note=""):
             if hasattr(old, "request"):
                 new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
             calls.append(new)
-            lines[new.target] += 1
-    places = Counter()
-    for new in calls:
-        limit = new.target and rate(new.target.rate)
-        if limit and lines[new.target] > 1:
-            each = timedelta(seconds=limit[1] / limit[0])
-            new.timestamp += places[new.target] * each
-            new.expires_at = new.timestamp + timedelta(seconds=settings.GRACE) + lines[new.target] * each
-            places[new.target] += 1
+            lines.setdefault(new.target, []).append(new)
+    everything = sum(len(line) * _timeout(target) for target, line in lines.items()) / settings.CALLS_AT_ONCE
+    for target, line in lines.items():
+        limit = target and rate(target.rate)
+        each = limit[1] / limit[0] if limit else 0.0
+        places = max(1, settings.CALLS_AT_ONCE // 2) if target else settings.CALLS_AT_ONCE      # of one worker
+        if target and target.max_at_once is not None:
+            places = max(1, min(places, target.max_at_once))
+        if len(line) == 1 or not each and len(line) <= places and len(calls) <= settings.CALLS_AT_ONCE:
+            continue            # seconds that the line takes, should each call take as long as it may:
+        wait = len(line) * (each + _timeout(target) / places) + everything
+        retries = sum(wait + 2 * delay + _timeout(target) for delay in target.delays) if target else 0.0
+        last = settings.GRACE + wait + min(retries, MAX_AGE if target is None or target.max_age is None else target.max_age)
+        for place, new in enumerate(line):
+            new.timestamp += timedelta(seconds=place * each)
+            new.expires_at = new.timestamp + timedelta(seconds=last)
     return schedule(by=by, via=via, calls=calls)
+
+
+def _timeout(target):
+    """Seconds that an attempt may take."""
+    return settings.TIMEOUT if target is None or target.timeout is None else target.timeout
 
 
 class Slot(NamedTuple):
@@ -279,20 +291,8 @@ def claim(ids, token, now=NOW):
     """
     if not ids:
         return set(), {}
-    change = f"SET status = 'Running', claim_token = %(token)s, started_at = NULL, lease_until = {_sql(now, lease())}"
-    which = (f"id IN ({', '.join(map(str, map(int, ids)))})"
-             " AND (status = 'Running' AND claim_token = %(token)s OR status = 'Pending'"
-             f" AND timestamp <= {_sql(now)} AND timestamp >= {_sql(now, -settings.GRACE)})")
-    if connection.vendor == "postgresql":
-        # In the order of all who lock several rows, so that two do not wait for each other.
-        statement = (f"WITH due AS MATERIALIZED (SELECT id FROM {CALLS} WHERE {which} ORDER BY id FOR UPDATE)"
-                     f" UPDATE {CALLS} AS call {change} FROM due WHERE call.id = due.id")
-    else:
-        statement = f"UPDATE {CALLS} {change} WHERE {which}"
-    with connection.cursor() as cursor:
-        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
-        if cursor.rowcount == len(ids):      # the usual case costs one statement
-            return set(ids), {}
+    if _take(ids, token, now, f"timestamp >= {_sql(now, -settings.GRACE)}") == len(ids):     # the usual case costs one statement
+        return set(ids), {}
     mine = Q(status=Status.RUNNING, claim_token=token)
     rows = (ScheduledCall.objects.filter(mine | Q(status=Status.PENDING), id__in=ids).order_by()
             .annotate(now=as_column(now)).values_list("id", "status", "timestamp", "now"))
@@ -303,6 +303,27 @@ def claim(ids, token, now=NOW):
         else:
             pending[call_id] = (timestamp - at).total_seconds()
     return won, pending
+
+
+def _take(ids, token, now, may, also=""):
+    """One statement that makes those of the calls `ids` Running that are Pending and due, or that this claim won before.
+
+    may: SQL, what else must be so of those that are Pending; also: SQL, what else is set
+    Returns of how many.
+    """
+    change = f"SET status = 'Running', claim_token = %(token)s, started_at = NULL, lease_until = {_sql(now, lease())}{also}"
+    which = (f"id IN ({', '.join(map(str, map(int, ids)))})"
+             " AND (status = 'Running' AND claim_token = %(token)s OR status = 'Pending'"
+             f" AND timestamp <= {_sql(now)} AND {may})")
+    if connection.vendor == "postgresql":
+        # In the order of all who lock several rows, so that two do not wait for each other.
+        statement = (f"WITH due AS MATERIALIZED (SELECT id FROM {CALLS} AS call WHERE {which} ORDER BY id FOR UPDATE)"
+                     f" UPDATE {CALLS} AS call {change} FROM due WHERE call.id = due.id")
+    else:
+        statement = f"UPDATE {CALLS} AS call {change} WHERE {which}"
+    with connection.cursor() as cursor:
+        cursor.execute(statement, {"token": token, "now": None if now is NOW else connection.ops.adapt_datetimefield_value(now)})
+        return cursor.rowcount
 
 
 class Prepared(NamedTuple):
@@ -335,7 +356,34 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
     Returns a Claimed.
     """
     answer = Claimed(set(), {}, set(), set(), {})
-    take, skipped = [], []
+    first = [call for call in prepared if call.number == 1 and call.target not in limited]
+    if first and _take_first(first, token, now) == len(first):       # the usual case costs one statement, as that of `claim`
+        answer.won.update(call.id for call in first)
+        prepared = [call for call in prepared if call.id not in answer.won]
+    if prepared:
+        _claim_one_by_one(prepared, token, limited, now, answer)
+    return answer
+
+
+def _take_first(prepared, token, now):
+    """One statement for the first attempts of those of the calls `prepared` that need no closer look. Returns of how many."""
+    targets = {(call.target, call.version) for call in prepared if call.target}
+    of_target = "target_id IS NULL" + (
+        f" OR EXISTS (SELECT 1 FROM {Target._meta.db_table} AS target WHERE target.id = call.target_id AND target.paused_at IS NULL"
+        f" AND ({' OR '.join(f'target.id = {int(one)} AND target.version = {int(version)}' for one, version in sorted(targets))}))"
+        if targets else "")
+    return _take(
+        [call.id for call in prepared], token, now,
+        "COALESCE(attempts_made, 0) = 0 AND"
+        f" (expires_at IS NULL AND timestamp >= {_sql(now, -settings.GRACE)} OR expires_at >= {_sql(now)}) AND ({of_target})"
+        f" AND NOT EXISTS (SELECT 1 FROM {Schedule._meta.db_table} AS schedule WHERE schedule.id = call.schedule_id"
+        f" AND schedule.overlap = '{Schedule.Overlap.SKIP}')",
+        ", attempts_made = CASE WHEN target_id IS NOT NULL THEN 1 END")
+
+
+def _claim_one_by_one(prepared, token, limited, now, answer):
+    """`claim_prepared` of calls each of which is looked at. `answer`: the Claimed, to which it adds."""
+    mine, take, skipped = [], [], []
     with transaction.atomic():
         places = limits.places(limited, answer.running)
         calls = ScheduledCall.objects.filter(id__in=[call.id for call in prepared])
@@ -354,7 +402,7 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
             at = row.timestamp if first else row.next_attempt_at
             if row.status == Status.RUNNING:
                 if row.claim_token == token:
-                    answer.won.add(call.id)
+                    mine.append(call.id)
             elif row.status not in (Status.PENDING, Status.RETRYING):
                 continue
             elif at > row.now:
@@ -375,9 +423,13 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
                 if row.target in places:
                     places[row.target] -= 1
                     answer.running[row.target] += 1
+        until = now + timedelta(seconds=lease())
+        if mine:            # what the same claim won before, perhaps long ago
+            calls.filter(id__in=mine).update(lease_until=until)
+            answer.won.update(mine)
         if take:
             calls.filter(id__in=take).update(
-                status=Status.RUNNING, claim_token=token, lease_until=now + timedelta(seconds=lease()),
+                status=Status.RUNNING, claim_token=token, lease_until=until,
                 # The row says when the first request was sent.
                 started_at=Case(When(attempts_made__gt=0, then=F("started_at"))),
                 attempts_made=Case(When(target__isnull=False, then=Coalesce(F("attempts_made"), 0) + 1)))
@@ -385,7 +437,6 @@ def claim_prepared(prepared, token, limited=(), now=NOW):
         if skipped:
             calls.filter(id__in=[row.id for row in skipped]).update(status=Status.MISSED, ended_at=skipped[0].now, error=STILL_RUNS)
             _log([(Status.MISSED, row.timestamp, row.now, STILL_RUNS, row.target__name) for row in skipped])
-    return answer
 
 
 def last_start(due, expires_at, first, max_age=None):
@@ -611,7 +662,7 @@ def reap(now=NOW):
                 ends.append(End(str(Status.RETRYING if again else Status.FAILED), call.started_at, None if again else call.now,
                                 None, WORKER_LOST, outcomes.UNKNOWN, again, None, call.id, call.claim_token))
                 if not again:
-                    ended.append((Status.FAILED, call.timestamp, call.started_at or call.now, WORKER_LOST, target.name))
+                    ended.append((Status.FAILED, call.timestamp, attempts[-1].started_at or call.now, WORKER_LOST, target.name))
             _write(ends, attempts)
             _log(ended)
         reaped += len(calls)
@@ -639,14 +690,16 @@ def _end_all(condition, order, status, error, now, **values):
             rows = list(unlocked(ScheduledCall.objects.filter(condition).order_by(order)).annotate(now=as_column(now))
                         .values_list("id", "timestamp", "started_at", "expires_at", "target", "error", "now", named=True)[:BATCH])
             reasons = {}        # each with its rows: one, as a rule
-            targets = Target.objects.in_bulk({row.target for row in rows if row.target}) if callable(error) else {}
+            targets = Target.objects.in_bulk({row.target for row in rows if row.target})     # asks nothing if there is none
             for row in rows:
                 reasons.setdefault(error(row, targets.get(row.target)) if callable(error) else error, []).append(row)
             for reason, some in reasons.items():
                 ScheduledCall.objects.filter(condition, id__in=[row.id for row in some]).update(
                     status=status, ended_at=rows[0].now, error=reason, lease_until=None, next_attempt_at=None, **values)
-                _log([(status, row.timestamp, row.started_at if row.started_at and row.started_at >= row.timestamp else row.now,
-                       reason, _name(targets.get(row.target))) for row in some])
+                # (What is given up between two attempts had its first long ago.)
+                fired = {row.id: row.started_at for row in some
+                         if row.target is None and row.started_at and row.started_at >= row.timestamp}
+                _log([(status, row.timestamp, fired.get(row.id, row.now), reason, _name(targets.get(row.target))) for row in some])
         ended += len(rows)
         if len(rows) < BATCH:
             return ended

@@ -1,5 +1,10 @@
 """How many requests a target takes: at once, and in a time. Both hold for all workers together, and are kept in the
 database: so they hold while the broker is away.
+
+A rate gives each request an instant. One that is on time keeps the rate, in any second. One that is late comes nearer to
+those after it, so a worker that was busy does not make up for it at once (worker.py, BUNCH): on its own it sends in no
+second more than its rate, a twentieth of it and one. Of several workers each that was busy may add what is late by up
+to SLOT_MAX, a fifth of its share. What delays a request on its way from here to the API nobody here can help.
 """
 from datetime import timedelta
 

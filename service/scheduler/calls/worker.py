@@ -25,7 +25,7 @@ import resource
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
@@ -38,6 +38,7 @@ from ..base import outage
 from ..base.clock import steady, utcnow
 from ..base.database import reason
 from ..models import CallRequest, Schedule, ScheduledCall, Target
+from ..models.rules import rate
 from . import dispatch, ledger, limits, outcomes
 from .attempt import Attempt
 from .connection import IDLE_MAX, close_idle, prepare
@@ -63,7 +64,8 @@ SPARE_FILES = 64        # open files for the log, the database, the broker, the 
 SPARE_THREADS = 64      # left to others, once it is known how many there can be: a web server has as many
 ASK = 0.1               # seconds between two questions for what targets with limits take
 ASK_FULL = 0.25         # seconds after which it is asked again for places of a target that has none
-SLOT_MAX = 0.2          # seconds for which an instant that a rate gave is good
+SLOT_MAX = 0.2          # seconds for which an instant that a rate gave is good, and twice as long each time it was not
+BUNCH = 0.05            # seconds' worth of its rate that a target gets at once when this worker was busy; no more is made up for
 HOLD_EVERY = 15         # seconds after which the database is told again that a call waits here
 STOP_WITHIN = 10        # seconds, after TIMEOUT, for the last outcomes to be written
 
@@ -140,6 +142,7 @@ class Held:
         self.when = self.second = 0     # by steady(): its place among those that wait; and which second that is
         self.version = None             # of the target with which its request was put together
         self.told = 0.0                 # by steady(), when the database was told that it waits here
+        self.patience = SLOT_MAX        # seconds
         self.wait()
 
     def wait(self):
@@ -156,6 +159,15 @@ class Held:
         """It has no instant that its target's rate gave it."""
         self.slot = None
         self.line.slots.discard(self)
+
+    def outlived(self):
+        """Whether the instant that its rate gave it is over, and with that it: others may have it at the same time by
+        now. The next one is good for longer, as a worker that is always late would send nothing."""
+        if not self.slot or self.left() >= -self.patience:
+            return False
+        self.patience *= 2
+        self.lose_slot()
+        return True
 
     def left(self):
         """Seconds until it may be sent."""
@@ -179,6 +191,20 @@ class Line:
         self.threads = 0            # are used by them, or by those before
         self.elsewhere = 0          # are under way at other workers, as far as is known, of a target with max_at_once
         self.ask_at = 0.0           # by steady(): not before then the database is asked for it
+        self.next_at = 0.0          # by steady(): of a target with a rate, when the next is due that is not ahead of it
+        self.behind = deque()       # Held, whose instants have come, and that are not sent at once as too many have
+
+    def paced(self, held, now):
+        """Whether one whose instant has come is sent now: the instants keep the rate of all workers, as long as each is
+        on time, and this that of one that has been busy. What has to wait is the last in `behind`."""
+        if self.behind and self.behind[0] is held:
+            self.behind.popleft()
+        elif self.behind or self.next_at > now:
+            self.behind.append(held)
+            return False
+        limit = rate(self.target.rate)      # None if it has none any more
+        self.next_at = max(self.next_at, now - BUNCH) + (limit[1] / limit[0] if limit else 0)
+        return True
 
     @property
     def limited(self):
@@ -520,8 +546,7 @@ class Worker:
                     self._settle(held)
                     self._new.append(held.id)
                 continue
-            if held.slot and held.left() < -SLOT_MAX:
-                held.lose_slot()                # others were before it for so long
+            held.outlived()
             if self._room_of(line) < 1 or line.target and line.target.rate and not held.slot:
                 self._pop()
                 self._line_up(held)
@@ -587,11 +612,33 @@ class Worker:
             attempt.make()
             self.news.put((FREE, line))
 
+    def _in_turn(self, held, now):
+        """Whether one that stands ready, and whose time has come, may be claimed now."""
+        line = held.line
+        if not held.slot or held.attempt.outcome:       # there is nothing to send
+            return True
+        first = bool(line.behind) and line.behind[0] is held
+        if held.outlived():
+            if first:
+                line.behind.popleft()
+            held.attempt.refuse()
+            self._pause(held)
+            self._line_up(held)
+            mine = False
+        else:
+            mine = line.paced(held, now)
+            first = first or not mine and len(line.behind) == 1
+        if first and line.behind:           # the next of them waits among those that stand ready
+            self._push(self._ready, line.behind[0], line.next_at - now)
+        return mine
+
     def _claim(self):
         if not self._claiming:
             now, some = steady(), []
             while self._ready and self._ready[0][0] <= now and len(some) < self._room() and not self._stopping:
-                some.append(heapq.heappop(self._ready)[2])
+                held = heapq.heappop(self._ready)[2]
+                if self._in_turn(held, now):
+                    some.append(held)
             if not some:
                 return
             self._claiming = uuid.uuid4().hex, some
@@ -678,6 +725,7 @@ class Worker:
         self._new, self._coming, self._ready = [], [], []
         for line in self._lines.values():
             line.waiting, line.soon = [], []
+            line.behind.clear()
 
     def _look(self):
         """Ends what takes too long, and renews the leases; gives back what has not been needed for a while."""

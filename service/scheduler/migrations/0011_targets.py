@@ -1,55 +1,11 @@
-"""Targets, what is sent to them, and the attempts.
+"""Targets, and what a schedule calls.
 
-Every new column of the calls may be null: versions that know no targets insert rows without them, and go on doing so
-for a while. Of a call that names a target such a version knows too little to make it. So the database keeps it from
-claiming one (its UPDATE changes no row, as if somebody else had been first), and gives the calls that it plans for
-a schedule that schedule's target.
+This one changes the table of the schedules, the next that of the calls. Both in one transaction would wait for each
+other with whoever reads calls and the names of their schedules, or plans: one lock is asked for while another is held.
 """
 import django.db.models.deletion
 import scheduler.base.clock
 from django.db import migrations, models
-
-
-CALL, SCHEDULE = "scheduler_scheduledcall", "scheduler_schedule"
-# Who knows of targets counts the attempt as it claims the call.
-UNKNOWING = """NEW.status = 'Running' AND OLD.status <> 'Running' AND NEW.target_id IS NOT NULL
-               AND NEW.attempts_made IS NOT DISTINCT FROM OLD.attempts_made"""
-PLANNED = "NEW.schedule_id IS NOT NULL AND NEW.target_id IS NULL"
-
-POSTGRESQL = [
-    f"""CREATE FUNCTION {CALL}_not_claimed() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'""",
-    f"""CREATE TRIGGER {CALL}_not_claimed BEFORE UPDATE OF status ON {CALL} FOR EACH ROW
-        WHEN ({UNKNOWING}) EXECUTE FUNCTION {CALL}_not_claimed()""",
-    f"""CREATE FUNCTION {CALL}_planned() RETURNS trigger LANGUAGE plpgsql AS '
-        BEGIN
-            SELECT target_id INTO NEW.target_id FROM {SCHEDULE} WHERE id = NEW.schedule_id;
-            RETURN NEW;
-        END'""",
-    f"""CREATE TRIGGER {CALL}_planned BEFORE INSERT ON {CALL} FOR EACH ROW
-        WHEN ({PLANNED}) EXECUTE FUNCTION {CALL}_planned()""",
-]
-SQLITE = [
-    f"""CREATE TRIGGER {CALL}_not_claimed BEFORE UPDATE OF status ON {CALL} FOR EACH ROW
-        WHEN {UNKNOWING.replace("IS NOT DISTINCT FROM", "IS")} BEGIN SELECT RAISE(IGNORE); END""",
-    f"""CREATE TRIGGER {CALL}_planned AFTER INSERT ON {CALL} FOR EACH ROW WHEN {PLANNED}
-        BEGIN
-            UPDATE {CALL} SET target_id = (SELECT target_id FROM {SCHEDULE} WHERE id = NEW.schedule_id)
-            WHERE id = NEW.id;
-        END""",
-]
-
-
-def guard(apps, schema_editor):
-    for statement in POSTGRESQL if schema_editor.connection.vendor == "postgresql" else SQLITE:
-        schema_editor.execute(statement)
-
-
-def unguard(apps, schema_editor):
-    for name in ("not_claimed", "planned"):
-        if schema_editor.connection.vendor == "postgresql":
-            schema_editor.execute(f"DROP FUNCTION {CALL}_{name} CASCADE")
-        else:
-            schema_editor.execute(f"DROP TRIGGER {CALL}_{name}")
 
 
 class Migration(migrations.Migration):
@@ -60,13 +16,46 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='CallRequest',
+            name='Target',
             fields=[
-                ('call', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='request', serialize=False, to='scheduler.scheduledcall')),
-                ('body', models.TextField(help_text="Instead of the target's, placeholders and all; null for the target's.", null=True)),
-                ('headers', models.JSONField(default=dict, help_text="{name: value}: beside the target's, and instead of its own of that name.")),
-                ('data', models.JSONField(default=dict, help_text='{key: value}, what {{data.KEY}} stands for.')),
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('name', models.CharField(help_text='What requests and files call it: letters, digits, - _ and .', max_length=64)),
+                ('url', models.CharField(max_length=2000, verbose_name='URL')),
+                ('method', models.CharField(choices=[('GET', 'GET'), ('HEAD', 'HEAD'), ('POST', 'POST'), ('PUT', 'PUT'), ('PATCH', 'PATCH'), ('DELETE', 'DELETE'), ('OPTIONS', 'OPTIONS')], default='GET', max_length=7)),
+                ('headers', models.JSONField(blank=True, default=dict, help_text='{name: value}')),
+                ('body', models.TextField(blank=True)),
+                ('auth', models.JSONField(blank=True, default=dict, help_text='How it proves who it is: kind (none, basic, bearer, header, oauth2), and what of that is no secret.')),
+                ('secrets', models.TextField(blank=True, editable=False, help_text='Encrypted (base/secrets.py): JSON with headers {name: value}, auth {name: value} and signing [key, ...].')),
+                ('secret_names', models.JSONField(default=dict, editable=False, help_text='What there is in `secrets`, without the values, each with the time of its change: {"headers": {name: ISO 8601}, "auth": {...}, "signing": [ISO 8601, ...]}.')),
+                ('connect_timeout', models.FloatField(blank=True, help_text='Seconds; CONNECT_TIMEOUT if it is empty.', null=True)),
+                ('timeout', models.FloatField(blank=True, help_text='Seconds, for one whole attempt; TIMEOUT if it is empty.', null=True)),
+                ('statuses', models.CharField(default='100-399', help_text='HTTP statuses that are a success: 200-299, 404.', max_length=100)),
+                ('contains', models.CharField(blank=True, help_text='Text that the answer must have in it.', max_length=500)),
+                ('not_contains', models.CharField(blank=True, help_text='Text that it must not have in it.', max_length=500)),
+                ('follow_redirects', models.BooleanField(default=True)),
+                ('delays', models.JSONField(blank=True, default=list, help_text='Seconds from the end of an attempt to the next: [10, 60, 600]; none: no retries.')),
+                ('max_age', models.PositiveIntegerField(blank=True, help_text='Seconds after the due time in which a retry may still start.', null=True)),
+                ('repeatable', models.BooleanField(default=False, help_text='It may be asked again although it has perhaps done what it was asked for.')),
+                ('max_at_once', models.PositiveIntegerField(blank=True, help_text='Calls under way at once, at most.', null=True)),
+                ('rate', models.CharField(blank=True, help_text='Requests at most, such as 300/min.', max_length=20)),
+                ('keep_failures', models.PositiveIntegerField(default=16384, help_text='Bytes of the body of an answer that is no success.')),
+                ('keep_successes', models.PositiveIntegerField(default=0, help_text='Bytes of the body of one that is.')),
+                ('keep_days', models.PositiveIntegerField(default=30, help_text='Days for which the attempts are kept.')),
+                ('paused_at', models.DateTimeField(editable=False, null=True)),
+                ('paused_until', models.DateTimeField(editable=False, help_text='Null: until somebody resumes it.', null=True)),
+                ('paused_by', models.CharField(blank=True, editable=False, max_length=150)),
+                ('paused_reason', models.CharField(blank=True, editable=False, max_length=200)),
+                ('version', models.PositiveIntegerField(default=1, editable=False, help_text='Counts its changes, from 1.')),
+                ('created_at', models.DateTimeField(default=scheduler.base.clock.utcnow, editable=False, verbose_name='created')),
+                ('created_by', models.CharField(blank=True, editable=False, max_length=150)),
+                ('deleted_at', models.DateTimeField(editable=False, null=True)),
+                ('free_at', models.DateTimeField(editable=False, help_text='Of its rate: when the next request is due that is not ahead of it (GCRA).', null=True)),
             ],
+            options={
+                'ordering': ['name'],
+                'permissions': [('use_target', 'Can schedule calls for target'), ('see_request', 'Can see what is sent to target')],
+                'constraints': [models.UniqueConstraint(condition=models.Q(('deleted_at', None)), fields=('name',), name='one_target_of_a_name', violation_error_message='There is a target of this name already.')],
+            },
         ),
         migrations.AddField(
             model_name='schedule',
@@ -124,112 +113,8 @@ class Migration(migrations.Migration):
             field=models.DateTimeField(editable=False, help_text='Null: until somebody resumes it.', null=True),
         ),
         migrations.AddField(
-            model_name='scheduledcall',
-            name='attempts_made',
-            field=models.PositiveSmallIntegerField(editable=False, help_text='How many were begun: each claim of it is one.', null=True, verbose_name='attempts'),
-        ),
-        migrations.AddField(
-            model_name='scheduledcall',
-            name='expires_at',
-            field=models.DateTimeField(editable=False, help_text='When it is of no use any more: it is not started after this, instead of after GRACE.', null=True, verbose_name='expires'),
-        ),
-        migrations.AddField(
-            model_name='scheduledcall',
-            name='failure',
-            field=models.CharField(editable=False, help_text='What the API has of the last attempt, a class of calls/outcomes.py; null for a success.', max_length=8, null=True),
-        ),
-        migrations.AddField(
-            model_name='scheduledcall',
-            name='next_attempt_at',
-            field=models.DateTimeField(editable=False, help_text='While it is Retrying: not before this time.', null=True, verbose_name='next attempt'),
-        ),
-        migrations.AddField(
-            model_name='scheduledcall',
-            name='trace',
-            field=models.JSONField(editable=False, help_text='Of a first attempt for which there is no row of its own: what that would hold, see Attempt.kept.', null=True),
-        ),
-        migrations.AlterField(
-            model_name='scheduledcall',
-            name='status',
-            field=models.CharField(choices=[('Pending', 'Pending'), ('Running', 'Running'), ('Retrying', 'Retrying'), ('Succeeded', 'Succeeded'), ('Failed', 'Failed'), ('Missed', 'Missed'), ('Cancelled', 'Cancelled')], default='Pending', editable=False, max_length=9),
-        ),
-        migrations.CreateModel(
-            name='Attempt',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveSmallIntegerField(help_text='From 1.')),
-                ('started_at', models.DateTimeField(help_text='When its request was about to be sent; null if none was.', null=True)),
-                ('ended_at', models.DateTimeField()),
-                ('outcome', models.CharField(choices=[('Succeeded', 'Succeeded'), ('Failed', 'Failed')], max_length=9)),
-                ('failure', models.CharField(blank=True, help_text='A class of calls/outcomes.py.', max_length=8)),
-                ('http_status', models.PositiveSmallIntegerField(null=True)),
-                ('error', models.CharField(blank=True, max_length=500)),
-                ('kept', models.JSONField(default=dict, help_text='version (of the target), address, phases (ms), request (method, url, headers, body) and response (headers, body, truncated), as far as there were any. No secret is in it.')),
-                ('call', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='scheduler.scheduledcall')),
-            ],
-            options={
-                'ordering': ['call', 'number'],
-            },
-        ),
-        migrations.CreateModel(
-            name='Target',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text='What requests and files call it: letters, digits, - _ and .', max_length=64)),
-                ('url', models.CharField(max_length=2000, verbose_name='URL')),
-                ('method', models.CharField(choices=[('GET', 'Get'), ('HEAD', 'Head'), ('POST', 'Post'), ('PUT', 'Put'), ('PATCH', 'Patch'), ('DELETE', 'Delete'), ('OPTIONS', 'Options')], default='GET', max_length=7)),
-                ('headers', models.JSONField(blank=True, default=dict, help_text='{name: value}')),
-                ('body', models.TextField(blank=True)),
-                ('auth', models.JSONField(blank=True, default=dict, help_text='How it proves who it is: kind (none, basic, bearer, header, oauth2), and what of that is no secret.')),
-                ('secrets', models.TextField(blank=True, editable=False, help_text='Encrypted (base/secrets.py): JSON with headers {name: value}, auth {name: value} and signing [key, ...].')),
-                ('secret_names', models.JSONField(default=dict, editable=False, help_text='What there is in `secrets`, without the values, each with the time of its change: {"headers": {name: ISO 8601}, "auth": {...}, "signing": [ISO 8601, ...]}.')),
-                ('connect_timeout', models.FloatField(blank=True, help_text='Seconds; CONNECT_TIMEOUT if it is empty.', null=True)),
-                ('timeout', models.FloatField(blank=True, help_text='Seconds, for one whole attempt; TIMEOUT if it is empty.', null=True)),
-                ('statuses', models.CharField(default='100-399', help_text='HTTP statuses that are a success: 200-299, 404.', max_length=100)),
-                ('contains', models.CharField(blank=True, help_text='Text that the answer must have in it.', max_length=500)),
-                ('not_contains', models.CharField(blank=True, help_text='Text that it must not have in it.', max_length=500)),
-                ('follow_redirects', models.BooleanField(default=True)),
-                ('delays', models.JSONField(blank=True, default=list, help_text='Seconds from the end of an attempt to the next: [10, 60, 600]; none: no retries.')),
-                ('max_age', models.PositiveIntegerField(blank=True, help_text='Seconds after the due time in which a retry may still start.', null=True)),
-                ('repeatable', models.BooleanField(default=False, help_text='It may be asked again although it has perhaps done what it was asked for.')),
-                ('max_at_once', models.PositiveIntegerField(blank=True, help_text='Calls under way at once, at most.', null=True)),
-                ('rate', models.CharField(blank=True, help_text='Requests at most, such as 300/min.', max_length=20)),
-                ('keep_failures', models.PositiveIntegerField(default=16384, help_text='Bytes of the body of an answer that is no success.')),
-                ('keep_successes', models.PositiveIntegerField(default=0, help_text='Bytes of the body of one that is.')),
-                ('keep_days', models.PositiveIntegerField(default=30, help_text='Days for which the attempts are kept.')),
-                ('paused_at', models.DateTimeField(editable=False, null=True)),
-                ('paused_until', models.DateTimeField(editable=False, help_text='Null: until somebody resumes it.', null=True)),
-                ('paused_by', models.CharField(blank=True, editable=False, max_length=150)),
-                ('paused_reason', models.CharField(blank=True, editable=False, max_length=200)),
-                ('version', models.PositiveIntegerField(default=1, editable=False, help_text='Counts its changes, from 1.')),
-                ('created_at', models.DateTimeField(default=scheduler.base.clock.utcnow, editable=False, verbose_name='created')),
-                ('created_by', models.CharField(blank=True, editable=False, max_length=150)),
-                ('deleted_at', models.DateTimeField(editable=False, null=True)),
-                ('free_at', models.DateTimeField(editable=False, help_text='Of its rate: when the next request is due that is not ahead of it (GCRA).', null=True)),
-            ],
-            options={
-                'ordering': ['name'],
-                'permissions': [('use_target', 'Can schedule calls for target'), ('see_request', 'Can see what is sent to target')],
-                'constraints': [models.UniqueConstraint(condition=models.Q(('deleted_at', None)), fields=('name',), name='one_target_of_a_name', violation_error_message='There is a target of this name already.')],
-            },
-        ),
-        migrations.AddField(
             model_name='schedule',
             name='target',
             field=models.ForeignKey(blank=True, help_text='What is called; API_URL if there is none.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='schedules', to='scheduler.target'),
         ),
-        migrations.AddField(
-            model_name='scheduledcall',
-            name='target',
-            field=models.ForeignKey(db_index=False, editable=False, help_text='What is called; API_URL if it is null.', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='calls', to='scheduler.target'),
-        ),
-        migrations.AddIndex(
-            model_name='attempt',
-            index=models.Index(fields=['ended_at'], name='attempt_ended'),
-        ),
-        migrations.AddConstraint(
-            model_name='attempt',
-            constraint=models.UniqueConstraint(fields=('call', 'number'), name='one_attempt_of_a_number'),
-        ),
-        migrations.RunPython(guard, unguard),
     ]

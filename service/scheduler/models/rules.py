@@ -13,6 +13,7 @@ HEADER_BYTES_MAX = 16384    # of all of them together; servers take as much, and
 BODY_MAX = 262_144          # bytes
 DATA_MAX = 65_536           # bytes, as JSON
 DATA_KEYS_MAX = 100
+DEPTH_MAX = 100             # of values of JSON within others: what reads them, and writes them, has an end to it
 NAMED = 10                  # things that are wrong with one list, named one by one
 
 TOKEN = re.compile("[!#$%&'*+.^_`|~0-9A-Za-z-]+")       # RFC 9110, 5.6.2
@@ -55,6 +56,17 @@ def number(value, least, most, whole=True):
     return int(value) if value == int(value) else value
 
 
+def shallow(value):
+    """A value of JSON that is not nested too deeply."""
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [part for one in level if isinstance(one, (dict, list))
+                 for part in (one.values() if isinstance(one, dict) else one)]
+        if not level:
+            return value
+    raise ValueError("Is nested too deeply.")
+
+
 def url(value, placeholders=True):
     """A whole http or https URL. Placeholders may stand in its path and its query."""
     value = text(value, 2000)
@@ -84,6 +96,12 @@ def url(value, placeholders=True):
     return value
 
 
+def origin(url):
+    """Whom a request is for (RFC 6454): (scheme, host, port)."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
 def header_name(name):
     """A header's name that is not taken: neither the connection's, nor one of those that go with each request."""
     lower = name.lower() if isinstance(name, str) else ""
@@ -105,6 +123,11 @@ def header_value(name, value):
     return value.strip(" \t")
 
 
+def few(headers):
+    if len(headers) > HEADERS_MAX:
+        raise ValueError(f"There are {len(headers)}; at most {HEADERS_MAX} are taken.")
+
+
 def headers(value, secret=False):
     """{name: value}, each name once, whatever its letters' case.
 
@@ -112,8 +135,7 @@ def headers(value, secret=False):
     """
     if not isinstance(value, dict):
         raise ValueError('Must be an object of names and values: {"X-Name": "value"}.')
-    if len(value) > HEADERS_MAX:
-        raise ValueError(f"There are {len(value)}; at most {HEADERS_MAX} are taken.")
+    few(value)
     found, problems = {}, []
     for name, content in value.items():
         try:
@@ -183,10 +205,9 @@ def data(value):
         raise ValueError(f"There are {len(value)} keys; at most {DATA_KEYS_MAX} are taken.")
     _all([f'"{printable(str(key), 80)}" is no key: 1 to 64 letters, digits, - and _.' for key in value
           if not template.KEY.fullmatch(key)])
+    shallow(value)
     try:
         written = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except RecursionError:
-        raise ValueError("Is nested too deeply.") from None
     except ValueError:
         raise ValueError("Holds a number that is too large.") from None
     if len(written.encode("utf-8", "replace")) > DATA_MAX:

@@ -36,13 +36,13 @@ class Target(Pausable, models.Model):
     """
 
     class Method(models.TextChoices):
-        GET = "GET"
-        HEAD = "HEAD"
-        POST = "POST"
-        PUT = "PUT"
-        PATCH = "PATCH"
-        DELETE = "DELETE"
-        OPTIONS = "OPTIONS"
+        GET = "GET", "GET"
+        HEAD = "HEAD", "HEAD"
+        POST = "POST", "POST"
+        PUT = "PUT", "PUT"
+        PATCH = "PATCH", "PATCH"
+        DELETE = "DELETE", "DELETE"
+        OPTIONS = "OPTIONS", "OPTIONS"
 
     # What there is to say of each kind of auth, and which of that is secret.
     AUTH = {"none": ((), ()), "basic": (("username",), ("password",)), "bearer": ((), ("token",)),
@@ -158,9 +158,15 @@ class Target(Pausable, models.Model):
 
     def _clean_secrets(self, problems):
         had = {"headers": {}, "auth": {}, "signing": [], **(self.secret_names or {})}
+        try:
+            rules.few((self.changes or {}).get("headers", ()))
+        except ValueError as error:
+            problems["secret_headers"] = str(error)
+            return
         wanted, changes = self.AUTH[self.auth["kind"]][1], self._effective(had)
         if changes or set(had["auth"]) - set(wanted):
             self._change_secrets(changes, had, wanted, problems)
+        self._clean_where(changes, had, wanted, problems)
         if lacking := set(wanted) - set(self.secret_names.get("auth", {})):
             problems.setdefault("auth", f"Needs {' and '.join(sorted(lacking))}.")
         taken = {name.lower() for name in self.headers}
@@ -171,6 +177,22 @@ class Target(Pausable, models.Model):
         own = {"header": self.auth.get("name", ""), "none": ""}.get(self.auth["kind"], "Authorization")
         if own.lower() in taken:
             problems.setdefault("auth", f"{own} stands among the headers too.")
+
+    def _clean_where(self, changes, had, wanted, problems):
+        """Secrets go where they were given for. Else whoever may change a target, and not see them, had them sent to a
+        host of his own."""
+        gone = {name.lower() for name in changes.get("headers", {})}
+        auth = set(had["auth"]) & set(wanted) - set(changes.get("auth", {}))
+        kept = auth | {name for name in had["headers"] if name.lower() not in gone}
+        stands = Target.objects.filter(pk=self.pk).values("url", "auth").first() if self.pk and kept else None
+        if stands is None:
+            return
+        again = "is another scheme, host or port than before: give the secrets that go there again with it, or take them away."
+        if self.url and "url" not in problems and rules.origin(self.url) != rules.origin(stands["url"]):
+            problems["url"] = f"It {again}"
+        before = stands["auth"].get("token_url")
+        if auth and before and self.auth["kind"] == "oauth2" and rules.origin(self.auth["token_url"]) != rules.origin(before):
+            problems.setdefault("auth", f"token_url {again}")
 
     def _effective(self, had):
         """`changes` without what changes nothing, so that nothing has to be decrypted for it."""

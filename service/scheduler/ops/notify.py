@@ -146,7 +146,7 @@ def _gather(notice):
 
 def _due(notice):
     """What is to be sent now, as (subject, body, what to change once it is sent), or None."""
-    api = f"What is called: {printable(redacted(settings.API_URL))}\n\n"
+    api = f"What is called, where no target is named: {printable(redacted(settings.API_URL))}\n\n"
     if waiting := notice.waiting:
         if _lasts(notice.told_at, EVERY, notice.now):
             return None

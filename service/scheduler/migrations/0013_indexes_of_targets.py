@@ -6,7 +6,7 @@ from ._while_up import AddIndexWhileUp
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("scheduler", "0011_targets")]
+    dependencies = [("scheduler", "0012_calls_of_targets")]
 
     operations = [
         AddIndexWhileUp("scheduledcall", models.Index(
