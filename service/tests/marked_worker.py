@@ -13,16 +13,16 @@ from celery.__main__ import main  # noqa: E402
 
 @signals.celeryd_init.connect
 def mark(**_):
-    from scheduler.calls import connection
+    import requests
 
-    send = connection._Watched.send
+    from scheduler.calls.connection import current
 
-    def marked(self, data):
-        attempt = connection.current.attempt
-        if attempt.request.target_id is None:
-            data = data[:-2] + b"X-Call: %d\r\n\r\n" % attempt.id
-        return send(self, data)
-    connection._Watched.send = marked
+    send = requests.Session.send
+
+    def marked(self, request, **options):
+        request.headers["X-Call"] = str(current.attempt.id)
+        return send(self, request, **options)
+    requests.Session.send = marked
 
 
 main()

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
-from conftest import PASSWORD, anew, chrome, log_in, make, person, redis_server, until
+from conftest import PASSWORD, anew, fill, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 from selenium.common.exceptions import StaleElementReferenceException
@@ -21,23 +21,6 @@ from scheduler.base.clock import utcnow
 from scheduler.models import Attempt, Heartbeat, Schedule, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    browser = chrome(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(chromium):
-    return anew(chromium, 1300, 900)
-
-
-@pytest.fixture
-def phone(chromium):
-    return anew(chromium, 390, 844)
 
 
 @pytest.fixture
@@ -148,7 +131,7 @@ def test_the_line_says_what_is_called_how_the_service_is_and_what_comes(admin, s
 
 def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
     """2: among ten thousand pending calls today's failures are one click away."""
-    make(86000, 10_000)
+    fill(10_000, 86000)
     soon, later = make(7200), make(14400)
     failed, missed, good = make(-7200, status="Failed"), make(-10800, status="Missed"), make(-300, status="Succeeded")
     admin()

@@ -293,5 +293,5 @@ def test_a_password_in_the_url_is_used_and_never_told(api):
 
 def test_control_characters_from_outside_do_not_reach_the_outcome():
     call = Attempt(1, utcnow())
-    call._end("Failed", error="a\x1b[2Jb\nc\ud800")
+    call.fail("a\x1b[2Jb\nc\ud800")
     assert call.outcome.error == "a\\x1b[2Jb\\nc\\ud800"

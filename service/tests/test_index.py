@@ -2,7 +2,7 @@
 from datetime import timedelta
 
 import pytest
-from conftest import make, rows_read
+from conftest import fill, make, rows_read
 from django.db import connection
 
 from scheduler.admin import dashboard
@@ -17,8 +17,8 @@ MANY, FEW = 20_000, 5_000       # rows that nobody asks for; rows that may be re
 
 @pytest.fixture
 def many_rows():
-    make(-3 * 86400, MANY, status="Succeeded", ended_at=utcnow())
-    make(3 * 86400, MANY // 10)
+    fill(MANY, -3 * 86400, status="Succeeded", ended_at=utcnow())
+    fill(MANY // 10, 3 * 86400)
     make(60, 20, status="Running", lease_until=utcnow() + timedelta(minutes=1))
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")      # also of rows of other tests

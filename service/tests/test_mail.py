@@ -12,7 +12,7 @@ import pytest
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from conftest import KIND, all_ended, certificate, free_port, in_seconds, make, rows_read, until
+from conftest import KIND, all_ended, certificate, fill, free_port, in_seconds, make, rows_read, until
 from django.db import connection
 from django.db.models import DateTimeField, Value
 from django.test import override_settings
@@ -708,8 +708,9 @@ def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplo
 
 
 def test_looking_for_failures_reads_none_that_are_told(server, dispatcher):
-    dispatcher.fail(20_000, told=True), dispatcher.fail(20_000, "Succeeded"), make(86400, 2_000)
-    dispatcher.fail(2_000, ended_at=dispatcher.zero - MINUTE)       # before mails were wanted
+    fill(20_000, -1, status="Failed", ended_at=dispatcher.now, told=True), fill(2_000, 86400)
+    fill(20_000, -1, status="Succeeded", ended_at=dispatcher.now)
+    fill(2_000, -1, status="Failed", ended_at=dispatcher.zero - MINUTE)       # before mails were wanted
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE" if KIND == "sqlite" else "VACUUM ANALYZE")
     assert rows_read(dispatcher.tick) < 5000

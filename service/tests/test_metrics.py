@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import requests
-from conftest import SERVICE, all_ended, in_seconds, make, person, rows_read, until
+from conftest import SERVICE, all_ended, fill, in_seconds, make, person, rows_read, until
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client, override_settings
@@ -31,7 +31,7 @@ def measured():
 def ended(seconds, number, status="Succeeded", late=0.02):
     """Calls due that many seconds from now that have ended."""
     due = utcnow() + timedelta(seconds=seconds)
-    make(seconds, number, status=status, ended_at=due + timedelta(seconds=1),
+    fill(number, seconds, status=status, ended_at=due + timedelta(seconds=1),
          started_at=None if late is None else due + timedelta(seconds=late))
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
-from conftest import LONG, WORK
+from conftest import LONG, WORK, examples
 from django.db.models import DateTimeField, Value
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
@@ -277,6 +277,6 @@ class Model(RuleBasedStateMachine):
 
 
 Model.TestCase.settings = settings(
-    max_examples=int(3 * LONG) or 30, stateful_step_count=50, deadline=None, database=None, print_blob=True,
+    max_examples=int(3 * LONG) or examples(30), stateful_step_count=50, deadline=None, database=None, print_blob=True,
     suppress_health_check=list(HealthCheck))
 TestModel = Model.TestCase

@@ -8,6 +8,7 @@ from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
+from conftest import examples
 from croniter import croniter
 from cronsim import CronSim
 from dateutil import rrule, tz
@@ -138,7 +139,7 @@ def test_so_it_is_with_days_and_names(cron, dates):
         assert not list(between(rule(cron=cron), utc(2026, 8, 2), utc(2027, 8, 1)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.text("0123456789*/-,#LW?aunmo@ \0\u0663", max_size=8), max_size=6))
 def test_no_text_breaks_the_reading_of_cron(fields):
     try:
@@ -413,14 +414,14 @@ def rules_and_instants(draw, how_many):
     return asked, sorted(near.replace(tzinfo=UTC) + step for step in steps)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(rules_and_instants(2))
 def test_the_definition_holds(drawn):
     asked, (start, end) = drawn
     assert list(between(asked, start, end)) == as_defined(asked, start, end)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(rules_and_instants(3))
 def test_two_windows_side_by_side_are_one(drawn):
     """So that it makes no difference how often and how far ahead is planned."""
@@ -431,7 +432,7 @@ def test_two_windows_side_by_side_are_one(drawn):
     assert all(start <= at < end and at.tzinfo is UTC for at in whole)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(sorted(available_timezones())), st.datetimes(datetime(1850, 1, 1), datetime(2100, 1, 1)),
        some_times)
 @example("Asia/Manila", datetime(1844, 12, 20), [time(12)])

@@ -11,7 +11,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from selenium.webdriver.common.by import By
-from test_browser import browser, chromium  # noqa: F401
 
 from scheduler.admin import schedules
 from scheduler.base.clock import utcnow

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 import pytest
 from conftest import statuses, until
 from django.core.exceptions import ValidationError
-from test_planner import DAY, HOUR, away, change, due, hours, schedule
+from test_planner import DAY, HOUR, a_day_later, away, change, due, hours, schedule
 
 from scheduler.base.clock import utcnow
 from scheduler.calls import ledger, targets
@@ -46,7 +46,7 @@ def test_what_an_older_version_planned_on_an_exception_is_put_right(monkeypatch)
     made = schedule()
     then = [at for at in due() if at.date() == tomorrow()]
     Schedule.objects.filter(pk=made.pk).update(exceptions=[str(tomorrow())])
-    monkeypatch.setattr(planner, "_next_round", 0)
+    a_day_later(monkeypatch)
     planner.compare(60)
     assert due("Cancelled") == then and not set(then) & set(due())
 
@@ -100,7 +100,7 @@ def test_jitter_is_no_move_by_a_person_and_a_move_is_one(monkeypatch):
     ledger.move(moved.pk, moved.timestamp + timedelta(minutes=1))
     days = sorted({str(at.date()) for at in calls()})
     Schedule.objects.filter(pk=made.pk).update(exceptions=days)
-    monkeypatch.setattr(planner, "_next_round", 0)
+    a_day_later(monkeypatch)
     planner.compare(60)
     assert due() == [moved.timestamp + timedelta(minutes=1)] and statuses()["Cancelled"] == len(others)
 
@@ -277,7 +277,7 @@ def test_the_plan_of_a_paused_schedule_is_compared_too(monkeypatch):
     kept = due()
     wrong = utcnow().replace(minute=0, second=0, microsecond=0) + 3 * HOUR
     ledger.plan([ledger.Slot(made.pk, wrong, 0, wrong)], utcnow())
-    monkeypatch.setattr(planner, "_next_round", 0)
+    a_day_later(monkeypatch)
     planner.compare(60)
     assert due() == kept and wrong in due("Cancelled")
 

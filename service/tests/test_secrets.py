@@ -9,7 +9,7 @@ import sys
 from urllib.parse import quote
 
 import pytest
-from conftest import KIND, PASSWORD, SERVICE, WORK, make, person
+from conftest import KIND, PASSWORD, SERVICE, WORK, make
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection

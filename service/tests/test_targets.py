@@ -101,7 +101,7 @@ def test_a_body_of_json_says_so_in_its_headers(client):
     ("url", "https://example.org/{{call.ip}}", "{{call.ip}}"), ("url", "https://example.org/{{call.id", "begins no placeholder"),
     ("url", "https://example.org/a/../b", '".."'), ("url", "https://example.org/#x", "#"), ("url", "https://[::1", "http://"),
     ("url", "https://example.org\\@evil.example/", "backslashes"), ("url", "https://example.org/" + "x" * 2000, "2000"),
-    ("method", "BREW", "one of GET"), ("method", "get", "one of GET"), ("method", None, "one of GET"),
+    ("method", "BREW", "one of GET, HEAD"), ("method", "get", "one of GET, HEAD"), ("method", None, "one of GET, HEAD"),
     ("headers", [], "object"), ("headers", {"a b": "x"}, "no name"), ("headers", {"X": "a\r\nY: b"}, "ASCII"),
     ("headers", {"X\r\nY": "a"}, "no name"), ("headers", {"X": "é"}, "ASCII"), ("headers", {"X": 7}, "string"),
     ("headers", {"Host": "x"}, "connection"), ("headers", {"content-LENGTH": "1"}, "connection"),

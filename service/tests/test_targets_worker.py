@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from conftest import all_ended, in_seconds, make, redis_server, statuses, until
 from django.test.utils import override_settings
 
@@ -22,6 +23,13 @@ def plan(when, *targets, number=1):
     """`number` calls for each of these targets at an aware datetime (or at several)."""
     whens = when if isinstance(when, list) else [when] * number
     return ledger.schedule(calls=[ledger.NewCall(at, target=one) for at in whens for one in targets])
+
+
+@pytest.fixture
+def stack(stack):
+    """Worker and beat go on from test to test."""
+    stack.kept = ("web", "worker", "beat")
+    return stack
 
 
 def times(api, path):

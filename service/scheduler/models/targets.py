@@ -227,16 +227,17 @@ class Target(Pausable, models.Model):
             held, had = {"headers": {}, "auth": {}, "signing": []}, {"headers": {}, "auth": {}, "signing": []}
         now = utcnow().isoformat(timespec="seconds").replace("+00:00", "Z")
         values, names = {"headers": dict(held["headers"])}, {"headers": dict(had["headers"])}
+        there = {name.lower(): name for name in values["headers"]}
         for name, value in headers.items():
-            old = next((one for one in values["headers"] if one.lower() == name.lower()), None)
+            old = there.get(name.lower())
             if value == HIDDEN:
                 if old is None:
                     problems["secret_headers"] = f"{name} is not there yet; give its value."
                 continue
             if old is not None:
-                del values["headers"][old], names["headers"][old]
+                del values["headers"][old], names["headers"][old], there[name.lower()]
             if value is not None:
-                values["headers"][name], names["headers"][name] = value, now
+                values["headers"][name], names["headers"][name], there[name.lower()] = value, now, name
         try:
             values["headers"] = rules.headers(values["headers"], secret=True)
         except ValueError as error:
