@@ -1,9 +1,9 @@
 """Measures the service against its figures, side by side with the obvious design, in one run.
 
-    python3 benchmarks/service.py               # a table, in about 25 minutes
+    python3 benchmarks/service.py               # a table, in about 45 minutes
     python3 benchmarks/service.py --part kill   # only that part: see PARTS below
     python3 benchmarks/service.py --json FILE   # the same, and what was measured as JSON
-    python3 benchmarks/service.py --smallest    # whether it still works, in a minute or two
+    python3 benchmarks/service.py --smallest    # whether it still works, in some minutes
 
 Needs redis-server, postgresql and openssl, as service/tests/run installs them; what it needs of Python it
 installs into service/.venv. Starts its own Redis, PostgreSQL and a local API that answers in 100 ms,
@@ -38,9 +38,12 @@ PLANNING = 2.0
 LAST_HTTP, LAST_HTTPS = 0.6, 1.2
 PAGE, LIST = 1.0, 0.050     # of the admin, and of the API's list in order of time
 CANCEL = 1.0                # 10,000 calls
+POST_TARGETS = 0.8          # 1,000 calls in one second to 100 targets: last request
+GROWTH = 1.1                # of a row of a call that names no target, against the version before targets
 UNKNOWN = 50                # calls of which nobody knows how they ended, after kill -9 of a worker
 
-PARTS = ["burst", "https", "sustained", "kill", "obvious", "growth", "ticks", "planning", "pages"]
+PARTS = ["burst", "https", "post", "sustained", "storm", "kill", "obvious", "growth", "ticks", "planning", "pages", "attempts",
+         "rows"]
 OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after the due second
 
 
@@ -98,12 +101,15 @@ class Server:
 
     def post(self, timestamps):
         """(seconds, ids): how long one POST of these datetimes took, and the calls that it made."""
+        return self.ask({"timestamps": ", ".join(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in timestamps)}, len(timestamps))
+
+    def ask(self, body, number):
+        """The same of any body that asks for `number` calls."""
         import requests
-        body = {"timestamps": ", ".join(f"{t:%Y-%m-%dT%H:%M:%SZ}" for t in timestamps)}
         began = time.perf_counter()
         answer = requests.post(f"http://127.0.0.1:{self.port}/api/schedule-api/", json=body, timeout=120)
         took = time.perf_counter() - began
-        assert answer.status_code == 201 and len(answer.json()) == len(timestamps), answer.text[:500]
+        assert answer.status_code == 201 and len(answer.json()) == number, answer.text[:500]
         return took, [call["id"] for call in answer.json()]
 
     def stop(self):
@@ -117,15 +123,16 @@ class Server:
                 process.wait()
 
 
-def burst(server, api, number, patience, lead):
+def burst(server, api, number, patience, lead, body=None):
     """`number` calls due in the same second.
 
+    body: function of the datetime at which they are due: what is posted, in place of that many timestamps
     Returns the calls' ids, seconds for the POST, and from the due second to the requests that arrived
     within `patience` seconds of it; and how many requests there were, and how many before that second:
     {"ids", "post", "arrived", "first", "median", "last", "requests", "early"}.
     """
     due = seconds(lead)
-    took, ids = server.post([due] * number)
+    took, ids = server.ask(body(due), number) if body else server.post([due] * number)
     wait_for(lambda: time.time() > due.timestamp(), lead + 5)
     wait_for(lambda: len(api.seen) >= number, patience)
     time.sleep(1)               # one that comes twice would come now
@@ -197,6 +204,86 @@ def bursts(environment, api, port, size, repeats, full):
             result |= {"last by the dispatcher": from_dispatcher["last"], "one call": max(single, default=None)}
         lost, doubled = (sum(numbers) for numbers in zip(*map(faults, every)))
         return result | {"lost": lost, "doubled": doubled, "early": sum(b["early"] for b in every)}
+    finally:
+        server.stop()
+
+
+def new_targets(api, number, **fields):
+    """That many Targets, each another path of the API, which answers in 100 ms."""
+    from scheduler.models import Target
+    no_calls()
+    Target.objects.all().delete()
+    return Target.objects.bulk_create([Target(**{
+        "name": f"target-{i}", "url": f"{api.url}/delay/0.1?{i}", "method": "POST", "auth": {"kind": "none"},
+        "headers": {"Content-Type": "application/json"}, **fields}) for i in range(number)])
+
+
+def posts(environment, api, port, size, repeats):
+    """`size` calls of one second as POST with 1 kB bodies of their own, to one target and to a tenth as many: {number of
+    targets: dict}."""
+    found = {}
+    for number in (1, size // 10):
+        names = [target.name for target in new_targets(api, number)]
+
+        def body(due, size=size, names=names):
+            return {"calls": [{"timestamp": f"{due:%Y-%m-%dT%H:%M:%SZ}", "target": names[i % len(names)],
+                               "body": {"id": i, "text": "x" * 1000}} for i in range(size)]}
+        server = Service(environment | {"TARGET_NETWORKS": "127.0.0.0/8", "BODY_MAX": "4000000"}, api, port)
+        try:
+            burst(server, api, 1, 5, 2)
+            some = [burst(server, api, size, 30, 5, body) for _ in range(repeats)]
+            lost, doubled = (sum(numbers) for numbers in zip(*map(faults, some)))
+            found[number] = {"post": max(one["post"] for one in some), "last": max((one["last"] for one in some if one["arrived"]), default=None),
+                             "lost": lost, "doubled": doubled, "early": sum(one["early"] for one in some)}
+        finally:
+            server.stop()
+    return found
+
+
+def transactions():
+    """How many transactions the database has ended so far; None where it does not count them."""
+    from django.db import connection
+    if connection.vendor == "sqlite":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()")
+        return cursor.fetchone()[0]
+
+
+def storm(environment, api, port, size, rate):
+    """`size` calls of one target with a `rate` per second have failed at once, and are to be tried again in 8 to 12
+    seconds: what the API and the database see of it, dict."""
+    from random import uniform
+
+    from scheduler.base.clock import utcnow
+    from scheduler.models import ScheduledCall
+    target, = new_targets(api, 1, rate=f"{rate}/s", delays=[10])
+    server = Service(environment | {"TARGET_NETWORKS": "127.0.0.0/8"}, api, port)
+    try:
+        burst(server, api, 1, 5, 2)
+        now = utcnow()
+        calls = ScheduledCall.objects.bulk_create([ScheduledCall(
+            target=target, timestamp=now, status="Retrying", started_at=now, attempts_made=1, failure="refused", http_status=503,
+            error="HTTP status 503", next_attempt_at=now + timedelta(seconds=uniform(8, 12))) for _ in range(size)], batch_size=1000)
+        ids = calls[0].id, calls[-1].id
+        ticks = [tick_once() for _ in range(20)]
+        wait_for(lambda: utcnow() > now + timedelta(seconds=12), 20)
+        began, before = time.monotonic(), transactions()
+        rows = ScheduledCall.objects.filter(id__gte=ids[0], id__lte=ids[1])
+        while rows.filter(status__in=("Retrying", "Running")).exists() and time.monotonic() < began + 3 * size / rate + 30:
+            time.sleep(0.5)
+        took, after = time.monotonic() - began, transactions()
+        arrivals = sorted(api.arrivals(now))
+        # Of each second that begins with a request.
+        most, end = 0, 0
+        for begin, at in enumerate(arrivals):
+            while end < len(arrivals) and arrivals[end] < at + 1:
+                end += 1
+            most = max(most, end - begin)
+        api.seen.clear()
+        return {"requests in the worst second": most, "transactions a second": after and (after - before) / took, "tick": max(ticks),
+                "lost": size - rows.filter(status="Succeeded").count(), "doubled": max(0, len(arrivals) - size)}
     finally:
         server.stop()
 
@@ -298,6 +385,13 @@ def numbered(number, seconds):
     return f"date_trunc('second', now() + ({seconds}) * interval '1 second')", f"generate_series(1, {number}) AS i"
 
 
+def no_calls():
+    """Deletes all calls, without a look at each."""
+    from scheduler.models import Attempt, CallRequest, ScheduledCall
+    for model in (Attempt, CallRequest, ScheduledCall):
+        model.objects.all()._raw_delete("default")
+
+
 def fill(finished, pending):
     """That many rows, most of them finished, as they are after a long time of use."""
     from django.db import connection
@@ -318,7 +412,7 @@ def ticks(finished, pending, due):
     from django.test.utils import CaptureQueriesContext
     from scheduler.calls import dispatch, ledger
     from scheduler.models import ScheduledCall
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     tick_once()
     empty = [tick_once() for _ in range(20)]
     began = time.perf_counter()
@@ -355,7 +449,7 @@ def planning(finished, pending, number):
     from scheduler.models import Schedule, ScheduledCall
     from scheduler.schedules import planner
     from scheduler.schedules.recurrence import between
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     fill(finished, pending)
     tick_once()
     without = [tick_once() for _ in range(20)]
@@ -378,7 +472,7 @@ def planning(finished, pending, number):
     idle = [tick_once() for _ in range(20)]
     planned._raw_delete("default")
     Schedule.objects.all()._raw_delete("default")
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     return {"schedules": number, "a day": statistics.median(took), "without": statistics.median(without),
             "tick": max(idle), "tick, median": statistics.median(idle)}
 
@@ -401,7 +495,7 @@ def growth(size):
     import uuid
 
     from scheduler.calls import ledger, worker
-    from scheduler.calls.request import Outcome
+    from scheduler.calls.attempt import Outcome
     from scheduler.models import ScheduledCall
     now = datetime.now(timezone.utc) - timedelta(seconds=1)
     began = time.perf_counter()
@@ -417,10 +511,78 @@ def growth(size):
     return {"rows scheduled per second": size / scheduled, "calls claimed and finished per second": size / through}
 
 
-def pages(number, some):
+def size_of(*models):
+    """Bytes of these models' tables with their indexes. (SQLite's are those of the whole file.)"""
+    from django.db import connection
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("VACUUM")
+            cursor.execute("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()")
+            return cursor.fetchone()[0]
+        cursor.execute("SELECT " + " + ".join(f"pg_total_relation_size('{model._meta.db_table}')" for model in models))
+        return cursor.fetchone()[0]
+
+
+def row_sizes(number):
+    """Bytes of a row of a call that names no target and has ended, with its part of the indexes: in the tables of the
+    version before targets, and in those of this one."""
+    from django.core.management import call_command
+    from django.db import connection
+    from scheduler.base.database import unlimited
+    from scheduler.models import ScheduledCall
+    found = {}
+    with unlimited():
+        for name, version in (("before", "0009"), ("now", None)):
+            with connection.cursor() as cursor:
+                # Not by the model, of which the older tables know less.
+                cursor.execute("TRUNCATE scheduler_scheduledcall CASCADE" if connection.vendor == "postgresql" else
+                               "DELETE FROM scheduler_scheduledcall")
+            call_command("migrate", *(["scheduler", version] if version else []), verbosity=0)
+            empty = size_of(ScheduledCall)
+            when, source = numbered(number, "-(3600 + i)")
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "INSERT INTO scheduler_scheduledcall (timestamp, status, created_at, handed_over_at, started_at, ended_at,"
+                    " claim_token, http_status, error, scheduled_by, scheduled_via, note, cancelled_by)"
+                    f" SELECT {when}, 'Succeeded', {when}, {when}, {when}, {when}, '{'f' * 32}', 200, '', 'ann', 'API', '', ''"
+                    f" FROM {source}")
+            found[name] = (size_of(ScheduledCall) - empty) / number
+    no_calls()
+    return found
+
+
+def with_attempts():
+    """Gives each call that is over a target, and two attempts of which what is kept is 1 kB, or 16 kB of those that failed.
+    Returns how many attempts there are, and how many bytes they take."""
+    from django.db import connection
+    from scheduler.base.database import unlimited
+    from scheduler.models import Attempt, Target
+    Target.objects.get_or_create(name="billing", url="https://api.example/run", method="POST")
+    kept = {"version": 1, "address": "203.0.113.7", "phases": {"name": 1.2, "connect": 8.0, "tls": 14.1, "answer": 188.0, "end": 0.3},
+            "request": {"method": "POST", "url": "https://api.example/run", "headers": {"X-Api-Key": "***"}, "body": "x" * 300},
+            "response": {"headers": [["Content-Type", "application/json"]], "body": "y" * 300, "truncated": False}}
+    long = {**kept, "response": {**kept["response"], "body": "y" * 16384}}
+    before = size_of(Attempt)
+    with unlimited(), connection.cursor() as cursor:
+        cursor.execute("UPDATE scheduler_scheduledcall SET target_id = (SELECT id FROM scheduler_target WHERE name = 'billing'),"
+                       " attempts_made = CASE WHEN status IN ('Succeeded', 'Failed') THEN 2 END")
+        cursor.execute(
+            "INSERT INTO scheduler_attempt (call_id, number, started_at, ended_at, outcome, failure, http_status, error, kept)"
+            " SELECT id, number, timestamp, timestamp, CASE WHEN number = 1 THEN 'Failed' ELSE status END, 'refused', 503, '',"
+            f" CASE WHEN status = 'Failed' THEN %s ELSE %s END{'::jsonb' if connection.vendor == 'postgresql' else ''}"
+            " FROM scheduler_scheduledcall, (SELECT 1 AS number UNION ALL SELECT 2) AS numbers"
+            " WHERE status IN ('Succeeded', 'Failed')", [json.dumps(long), json.dumps(kept)])
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
+    return Attempt.objects.count(), size_of(Attempt) - before
+
+
+def pages(number, some, attempts=False):
     """Seconds for the admin's pages and the API's list among `number` calls within 48 hours, and for cancelling
     `some` at once: {name: (seconds, bar)}. Asked of Django in this process; the median of three, of lists that of
-    the slowest filter."""
+    the slowest filter.
+
+    attempts: whether they are for a target, and have attempts
+    """
     from itertools import combinations
     from urllib.parse import urlencode
 
@@ -430,7 +592,7 @@ def pages(number, some):
     from scheduler.base.database import unlimited
     from scheduler.calls import ledger
     from scheduler.models import ScheduledCall
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     when, source = numbered(number, f"(i - {number / 2}) * {48 * 3600 / number}")
     # One in 500 of what is over failed, as many were missed, and as many are cancelled, past and to come.
     status = (f"CASE WHEN i % 500 = 3 THEN 'Cancelled' WHEN i > {number // 2} THEN 'Pending' WHEN i % 500 = 1 THEN"
@@ -439,6 +601,7 @@ def pages(number, some):
         cursor.execute("INSERT INTO scheduler_scheduledcall (timestamp, status, created_at, claim_token, error)"
                        f" SELECT {when}, {status}, {when}, '', '' FROM {source}")
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
+    kept = with_attempts() if attempts else None
 
     client = Client(headers={"host": "testserver"})
     client.force_login(User.objects.get_or_create(username="root", is_staff=True, is_superuser=True)[0])
@@ -462,6 +625,14 @@ def pages(number, some):
         ("the list, all of one status", admin, {"view": "all", "status": "Succeeded"}),
         ("the list, one id", admin, {"q": a_call}), ("a call", f"{admin}{a_call}/change/", {}),
         ("its history", f"{admin}{a_call}/history/", {}), ("start", "/admin/", {}))}
+    if attempts:
+        found["attempts"], found["bytes of an attempt"] = (kept[0], None), (kept[1] / kept[0], None)
+        target = ScheduledCall.objects.get(id=a_call).target_id
+        found |= {name: (asked(path, **query), bar) for name, path, query, bar in (
+            ("admin: the list, of a target", admin, {"view": "recent", "target": target}, PAGE),
+            ("admin: the list, failed, of a target", admin, {"view": "trouble", "target": target}, PAGE),
+            ("API: a call with its attempts", f"/api/schedule-api/{a_call}/", {}, None),
+            ("API's list of a target", "/api/schedule-api/", {"target": "billing"}, LIST))}
     statuses = ScheduledCall.Status.values
     filters = [{"status": list(chosen), **times} for size in (0, 1, 2) for chosen in combinations(statuses, size)
                for times in ({}, {"due_from": iso(0)}, {"due_before": iso(0)}, {"due_from": iso(30)},
@@ -478,7 +649,7 @@ def pages(number, some):
     client.post(f"{admin}?{urlencode({'view': 'upcoming', 'due_before': pending[some // 2].timestamp.isoformat()})}", {
         "action": "cancel", "_selected_action": [1], "select_across": "1"})
     found["admin: cancel as many, with their history"] = time.perf_counter() - began, CANCEL
-    ScheduledCall.objects.all()._raw_delete("default")
+    no_calls()
     return found
 
 
@@ -515,6 +686,11 @@ def main():
         if "https" in options.part:
             with Api(conftest.certificate(conftest.WORK)) as secure:
                 result["https"] = bursts(service, secure, conftest.free_port(), size, repeats, False)
+        if "post" in options.part:
+            result["posts"] = posts(service, stand_in, conftest.free_port(), size, repeats)
+        if "storm" in options.part:
+            calls, rate = (200, 50) if options.smallest else (10_000, 200)
+            result["storm"] = {"calls": calls, "rate": rate} | storm(service, stand_in, conftest.free_port(), calls, rate)
         if "sustained" in options.part:
             rate, duration = (30, 5) if options.smallest else (300, 120)
             result["rate"] = rate, duration
@@ -545,6 +721,10 @@ def main():
             result["planning"] = planning(*rows, 100 if options.smallest else 1000)
         if "pages" in options.part:
             result["pages"] = pages(*((20_000, 2_000) if options.smallest else (1_000_000, 20_000)))
+        if "attempts" in options.part:
+            result["attempts"] = pages(*((20_000, 2_000) if options.smallest else (1_000_000, 20_000)), attempts=True)
+        if "rows" in options.part:
+            result["row sizes"] = row_sizes(20_000 if options.smallest else 200_000)
         print(json.dumps(result))
     finally:
         stand_in.stop()
@@ -628,6 +808,17 @@ def report(results, options):
         if secure := result.get("https"):
             row(database, f"{size} calls in one second, HTTPS: last request", secure["last"], None,
                 LAST_HTTPS if full else None)
+        for number, figures in result.get("posts", {}).items():
+            row(database, f"{size} calls in one second, POST with 1 kB, {number} targets: last request", figures["last"], None,
+                POST_TARGETS if full and int(number) > 1 else None)
+            row(database, f"the same, {number} targets: POST that schedules them", figures["post"], None, None)
+        if gale := result.get("storm"):
+            what = f"{gale['calls']} retries at once, {gale['rate']}/s"
+            row(database, f"{what}: requests in the worst second", gale["requests in the worst second"], None,
+                gale["rate"] * 1.05 if full else None, "")
+            row(database, f"{what}: transactions of the database", gale["transactions a second"], None, None, "/s")
+            row(database, f"{what}: tick, worst of 20", gale["tick"], None, None)
+            row(database, f"{what}: lost or made twice", gale["lost"] + gale["doubled"], None, 0, "")
         for workers, figures in result.get("sustained", {}).items():
             rate, duration = result["rate"]
             for name in ("p50", "p99", "max"):
@@ -640,7 +831,8 @@ def report(results, options):
                     UNKNOWN if full and answers == "/ok" else None, "")
                 row(database, f"{what}: of these, at the API", kill["unknown, at the API"], None, None, "")
                 row(database, f"{what}: missed or not ended", kill["missed"] + kill["not ended"], None, 0, "")
-        parts = [*([mine] if mine else []), *([secure] if secure else []), *result.get("sustained", {}).values()]
+        parts = [*([mine] if mine else []), *([secure] if secure else []), *result.get("sustained", {}).values(),
+                 *result.get("posts", {}).values()]
         if parts:
             row(database, "calls lost, made twice or early",
                 sum(part["lost"] + part["doubled"] + part["early"] for part in parts), None, 0, "")
@@ -663,6 +855,12 @@ def report(results, options):
             row(database, name, value, None, None, "/s")
         for name, (took, bar) in result.get("pages", {}).items():
             row(database, name, took, None, bar if full else None)
+        for name, (value, bar) in result.get("attempts", {}).items():
+            row(database, f"with attempts: {name}", value, None, bar if full else None,
+                {"attempts": "rows", "bytes of an attempt": "bytes"}.get(name, "s"))
+        if sizes := result.get("row sizes"):
+            row(database, "a call that names no target, before targets", sizes["before"], None, None, "bytes")
+            row(database, "the same now", sizes["now"], None, GROWTH * sizes["before"], "bytes")
     machine = f"{os.cpu_count()} processors, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if options.json:
         options.json.write_text(

@@ -10,7 +10,7 @@ A house with wings, each of which stands only on those below it (tests/test_hous
     base/               clock, database, outages, moments, words, zones
 
 Read in the order in which a call meets the code: api/calls.py (asked for), calls/ledger.py (every change of
-its status), calls/dispatch.py (handed over), calls/worker.py (made), calls/request.py (the HTTP request),
+its status), calls/dispatch.py (handed over), calls/worker.py (made), calls/attempt.py (the HTTP request),
 calls/log.py (its line in the log).
 """
 from .celery import app as celery_app

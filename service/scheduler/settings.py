@@ -10,6 +10,7 @@ import re
 import socket
 import warnings
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -48,6 +49,29 @@ TIMEOUT = number("TIMEOUT", 30.0, 0.1)      # seconds, for one whole call, redir
 GRACE = number("GRACE", 60.0, 1)            # seconds after its time in which a call may still start
 BODY_LIMIT = number("BODY_LIMIT", 1_000_000, 0)         # bytes of an answer read before it is dropped
 CALL_LOG = Path(env.str("CALL_LOG", default=str(BASE_DIR / "logs" / "api_calls.log")))
+
+TARGET_NETWORKS = []        # where targets may be, beside public addresses (calls/networks.py)
+for _text in filter(None, map(str.strip, env.list("TARGET_NETWORKS", default=[]))):
+    try:
+        TARGET_NETWORKS.append(ip_network(_text))
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"TARGET_NETWORKS in the environment must be networks, separated by commas, such as 10.0.0.0/8,fd00::/8: {error}."
+        ) from None
+
+# The HTTP proxy for all targets, and for nothing else. It, and not this service, then decides where they may be.
+TARGET_PROXY = env.str("TARGET_PROXY", default="")
+try:
+    _proxy = urlsplit(TARGET_PROXY)
+    _good = not TARGET_PROXY or (_proxy.scheme in ("http", "https") and _proxy.hostname and (_proxy.port or True)
+                                 and re.fullmatch("[!-~]+", TARGET_PROXY) and _proxy.path in ("", "/")
+                                 and not (_proxy.query or _proxy.fragment))
+except ValueError:
+    _good = False
+if not _good:                               # without its text, as that may hold a password
+    raise ImproperlyConfigured(
+        "TARGET_PROXY in the environment must be http://host:3128 or https://user:password@host:3128; special characters "
+        "in a password are percent-encoded.")
 
 # --- What may be asked for -------------------------------------------------------------------
 
@@ -97,6 +121,13 @@ if len(SECRET_KEY) < 32:
         f"SECRET_KEY has {len(SECRET_KEY)} characters, which can be guessed; take 50 random ones: "
         "python3 -c 'import secrets; print(secrets.token_urlsafe(50))'")
 
+# What the secrets of targets are encrypted with (base/secrets.py): the first; the others still decrypt.
+SECRETS_KEY = [key.strip() for key in env.list("SECRETS_KEY", default=[SECRET_KEY])]
+if not SECRETS_KEY or any(len(key) < 32 for key in SECRETS_KEY):
+    raise ImproperlyConfigured(             # without its text
+        "SECRETS_KEY in the environment must be texts of at least 32 random characters, separated by commas, the one that "
+        "encrypts first: python3 -c 'import secrets; print(secrets.token_urlsafe(50))'")
+
 # HTTPS is expected everywhere but in local development. HTTPS=false is for a closed network.
 HTTPS = env.bool("HTTPS", default=not DEBUG)
 SECURE_SSL_REDIRECT = HTTPS
@@ -115,6 +146,7 @@ if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 METRICS_OPEN = env.bool("METRICS_OPEN", default=False)  # /metrics for everybody who can reach it
 DEFAULT_EXCEPTION_REPORTER = "scheduler.api.errors.Reporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "scheduler.api.errors.ReporterFilter"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
@@ -362,8 +394,9 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
     "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call. Reading needs the "
                    "permission `scheduler.view_scheduledcall`, scheduling `scheduler.add_scheduledcall`, "
-                   "cancelling `scheduler.change_scheduledcall`; schedules have four of their own, such as "
-                   "`scheduler.view_schedule`. They are the same as in the admin, with a token as with a session.",
+                   "cancelling `scheduler.change_scheduledcall`; schedules and targets have four of their own, such as "
+                   "`scheduler.view_schedule`, and targets two more, `scheduler.use_target` and "
+                   "`scheduler.see_request`. They are the same as in the admin, with a token as with a session.",
     "VERSION": "1.0.0",
     "SERVE_INCLUDE_SCHEMA": False,
     # What the page runs can do what its reader can: none of it comes from elsewhere.

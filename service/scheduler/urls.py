@@ -7,6 +7,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 from .api.calls import ScheduledCalls
 from .api.common import Nowhere
 from .api.schedules import Schedules
+from .api.targets import Targets, TargetTest
 from .ops.health import Health
 from .ops.metrics import Metrics
 
@@ -17,9 +18,17 @@ urlpatterns = [
     path("api/schedule-api/", ScheduledCalls.as_view({"get": "list", "post": "create"}), name="calls"),
     path("api/schedule-api/<int:pk>/",
          ScheduledCalls.as_view({"get": "retrieve", "delete": "destroy"}), name="call"),
+    path("api/schedule-api/again/", ScheduledCalls.as_view({"post": "repeat_all"}), name="calls-again"),
+    path("api/schedule-api/<int:pk>/again/", ScheduledCalls.as_view({"post": "repeat"}), name="call-again"),
+    path("api/schedule-api/<int:pk>/try-now/", ScheduledCalls.as_view({"post": "try_now"}), name="call-try-now"),
     path("api/schedules/", Schedules.as_view({"get": "list", "post": "create"}), name="schedules"),
     path("api/schedules/<int:pk>/",
          Schedules.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="schedule"),
+    path("api/schedules/<int:pk>/run/", Schedules.as_view({"post": "run"}), name="schedule-run"),
+    path("api/targets/", Targets.as_view({"get": "list", "post": "create"}), name="targets"),
+    path("api/targets/<str:name>/",
+         Targets.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="target"),
+    path("api/targets/<str:name>/test/", TargetTest.as_view({"post": "create"}), name="target_test"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
     re_path(r"^api(?:/|$)", Nowhere.as_view()),

@@ -8,14 +8,19 @@ with TLS. What it does is in the path:
     /drip             a byte each 0.1 s, for ever (/drip-headers the same within its headers)
     /endless          a body without end         /cut           says 100 bytes, sends 10, closes
     /redirect/N       to /status/N               /redirect-to/URL, /redirect-to-ftp, /redirect-endless
+    /one-of/A,B       as for one of these, at random (503 stands for /status/503)
+    /drop             reads the request, closes, and answers nothing
+    /token/60         an OAuth 2 access token, good for that many seconds
     /cookie           sets one                   /close         answers, and closes the connection
-    /seen             JSON: [{"path": ..., "at": seconds since the epoch, "connection": n,
-                      "headers": {...}}, ...] of all the requests above
+    /seen             JSON: [{"method": ..., "path": ..., "at": seconds since the epoch, "connection": n, "headers": {...},
+                      "body": ...}, ...] of all the requests above; with "answer", the path it was treated as,
+                      and "end", once it was answered
     /switch/PATH      from now on every other request is treated as one for /PATH
     /forget           empties what /seen shows
 """
 import asyncio
 import json
+import random
 import ssl
 import sys
 import time
@@ -39,7 +44,9 @@ class ApiServer:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 at = time.time()
                 first, *lines = head.rstrip().split("\r\n")
-                path = first.split()[1]
+                method, path, _ = first.split()
+                headers = dict(line.split(": ", 1) for line in lines)
+                body = await reader.readexactly(int(headers.get("Content-Length", 0)))
                 if path == "/seen":
                     self._answer(writer, 200, json.dumps(self.seen).encode())
                 elif path == "/forget":
@@ -49,10 +56,19 @@ class ApiServer:
                     self.switched = path[len("/switch"):]
                     self._answer(writer, 200)
                 else:
-                    headers = dict(line.split(": ", 1) for line in lines)
-                    self.seen.append({"path": path, "at": at, "connection": number, "headers": headers})
-                    if not await self._play(writer, (self.switched or path).split("?")[0]):
-                        break
+                    request = {"method": method, "path": path, "at": at, "connection": number, "headers": headers,
+                               "body": body.decode("latin-1")}
+                    self.seen.append(request)
+                    answer = (self.switched or path).split("?")[0]
+                    if answer.startswith("/one-of/"):
+                        answer = "/" + random.choice(answer[len("/one-of/"):].split(","))
+                        answer = f"/status{answer}" if answer[1:].isdigit() else answer.replace("-", "/")
+                    request["answer"] = answer
+                    try:
+                        if not await self._play(writer, answer):
+                            break
+                    finally:
+                        request["end"] = time.time()
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -75,6 +91,9 @@ class ApiServer:
             self._answer(writer, 302, extra=f"Location: {argument}\r\n")
         elif name == "redirect-to-ftp":
             self._answer(writer, 302, extra="Location: ftp://127.0.0.1/\r\n")
+        elif name == "token":
+            self._answer(writer, 200, json.dumps({
+                "access_token": str(time.time()), "token_type": "Bearer", "expires_in": float(argument)}).encode())
         elif name == "cookie":
             self._answer(writer, 200, extra="Set-Cookie: a=b; Path=/\r\n")
         elif name == "close":
@@ -82,6 +101,8 @@ class ApiServer:
             return False
         elif name == "cut":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789")
+            return False
+        elif name == "drop":
             return False
         elif name == "hang":
             await asyncio.sleep(3600)

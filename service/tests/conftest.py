@@ -53,6 +53,11 @@ def free_port():
             return probe.getsockname()[1]
 
 
+def examples(number):
+    """How many examples a search by chance takes: a fourth where there is a minute for everything."""
+    return number // 4 if QUICK else number
+
+
 def until(condition, seconds=20, what=None):
     """Waits until `condition()` is true, and returns what it returned; fails after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -143,7 +148,7 @@ class Postgres:
     def run(self):
         self.process = subprocess.Popen(
             [self.bin / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder,
-             "-c", "listen_addresses=127.0.0.1"], stderr=(WORK / "postgres.log").open("a"),
+             "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"], stderr=(WORK / "postgres.log").open("a"),
             preexec_fn=die_with_us, **self.how)
         until(lambda: subprocess.run(
             [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]).returncode == 0)
@@ -215,12 +220,24 @@ def pytest_configure(config):
         HTTPS="false", DATABASE_URL=database, REDIS_URL=redis_server.url, API_URL=stand_in.url + "/ok",
         CALL_LOG=str(WORK / "api_calls.log"), TICK="0.5", STATIC_ROOT=str(WORK / "static"), LEASE="6", TIMEOUT="4", PYTHONUNBUFFERED="1")
     import django
+    from django.conf import settings
     from django.core.management import call_command
+    from django.db.backends.signals import connection_created
     django.setup()
+    # The same names; compressing them all takes two seconds.
+    settings.STORAGES["staticfiles"]["BACKEND"] = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    settings.WHITENOISE_AUTOREFRESH = True      # or each new test client looks at all static files
+    connection_created.connect(without_power_cuts)
     from django.contrib.auth.hashers import PBKDF2PasswordHasher
     PBKDF2PasswordHasher.iterations = 1000      # its number is part of each hash, for whoever reads it
     call_command("migrate", verbosity=0)
     call_command("collectstatic", verbosity=0, interactive=False)
+
+
+def without_power_cuts(connection, **_):
+    """In the test process the operating system alone keeps what is committed: nothing waits for the disk."""
+    if connection.vendor == "sqlite":
+        connection.cursor().execute("PRAGMA synchronous = OFF")
 
 
 def pytest_collection_finish(session):
@@ -278,28 +295,39 @@ def clean(request):
     from axes.models import AccessAttempt
     from django.contrib.auth.models import User
 
-    from scheduler.calls import log as call_log
-    from scheduler.models import Heartbeat, IdempotentAnswer, Notice, Schedule, ScheduledCall, Tally
+    from scheduler.models import (
+        Attempt,
+        CallRequest,
+        Heartbeat,
+        IdempotentAnswer,
+        Notice,
+        Schedule,
+        ScheduledCall,
+        Tally,
+        Target,
+    )
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(ScheduledCall, Schedule, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
+    empty(Attempt, CallRequest, ScheduledCall, Schedule, Target, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None
     stand_in.seen.clear()
-    call_log._torn = False
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
 def empty(*models):
-    """Deletes the rows of those of the models that have any: most tests write to none or to one."""
+    """Deletes the rows of those of the models that have any, most tests write to none or to one: ours in this order
+    and as they are, Django would read tens of thousands first."""
     from django.db import connection
     with connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(
             f"SELECT {number} WHERE EXISTS (SELECT 1 FROM {model._meta.db_table})" for number, model in enumerate(models)))
-        written = sorted(number for number, in cursor.fetchall())
-    for number in written:
-        models[number].objects.all().delete()
+        for number in sorted(number for number, in cursor.fetchall()):
+            if models[number]._meta.app_label == "scheduler":
+                cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
+            else:
+                models[number].objects.all().delete()
 
 
 @pytest.fixture
@@ -329,7 +357,8 @@ class Stack:
     """The service's processes, each started as README.md says for machines of their own.
 
     A web server outlives a test that went well: the next one that begins with one in the same environment
-    takes it over, with an empty output.
+    takes it over, with an empty output. So do those others that a file's own fixture `stack` puts in `kept`,
+    where the test left them nothing to do.
     """
 
     port = free_port()
@@ -344,6 +373,7 @@ class Stack:
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
         self.loglevel = "INFO"          # of the worker and beat
+        self.kept = ("web",)
         self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
@@ -414,14 +444,23 @@ class Stack:
         return answer.json()
 
     def park(self):
-        """Leaves the web server to the next test; ends the others, which would go on with what they hold."""
-        web = self.processes.pop("web", None)
+        """Leaves those of `kept` to the next test; ends the others, which would go on with what they hold."""
+        if self.kept != ("web",):
+            with suppress(pytest.fail.Exception):
+                until(self.all_told, 1)     # a line follows its row's commit
+        kept = self.kept if self.all_told() else ("web",)
+        for name in [name for name in self.processes if name.rstrip("0123456789") in kept]:
+            says = self.says(name)
+            if self.processes[name].poll() is None and says.count("cannot be reached") == says.count("is back"):
+                self.parked.append((self.started_as[name], self.processes.pop(name), self.outputs[name]))
         self.stop()
-        if web and web.poll() is None:
-            if self.says("web").count("cannot be reached") == self.says("web").count("is back"):
-                self.parked.append((self.started_as["web"], web, self.outputs["web"]))
-            else:
-                kill(web)
+
+    def all_told(self):
+        """Whether all calls have ended, and each has its line: a worker holds nothing of them any more."""
+        from scheduler.models import ScheduledCall
+        log, ended = WORK / "api_calls.log", statuses()
+        return set(ended) <= set(ScheduledCall.FINISHED) and sum(ended.values()) <= (
+            len(log.read_text().splitlines()) if log.exists() else 0)
 
     @classmethod
     def discard(cls):
@@ -486,6 +525,24 @@ def anew(browser, width, height):
     return browser
 
 
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """The browser that all tests of a process share."""
+    browser = chrome(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    return anew(chromium, 1300, 900)
+
+
+@pytest.fixture
+def phone(chromium):
+    return anew(chromium, 390, 844)
+
+
 def log_in(browser, url, name="root"):
     """Logs a user in whose password is PASSWORD."""
     from selenium.webdriver.common.by import By
@@ -517,6 +574,18 @@ def make(seconds=60, number=None, **fields):
     calls = ScheduledCall.objects.bulk_create(
         [ScheduledCall(timestamp=timestamp, **fields) for _ in range(number or 1)])
     return calls if number else calls[0]
+
+
+def fill(number, seconds=60, **fields):
+    """As `make`, by the database itself and in a moment: for thousands that nobody looks at one by one."""
+    from django.db import connection
+    call = make(seconds, **fields)
+    table = call._meta.db_table
+    columns = ", ".join(field.column for field in call._meta.concrete_fields if not field.primary_key)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {table} ({columns}) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %s)"
+            f" SELECT {columns} FROM {table}, n WHERE id = %s AND i > 1", [number, call.id])
 
 
 def statuses():

@@ -1,5 +1,6 @@
-"""`python marked_worker.py -A scheduler worker ...`: a worker whose requests say of which row they are, in
-a header, so that a test can tell for each row how often the API saw it, and when."""
+"""`python marked_worker.py -A scheduler worker ...`: a worker whose requests for calls without a target say of which
+row they are, in a header, so that a test can tell for each row how often the API saw it, and when. (Those of calls
+with a target say it themselves.)"""
 import sys
 from pathlib import Path
 
@@ -12,11 +13,16 @@ from celery.__main__ import main  # noqa: E402
 
 @signals.celeryd_init.connect
 def mark(**_):
-    from scheduler.calls import request
+    import requests
 
-    send = request._Watched.send
-    request._Watched.send = lambda self, data: send(
-        self, data[:-2] + b"X-Call: %d\r\n\r\n" % request._current.attempt.id)
+    from scheduler.calls.connection import current
+
+    send = requests.Session.send
+
+    def marked(self, request, **options):
+        request.headers["X-Call"] = str(current.attempt.id)
+        return send(self, request, **options)
+    requests.Session.send = marked
 
 
 main()

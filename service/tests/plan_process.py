@@ -73,7 +73,7 @@ def work(what, line, rng, file):
         return datetime.fromisoformat(file.read_text())
 
     connection = connections["default"]
-    commits, connection._commit = connection._commit, commit
+    commits, connection.commit = connection.commit, commit
     status = 0
     with connection.execute_wrapper(statement):
         try:

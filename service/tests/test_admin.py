@@ -2,6 +2,7 @@
 import csv
 import io
 import re
+from collections import Counter
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from urllib.parse import parse_qsl
@@ -16,7 +17,7 @@ from django.test import Client, override_settings
 from scheduler.admin import dashboard
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger
-from scheduler.models import Schedule, ScheduledCall
+from scheduler.models import Schedule, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
 
@@ -107,6 +108,7 @@ def test_a_status_is_looked_for_in_a_view_that_has_it(client):
     ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
     ({"due_from": "0001-01-01T00:00:00+14:00"}, "is not a time that a calendar can hold"),
     ({"due_from": "2096-01-02 00:00:00", "due_before": "2096-01-01 00:00:00"}, "From must be the earlier"),
+    ({"target": "9"}, "There is no target of the number “9”"), ({"target": "x\n"}, "There is no target of the number “x”"),
     ({"ids": "1"}, "it should hold ids=FIRST-LAST"), ({"again_of": "x"}, "it should hold ids=FIRST-LAST")])
 def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
     call = make(60)
@@ -214,6 +216,43 @@ def test_the_chosen_bar_is_marked(client):
     assert "Show the others too" in answer and 'aria-current="true"' not in page(client)
 
 
+def target(name="billing", **fields):
+    return Target.objects.create(name=name, url="https://api.example/run", **fields)
+
+
+def test_the_calls_of_a_target(client):
+    assert "By target" not in page(client)
+    billing, mail, old = target(), target("mail"), target("old", deleted_at=utcnow())
+    ids = {at.name: make(600, target=at).id for at in (billing, mail, old)}
+    make(600)
+    assert shown(client, target=billing.id) == [ids["billing"]] and shown(client, target=old.id) == [ids["old"]]
+    answer = page(client, view="upcoming", target=mail.id, due_from="2020-01-01")
+    assert f'<option value="{mail.id}" selected>mail</option>' in answer and "Only calls for target mail." in answer
+    assert ">old" not in answer and "old (deleted)</option>" in page(client, target=old.id)
+    answer = page(client, view="upcoming", status="Pending", target=mail.id)
+    links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
+    assert Counter(link.get("target") for link in links) == {str(mail.id): 1 + 4 + 8, None: 1}, (
+        "a bar, the tabs, the statuses, and show the others too")
+    form = re.search('(?s)<summary> By target </summary>(.*?)</form>', answer)[1]
+    assert dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) == {"view": "upcoming", "status": "Pending"}
+
+
+def test_what_is_to_be_tried_again_is_still_to_come(client):
+    at = target()
+    call = make(-300, target=at, status="Retrying", next_attempt_at=utcnow() + timedelta(minutes=5), failure="refused",
+                error="HTTP status 503", attempts_made=2)
+    later = make(600)
+    make(-200, status="Failed")
+    assert shown(client) == shown(client, view="upcoming") == [call.id, later.id]
+    assert shown(client, status="Retrying") == [call.id]
+    answer = page(client)
+    line = " ".join(re.sub("<[^>]+>", "", answer.split('id="calls-summary">')[1].split("</p>")[0]).split())
+    assert " 1 to be tried again" in line and re.search(r"next call in 4 min 5\d s", line), line
+    assert "1 Retrying" in answer.split("<desc")[1].split("</desc>")[0]
+    row = re.sub(r"<[^>]+>", "", answer.split("<tbody>")[1])
+    assert "HTTP status 503, next attempt " in row
+
+
 def test_filters_keep_each_other(client):
     schedule = Schedule.objects.create(name="lunch", times="12:30:00", zone="UTC")
     call, other = make(600), make(600)
@@ -228,7 +267,7 @@ def test_filters_keep_each_other(client):
     assert f'<input type="hidden" name="schedule" value="{schedule.id}">' in answer
     links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
     kept = [link for link in links if link not in (by_time, by_schedule)]
-    assert len(kept) == 1 + 4 + 7 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
+    assert len(kept) == 1 + 4 + 8 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
         "a bar, the tabs, the statuses")
     again = page(client, view="all", ids=f"{call.id}-{other.id}", again_of="7")
     assert f"ids={call.id}-{other.id}&amp;again_of=7" in again
@@ -380,7 +419,7 @@ def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
 
 
 def test_others_that_came_between_are_not_shown_with_the_new(client):
-    first, other, last = ledger.schedule([utcnow()])[0], make(), make()
+    first, _, last = ledger.schedule([utcnow()])[0], make(), make()
     ScheduledCall.objects.filter(id=last.id).update(created_at=first.created_at)
     assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 
@@ -528,7 +567,8 @@ def test_csv_of_what_is_filtered(client):
     due = datetime(2026, 7, 1, 16, 0, 5, tzinfo=timezone.utc)
     ScheduledCall.objects.create(
         timestamp=due, status="Failed", started_at=due + timedelta(milliseconds=20), http_status=503,
-        error="=HYPERLINK(1)", note='+a "b", c', scheduled_by="@ann", scheduled_via="API", cancelled_by="-x")
+        error="=HYPERLINK(1)", note='+a "b", c', scheduled_by="@ann", scheduled_via="API", cancelled_by="-x", attempts_made=3,
+        target=target("-x"), schedule=Schedule.objects.create(name="=1+1", times="12:30:00", zone="UTC"))
     ScheduledCall.objects.create(timestamp=due + timedelta(hours=1), status="Missed")
     make(60)
     answer = client.get(LIST + "csv/?view=trouble")
@@ -538,7 +578,9 @@ def test_csv_of_what_is_filtered(client):
     assert (first["timestamp"], first["lateness"]) == ("2026-07-01T12:00:05-04:00", "0.02")
     assert (first["error"], first["note"], first["scheduled_by"], first["cancelled_by"]) == (
         "'=HYPERLINK(1)", "'+a \"b\", c", "'@ann", "'-x")
-    assert dict(zip(head, second))["status"] == "Missed" and first["again_of"] == first["ended_at"] == ""
+    assert (first["target"], first["attempts"], first["schedule"]) == ("'-x", "3", "'=1+1")
+    second = dict(zip(head, second))
+    assert second["status"] == "Missed" and second["target"] == second["attempts"] == first["again_of"] == first["ended_at"] == ""
     assert f'href="{LIST}csv/?view=trouble"' in page(client, view="trouble")
     assert len(rows(client.get(LIST + "csv/"))) == 2 and len(rows(client.get(LIST + "csv/?view=all"))) == 4
     assert len(rows(client.get(LIST + "csv/?due_from=soon"))) == 1

@@ -12,7 +12,7 @@ from test_caller import begin, calling, make_call
 
 from scheduler import tasks
 from scheduler.base.clock import steady, utcnow
-from scheduler.calls import answer, request
+from scheduler.calls import answer, connection
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 LEFT = b"HTTP/1.1 418 Left\r\nContent-Length: 4\r\n\r\nleft"
@@ -319,7 +319,7 @@ def test_a_burst_leaves_no_connection_open():
         run(*[0.1] * 20, *[1.2] * 2)
         assert statuses() == {"Succeeded": 22}
         assert len({connection for connection, _ in api.requests}) == 20, "the last two had one of the others'"
-        until(lambda: api.open == 0, 2 * request.IDLE_MAX)
+        until(lambda: api.open == 0, 2 * connection.IDLE_MAX)
 
 
 def test_a_change_of_the_hosts_address_is_followed(monkeypatch):
@@ -327,7 +327,7 @@ def test_a_change_of_the_hosts_address_is_followed(monkeypatch):
     real, address, later = socket.getaddrinfo, ["127.0.0.1"], [0.0]
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *more, **options: real(
         address[0] if host == "api.test" else host, *more, **options))
-    monkeypatch.setattr(request, "steady", lambda: steady() + later[0])
+    monkeypatch.setattr(connection, "steady", lambda: steady() + later[0])
     old = Raw(OK)
     new = Raw(OK, host="127.0.0.2", port=old.port)
     with calling(f"http://api.test:{old.port}/ok"):

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
-from conftest import PASSWORD, anew, chrome, log_in, make, person, redis_server, until
+from conftest import PASSWORD, anew, fill, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 from selenium.common.exceptions import StaleElementReferenceException
@@ -18,26 +18,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from scheduler.base.clock import utcnow
-from scheduler.models import Heartbeat, ScheduledCall
+from scheduler.models import Attempt, Heartbeat, Schedule, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    browser = chrome(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture
-def browser(chromium):
-    return anew(chromium, 1300, 900)
-
-
-@pytest.fixture
-def phone(chromium):
-    return anew(chromium, 390, 844)
 
 
 @pytest.fixture
@@ -148,7 +131,7 @@ def test_the_line_says_what_is_called_how_the_service_is_and_what_comes(admin, s
 
 def test_the_list_opens_at_now_and_the_bars_keep_the_view(admin, browser):
     """2: among ten thousand pending calls today's failures are one click away."""
-    make(86000, 10_000)
+    fill(10_000, 86000)
     soon, later = make(7200), make(14400)
     failed, missed, good = make(-7200, status="Failed"), make(-10800, status="Missed"), make(-300, status="Succeeded")
     admin()
@@ -276,6 +259,116 @@ def test_the_example_of_the_documentation_is_executed(stack, browser):
     press(".opblock-post .execute")
     until(lambda: ScheduledCall.objects.count() == 2, what="the example's two calls")
     until(lambda: "201" in browser.find_element(By.CSS_SELECTOR, ".opblock-post .live-responses-table").text)
+
+
+def ask(browser, button, yes, **fields):
+    """Presses a button above the page, fills in what it asks for, and says yes."""
+    follow(browser, browser.find_element(By.LINK_TEXT, button))
+    for name, text in fields.items():
+        field = one(browser, f".ask [name={name}]")
+        field.clear(), field.send_keys(text)
+    follow(browser, one(browser, f"input[value='{yes}']"))
+
+
+def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
+    """As somebody does who has only the pages: a call is made, and what came of it is shown."""
+    User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8")
+    log_in(browser, stack.url)
+    browser.get(stack.url + "/admin/scheduler/target/add/")
+    for name, text in {"name": "billing", "url": api.url + "/ok", "headers": "Content-Type: application/json",
+                       "body": '{"order": {{data.order}}}', "auth_secret": "the-bearer-token", "delays": "10, 60"}.items():
+        one(browser, f"[name={name}]").send_keys(text)
+    Select(one(browser, "[name=method]")).select_by_visible_text("POST")
+    Select(one(browser, "[name=auth_kind]")).select_by_visible_text("Bearer token")
+    follow(browser, one(browser, "[name=_continue]"))
+
+    ask(browser, "TEST", "Yes, call it now", data="{}")
+    assert "Lacks order" in one(browser, ".errorlist").text and not api.seen, "asked again, as the body has a place for it"
+    one(browser, ".ask [name=data]").clear(), one(browser, ".ask [name=data]").send_keys('{"order": 7}')
+    follow(browser, one(browser, "input[value='Yes, call it now']"))
+    call = ScheduledCall.objects.get()
+    until(lambda: ScheduledCall.objects.get().status == "Succeeded", what="the call")
+    browser.refresh()
+    assert one(browser, ".field-how .call-status").text == "Succeeded" and "127.0.0.1" in one(browser, "#attempts").text
+    one(browser, "#attempts summary").click()
+    sent = one(browser, "#attempts details").text
+    assert f"POST {api.url}/ok" in sent and "Authorization: ***" in sent
+    request, = api.seen
+    assert request["body"] == '{"order": 7}'
+    assert request["headers"]["Authorization"] == "Bearer the-bearer-token" and "the-bearer-token" not in browser.page_source
+
+    follow(browser, browser.find_element(By.LINK_TEXT, "billing"))
+    ask(browser, "PAUSE", "Yes, pause it", reason="it moves")
+    assert "paused by root: it moves (since " in one(browser, ".field-state").text
+    browser.get(f"{stack.url}{LIST}?view=recent")
+    assert ids(browser) == [call.id] and one(browser, "#result_list .field-called").text == "billing"
+    follow(browser, browser.find_element(By.LINK_TEXT, "1 target, 1 paused"))
+    follow(browser, browser.find_element(By.LINK_TEXT, "billing"))
+    ask(browser, "RESUME", "Yes, resume it")
+    assert one(browser, ".field-state .readonly").text == "ready"
+
+
+def test_between_two_attempts_a_call_is_tried_now_and_cancelled(admin, browser, stack):
+    target = Target.objects.create(name="billing", url="https://api.example.org/run", delays=[600])
+    later = utcnow() + timedelta(minutes=9)
+    call = make(-60, target=target, status="Retrying", attempts_made=1, next_attempt_at=later, error="HTTP status 503")
+    Attempt.objects.create(call=call, number=1, started_at=utcnow(), ended_at=utcnow(), outcome="Failed", failure="refused",
+                           http_status=503, error="HTTP status 503",
+                           kept={"response": {"headers": [["Retry-After", "540"]], "body": "<b>not now</b>"}})
+    admin()
+    assert "1 to be tried again" in one(browser, "#calls-summary").text
+    follow(browser, browser.find_element(By.LINK_TEXT, str(call.id)))
+    attempts = one(browser, "#attempts")
+    assert "it refused" in attempts.text and "The next attempt is made at" in attempts.text
+    one(browser, "#attempts summary").click()
+    assert "Retry-After: 540" in attempts.text and "<b>not now</b>" in attempts.text
+    ask(browser, "TRY NOW", "Yes, try now")
+    assert f"Call {call.id} is tried now." in one(browser, ".messagelist").text
+    assert ScheduledCall.objects.get().next_attempt_at < later - timedelta(minutes=8)
+    ask(browser, "CANCEL THIS CALL", "Yes, cancel it")
+    assert one(browser, ".field-how .call-status").text == "Cancelled" and "root" in one(browser, ".field-cancelled_by").text
+    ask(browser, "SCHEDULE AGAIN, NOW", "Yes, call now")
+    new = ScheduledCall.objects.get(again_of=call.id)
+    assert ids(browser) == [new.id] and new.target == target
+
+
+def test_a_schedule_of_a_target_is_run_now_and_paused(admin, browser, stack):
+    Target.objects.create(name="billing", url="https://api.example.org/run", method="POST", headers={"Content-Type": "text/plain"})
+    browser.get(stack.url + "/admin/scheduler/schedule/add/")
+    for name, text in {"name": "lunch", "times": "12:30:00", "body": "{{schedule.name}}"}.items():
+        one(browser, f"[name={name}]").send_keys(text)
+    Select(one(browser, "[name=target]")).select_by_visible_text("billing")
+    follow(browser, one(browser, "[name=_continue]"))
+    planned = ScheduledCall.objects.filter(status="Pending").count()
+    assert Schedule.objects.get().body == "{{schedule.name}}" and planned
+    ask(browser, "RUN NOW", "Yes, call now")
+    assert ScheduledCall.objects.filter(occurrence=None).count() == 1
+    browser.get(f"{stack.url}/admin/scheduler/schedule/{Schedule.objects.get().pk}/change/")
+    ask(browser, "PAUSE", "Yes, pause it", reason="holidays")
+    assert "holidays" in one(browser, ".field-is_paused, .field-paused, .field-pause").text
+    assert ScheduledCall.objects.filter(status="Cancelled").count() == planned
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_nothing_is_wider_than_the_screen(stack, chromium, width):
+    """What is written into is within it; only tables are scrolled by themselves."""
+    User.objects.create_superuser("root", password=PASSWORD)
+    target = Target.objects.create(name="billing", url="https://api.example.org/" + "long/" * 30)
+    call = make(-60, target=target, status="Retrying", attempts_made=1, next_attempt_at=utcnow(), error="no answer " * 20)
+    nightly = Schedule.objects.create(name="nightly", times="12:30:00", zone="UTC", target=target)
+    stack.start("web")
+    browser = anew(chromium, width, 900)
+    log_in(browser, stack.url)
+    for path in ("target/", "target/add/", f"target/{target.pk}/change/", f"target/{target.pk}/pause/", f"target/{target.pk}/test/",
+                 "scheduledcall/", "scheduledcall/add/", f"scheduledcall/{call.pk}/change/", f"scheduledcall/{call.pk}/try/",
+                 "schedule/", "schedule/add/", f"schedule/{nightly.pk}/pause/", f"schedule/{nightly.pk}/run/"):
+        browser.get(f"{stack.url}/admin/scheduler/{path}")
+        one(browser, "#footer")
+        assert browser.execute_script("return document.documentElement.scrollWidth") == width, path
+        assert not browser.execute_script(
+            "return [...document.querySelectorAll('#content form input, #content form select, #content form textarea')]"
+            ".filter(field => !field.closest('table') && field.getBoundingClientRect().right > innerWidth).map(field => field.name)"), path
 
 
 def brightness(colour):

@@ -13,19 +13,26 @@ from conftest import WORK, Api, certificate, free_port, until
 from django.test import override_settings
 
 from scheduler.base.clock import steady, utcnow
-from scheduler.calls import request
-from scheduler.calls.request import Attempt
+from scheduler.calls import attempt, connection
+from scheduler.calls.attempt import Attempt
+from scheduler.calls.request import default
+
+
+def forget():
+    """What calls share is made anew, by the settings as they are then."""
+    for made in (connection.shared, connection.guarded, default):
+        made.cache_clear()
 
 
 @contextmanager
 def calling(url, **settings):
     """A fresh session for calls of that URL."""
     with override_settings(API_URL=url, **settings):
-        request._session.cache_clear()
+        forget()
         try:
             yield
         finally:
-            request._session.cache_clear()
+            forget()
 
 
 def make_call(due=None, lease=60, others=True):
@@ -74,7 +81,7 @@ def test_how_it_ends(api, path, status, http_status, error):
 def begin(due):
     """A call that nobody has claimed yet, under way in a thread: (call, thread, queue of what it tells)."""
     told = queue.SimpleQueue()
-    call = Attempt(1, due, told.put, lambda: True)
+    call = Attempt(1, due, None, told.put, lambda: True)
     thread = threading.Thread(target=call.make, daemon=True)
     thread.start()
     return call, thread, told
@@ -117,7 +124,7 @@ def test_no_redirect_is_followed_once_the_lease_is_over(api):
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         # Suspended just before it follows.
-        request._session()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
+        connection.shared()[1].hooks["response"].append(lambda *_, **__: setattr(call, "lease_end", steady()))
         call.grant("token", steady() + 60)
         thread.join(5)
     assert len(api.seen) == 1 and "suspended" in call.outcome.error
@@ -129,9 +136,10 @@ def test_what_waited_at_the_gate_for_long_goes_out_over_a_new_connection(api, mo
         call, thread, told = begin(utcnow())
         told.get(timeout=5)
         until(lambda: api.connections == connections + 1)
-        later = steady() + 2 * request.FIRST_MAX      # the clock moves on, nobody has to wait
-        offset = 2 * request.FIRST_MAX
-        monkeypatch.setattr(request, "steady", lambda: steady() + offset)
+        later = steady() + 2 * connection.FIRST_MAX      # the clock moves on, nobody has to wait
+        offset = 2 * connection.FIRST_MAX
+        for module in (attempt, connection):
+            monkeypatch.setattr(module, "steady", lambda: steady() + offset)
         call.grant("token", later + 60)
         thread.join(5)
         assert call.outcome.status == "Succeeded"
@@ -144,14 +152,14 @@ def test_a_failure_to_connect_counts_only_once_it_is_due():
     with calling(f"http://127.0.0.1:{port}/ok"):
         due = utcnow() + timedelta(seconds=1.5)
         refused = threading.Event()
-        connect = request._Watched.connect
+        connect = connection._Watched.connect
 
         def noticed(self):
             try:
                 connect(self)
             finally:
                 refused.set()
-        with mock.patch.object(request._Watched, "connect", noticed):
+        with mock.patch.object(connection._Watched, "connect", noticed):
             call, thread, told = begin(due)
             assert refused.wait(5) and call.outcome is None
             api = Api().start(port=port)
@@ -259,7 +267,7 @@ def test_connections_are_kept_for_the_burst_but_not_trusted_for_long(api, monkey
         for _ in range(3):
             make_call()
         assert len({request["connection"] for request in api.seen}) == 1
-        monkeypatch.setattr(request, "steady", lambda: steady() + request.IDLE_MAX)
+        monkeypatch.setattr(connection, "steady", lambda: steady() + connection.IDLE_MAX)
         make_call()
         assert len({request["connection"] for request in api.seen}) == 2
 
@@ -285,5 +293,5 @@ def test_a_password_in_the_url_is_used_and_never_told(api):
 
 def test_control_characters_from_outside_do_not_reach_the_outcome():
     call = Attempt(1, utcnow())
-    call._end("Failed", error="a\x1b[2Jb\nc\ud800")
+    call.fail("a\x1b[2Jb\nc\ud800")
     assert call.outcome.error == "a\\x1b[2Jb\\nc\\ud800"

@@ -8,7 +8,7 @@ from html import unescape
 
 import pytest
 import requests
-from conftest import PASSWORD, Stack, chrome, free_port, log_in, make, until
+from conftest import PASSWORD, Stack, free_port, log_in, make, until
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Group, Permission, User
 from django.core import signing
@@ -411,14 +411,12 @@ def test_what_is_made_up_breaks_nothing(client, made_up):
 
 
 @pytest.fixture
-def browser(work, stack):
+def browser(browser, stack):
     """Somebody who may do everything has logged in."""
     User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web")
-    browser = chrome(work / "profile")
     log_in(browser, stack.url)
-    yield browser
-    browser.quit()
+    return browser
 
 
 def click_twice(browser, element, gap):

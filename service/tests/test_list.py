@@ -51,8 +51,8 @@ def test_a_misspelt_parameter_does_not_list_everything(get, name):
     answer = get(**{name: "Failed"})
     assert answer.status_code == 400
     assert answer.json()["detail"] == (
-        f"There is no parameter {printable(name)}; there are status, due_from, due_before, schedule, ordering, cursor, "
-        "page_size.")
+        f"There is no parameter {printable(name)}; there are status, due_from, due_before, schedule, target, ordering, "
+        "cursor, page_size.")
 
 
 def test_by_time(get):
@@ -91,8 +91,9 @@ def test_everything_about_one(get):
         "id": call.id, "timestamp": "2026-08-01T14:30:00Z", "status": "Failed",
         "created_at": answer["created_at"], "handed_over_at": None,
         "started_at": "2026-08-01T14:30:00.020000Z", "ended_at": "2026-08-01T14:30:01Z",
-        "lateness": 0.02, "http_status": 503, "error": "HTTP status 503",
-        "scheduled_by": "", "scheduled_via": "", "note": "", "again_of": None, "cancelled_by": "", "schedule": None}
+        "lateness": 0.02, "caught_up": False, "http_status": 503, "error": "HTTP status 503",
+        "scheduled_by": "", "scheduled_via": "", "note": "", "again_of": None, "cancelled_by": "", "schedule": None,
+        "target": None, "request": None, "next_attempt_at": None, "expires_at": None, "attempts": answer["attempts"]}
 
 
 @pytest.mark.parametrize("call_id", ["1", "99999999999999999999999999", "abc"])

@@ -12,7 +12,7 @@ import pytest
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from conftest import KIND, all_ended, certificate, free_port, in_seconds, make, rows_read, until
+from conftest import KIND, all_ended, certificate, fill, free_port, in_seconds, make, rows_read, until
 from django.db import connection
 from django.db.models import DateTimeField, Value
 from django.test import override_settings
@@ -23,7 +23,7 @@ from scheduler import tasks
 from scheduler.base import outage
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch
-from scheduler.models import Heartbeat, Notice, ScheduledCall
+from scheduler.models import Heartbeat, Notice, ScheduledCall, Target
 from scheduler.ops import notify
 
 TO = ["ops@example.org", "ann@example.org"]
@@ -129,6 +129,20 @@ def dispatcher():
     dispatcher = Dispatcher()
     dispatcher.tick()
     return dispatcher
+
+
+def test_a_target_is_named_and_what_has_perhaps_been_done_is_said(server, dispatcher):
+    billing = Target.objects.create(name="billing", url="https://api.example/")
+    call = dispatcher.fail(1, error="outcome unknown: cut off", target=billing)[0]
+    dispatcher.fail(1, error="worker lost, outcome unknown"), dispatcher.fail(3)
+    dispatcher.fail(1, "Retrying", ended_at=None, target=billing)
+    dispatcher.tick()
+    assert server.subjects == ["API Scheduler: 5 failed"], "what is to be tried again has not failed yet"
+    assert f"call {call.id}, failed: target billing, outcome unknown: cut off\n" in server.last
+    assert "\n2 of them with an unknown outcome: the API has perhaps done" in server.last
+    dispatcher.fail()
+    dispatcher.tick(16)
+    assert "unknown outcome" not in server.last
 
 
 def test_the_first_at_once_the_rest_summed_up_and_that_all_is_well_again(server, dispatcher):
@@ -322,7 +336,7 @@ def test_no_secret_is_mailed(server, dispatcher):
     with override_settings(API_URL="https://ann:hunter2@example.org/hook?key=sesame"):
         dispatcher.fail()
         dispatcher.tick()
-    assert "What is called: https://***@example.org/hook?key=***\n" in server.last
+    assert "What is called, where no target is named: https://***@example.org/hook?key=***\n" in server.last
     assert "hunter2" not in str(server.mails[0]) and "sesame" not in str(server.mails[0])
 
 
@@ -694,8 +708,9 @@ def test_trouble_with_mails_is_none_of_the_dispatcher(server, monkeypatch, caplo
 
 
 def test_looking_for_failures_reads_none_that_are_told(server, dispatcher):
-    dispatcher.fail(20_000, told=True), dispatcher.fail(20_000, "Succeeded"), make(86400, 2_000)
-    dispatcher.fail(2_000, ended_at=dispatcher.zero - MINUTE)       # before mails were wanted
+    fill(20_000, -1, status="Failed", ended_at=dispatcher.now, told=True), fill(2_000, 86400)
+    fill(20_000, -1, status="Succeeded", ended_at=dispatcher.now)
+    fill(2_000, -1, status="Failed", ended_at=dispatcher.zero - MINUTE)       # before mails were wanted
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE" if KIND == "sqlite" else "VACUUM ANALYZE")
     assert rows_read(dispatcher.tick) < 5000

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 import requests
-from conftest import SERVICE, all_ended, in_seconds, make, person, rows_read, until
+from conftest import SERVICE, all_ended, fill, in_seconds, make, person, rows_read, until
 from django.core.management import call_command
 from django.db import connection
 from django.test import Client, override_settings
@@ -31,7 +31,7 @@ def measured():
 def ended(seconds, number, status="Succeeded", late=0.02):
     """Calls due that many seconds from now that have ended."""
     due = utcnow() + timedelta(seconds=seconds)
-    make(seconds, number, status=status, ended_at=due + timedelta(seconds=1),
+    fill(number, seconds, status=status, ended_at=due + timedelta(seconds=1),
          started_at=None if late is None else due + timedelta(seconds=late))
 
 
@@ -39,11 +39,12 @@ def test_what_it_tells():
     ended(-3600, 3), ended(-30, 2, late=0.3), ended(-3600, 1, "Failed", 120), ended(-600, 4, "Missed", None)
     ended(86400, 5, "Cancelled", None)
     make(30, 7), make(90, 2), make(-1, 1, status="Running", started_at=utcnow())
+    make(-90, 3, status="Retrying", next_attempt_at=utcnow(), started_at=utcnow())
     dispatch.beat(utcnow())
     told = measured()
     assert {status: told[f"scheduler_calls_ended_total{status}"] for status in ScheduledCall.FINISHED} == {
         "Succeeded": 5, "Failed": 1, "Missed": 4, "Cancelled": 5}
-    assert (told["scheduler_calls_pending"], told["scheduler_calls_running"]) == (9, 1)
+    assert [told[f"scheduler_calls_{status}"] for status in ("pending", "running", "retrying")] == [9, 1, 3]
     assert told["scheduler_calls_due_within_minute"] == 7
     assert 0 <= told["scheduler_last_tick_age_seconds"] < 5
     late = {bound: told[f"scheduler_call_lateness_seconds_bucket{bound}"] for bound in ("0.01", "0.025", "0.5", "60", "+Inf")}
@@ -55,14 +56,15 @@ def test_no_dispatcher_has_ever_run():
     assert measured()["scheduler_last_tick_age_seconds"] == float("inf")
 
 
-def test_what_is_over_is_counted_once_and_never_again(monkeypatch):
+@pytest.mark.parametrize("status", ["Running", "Retrying"])
+def test_what_is_over_is_counted_once_and_never_again(status, monkeypatch):
     """In steps that hold at most so many calls, also where more than that are due at the same time."""
     monkeypatch.setattr(metrics, "STEP", 10)
-    ended(-7200, 25), ended(-3600, 13, "Failed"), ended(-600, 5), make(-500, 1, status="Running"), ended(-400, 6)
+    ended(-7200, 25), ended(-3600, 13, "Failed"), ended(-600, 5), make(-500, 1, status=status), ended(-400, 6)
     first = measured()
     assert first["scheduler_calls_ended_totalSucceeded"] == 36
-    assert Tally.objects.get().until == ScheduledCall.objects.get(status="Running").timestamp, "no further"
-    ScheduledCall.objects.filter(status="Running").update(status="Failed", started_at=utcnow(), ended_at=utcnow())
+    assert Tally.objects.get().until == ScheduledCall.objects.get(status=status).timestamp, "no further"
+    ScheduledCall.objects.filter(status=status).update(status="Failed", started_at=utcnow(), ended_at=utcnow())
     second = measured()
     assert second["scheduler_calls_ended_totalFailed"] == 14
     assert utcnow() - Tally.objects.get().until < metrics.SETTLED + timedelta(seconds=5)
@@ -143,6 +145,7 @@ def test_the_alerts_of_the_readme(work):
         "SchedulerCallsLate": [('scheduler_call_lateness_seconds_bucket{le="1"}', "0x50"),
                                ('scheduler_call_lateness_seconds_bucket{le="2.5"}', "0+10x50"),
                                ('scheduler_call_lateness_seconds_bucket{le="+Inf"}', "0+10x50")],
+        "SchedulerCallsRetrying": [("scheduler_calls_retrying", "0x10 3x40")],
     }
     assert set(re.findall(r"alert: (\w+)", rules)) == set(expectations)
     tests = "rule_files: [rules.yml]\nevaluation_interval: 15s\ntests:\n"

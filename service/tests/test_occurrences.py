@@ -8,6 +8,7 @@ from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
+from conftest import examples
 from croniter import croniter
 from cronsim import CronSim
 from dateutil import rrule, tz
@@ -138,7 +139,7 @@ def test_so_it_is_with_days_and_names(cron, dates):
         assert not list(between(rule(cron=cron), utc(2026, 8, 2), utc(2027, 8, 1)))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.text("0123456789*/-,#LW?aunmo@ \0\u0663", max_size=8), max_size=6))
 def test_no_text_breaks_the_reading_of_cron(fields):
     try:
@@ -180,6 +181,14 @@ def test_days_and_dates_are_those_of_the_zone():
     cron = rule(cron="30 0 * * mon,fri", where="Asia/Tokyo", **dates)
     assert list(between(cron, utc(2026, 1, 1), utc(2027, 1, 1))) == list(
         between(weekdays, utc(2026, 1, 1), utc(2027, 1, 1)))
+
+
+def test_an_exception_is_a_day_of_the_zone_and_before_a_time_nothing_comes():
+    daily = rule("00:30:00", where="Asia/Tokyo", exceptions=frozenset({date(2026, 8, 3)}), since=utc(2026, 8, 1, 15, 30))
+    by_cron = rule(cron="30 0 * * *", where="Asia/Tokyo", exceptions=daily.exceptions, since=daily.since)
+    for asked in (daily, by_cron):
+        assert list(between(asked, utc(2026, 7, 30), utc(2026, 8, 5))) == [
+            utc(2026, 8, 1, 15, 30), utc(2026, 8, 3, 15, 30), utc(2026, 8, 4, 15, 30)]
 
 
 def test_the_end_is_left_out_and_the_start_is_not():
@@ -339,6 +348,7 @@ def as_defined(rule, start, end):
     For times of day: how Python reads a naive time with fold=0 (PEP 495). For cron: going through the
     minutes, and looking what the clocks show, and whether they have come past a time.
     """
+    start = max(start, rule.since or start)
     days = {(start + n * DAY).date() for n in range(-3, (end - start).days + 5)}
     if not rule.cron:
         asked = (datetime.combine(day, at, tzinfo=rule.zone) for day in days for at in rule.times
@@ -373,7 +383,7 @@ def as_defined(rule, start, end):
 
 
 def within(day, rule):
-    return (rule.first or date.min) <= day <= (rule.last or date.max)
+    return (rule.first or date.min) <= day <= (rule.last or date.max) and day not in rule.exceptions
 
 
 some_times = st.lists(st.builds(time, st.integers(0, 23), st.sampled_from([0, 1, 15, 29, 30, 59]),
@@ -397,19 +407,21 @@ def rules_and_instants(draw, how_many):
     limits = st.none() | st.integers(-3, 3).map(lambda n: near.date() + n * DAY)
     days = st.just(EVERY_DAY) | st.frozensets(st.integers(0, 6))
     asked = Rule(tuple(sorted(set(times))), "" if times else draw(some_cron), zone(where),
-                 draw(days) if times else EVERY_DAY, draw(limits), draw(limits))
+                 draw(days) if times else EVERY_DAY, draw(limits), draw(limits),
+                 draw(st.frozensets(st.integers(-3, 3).map(lambda n: near.date() + n * DAY), max_size=3)),
+                 draw(st.none() | (seconds | minutes_away).map(lambda step: near.replace(tzinfo=UTC) + step)))
     steps = draw(st.lists(seconds | minutes_away, min_size=how_many, max_size=how_many))
     return asked, sorted(near.replace(tzinfo=UTC) + step for step in steps)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(rules_and_instants(2))
 def test_the_definition_holds(drawn):
     asked, (start, end) = drawn
     assert list(between(asked, start, end)) == as_defined(asked, start, end)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(rules_and_instants(3))
 def test_two_windows_side_by_side_are_one(drawn):
     """So that it makes no difference how often and how far ahead is planned."""
@@ -420,7 +432,7 @@ def test_two_windows_side_by_side_are_one(drawn):
     assert all(start <= at < end and at.tzinfo is UTC for at in whole)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.sampled_from(sorted(available_timezones())), st.datetimes(datetime(1850, 1, 1), datetime(2100, 1, 1)),
        some_times)
 @example("Asia/Manila", datetime(1844, 12, 20), [time(12)])

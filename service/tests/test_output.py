@@ -6,7 +6,7 @@ import warnings
 import pytest
 from conftest import all_ended, in_seconds
 from django.test import override_settings
-from test_answers import OK, Raw
+from test_answers import Raw
 
 SECRETS = ("hunter2-and-more", "swordfish", "sesame-street")
 

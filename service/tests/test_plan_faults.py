@@ -14,7 +14,7 @@ from plan_process import OFF
 
 from scheduler.base.clock import utcnow
 from scheduler.calls import ledger
-from scheduler.calls.request import Outcome
+from scheduler.calls.attempt import Outcome
 from scheduler.models import Schedule, ScheduledCall
 from scheduler.schedules import planner
 from scheduler.schedules.recurrence import DAY, between

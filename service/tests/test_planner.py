@@ -1,5 +1,6 @@
 """Schedules become calls: each occurrence once, 48 hours ahead, whoever else plans or changes it, and
 whatever dies in between."""
+import itertools
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -13,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from test_transitions import at_once
 
 from scheduler import tasks
-from scheduler.base.clock import utcnow
+from scheduler.base.clock import steady, utcnow
 from scheduler.calls import dispatch, ledger
 from scheduler.models import Schedule, ScheduledCall
 from scheduler.ops import metrics
@@ -47,6 +48,15 @@ def away(hours, **fields):
     Schedule.objects.filter(pk=made.pk).update(planned_until=utcnow() - hours * HOUR)
     made.refresh_from_db()
     return made
+
+
+days = itertools.count(1)
+
+
+def a_day_later(monkeypatch):
+    """By the clock that says when plans are compared with their rules."""
+    ahead = next(days) * planner.COMPARED_EVERY
+    monkeypatch.setattr(planner, "steady", lambda: steady() + ahead)
 
 
 def due(status="Pending"):
@@ -101,7 +111,7 @@ def test_two_dispatchers_plan_each_occurrence_once():
 def test_below_it_all_the_database_refuses_a_second_call_for_an_occurrence():
     made = schedule()
     with pytest.raises(IntegrityError), transaction.atomic():
-        ledger.plan([(made.pk, due()[0], 0)], utcnow())
+        ledger.plan([ledger.Slot(made.pk, due()[0], 0, due()[0])], utcnow())
 
 
 @pytest.mark.parametrize("when", ["inserted", "moved on"])
@@ -348,13 +358,21 @@ def test_a_change_while_a_dispatcher_is_planning():
         planner.delete(made.pk)
 
 
-def test_what_was_computed_for_another_rule_is_not_written():
+def test_what_was_computed_for_another_rule_is_not_written(monkeypatch):
     made = away(0)
-    old = planner._portion(Schedule.objects.get(), utcnow(), utcnow() + 49 * HOUR)
-    change(made, cron="30 * * * *")
-    Schedule.objects.update(planned_until=old.schedule.planned_until)
-    ScheduledCall.objects.all().delete()
-    assert planner._write([old], utcnow()) == {made.pk} and statuses() == {}
+    since, real = made.planned_until, planner.between
+
+    def meanwhile(*rule_and_window):
+        monkeypatch.setattr(planner, "between", real)
+        change(made, cron="30 * * * *")
+        Schedule.objects.update(planned_until=since)
+        ScheduledCall.objects.all().delete()
+        return real(*rule_and_window)
+    monkeypatch.setattr(planner, "between", meanwhile)
+    planner.plan(seconds=60)
+    assert statuses() == {}
+    planner.plan(seconds=60)
+    assert {at.minute for at in due()} == {30}
 
 
 def test_a_schedule_that_somebody_has_locked_keeps_the_dispatcher_from_no_other():

@@ -11,18 +11,18 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from selenium.webdriver.common.by import By
-from test_browser import browser, chromium  # noqa: F401
 
 from scheduler.admin import schedules
 from scheduler.base.clock import utcnow
 from scheduler.base.moments import moment
-from scheduler.calls import ledger
-from scheduler.models import Schedule, ScheduledCall
+from scheduler.calls import ledger, targets
+from scheduler.models import Schedule, ScheduledCall, Target
 from scheduler.schedules import planner
 
 LIST = "/admin/scheduler/schedule/"
 FORM = {"name": "lunch", "times": "12:30:00, 14:15:30", "cron": "", "zone": "Europe/Berlin", "days": Schedule.DAYS,
-        "first_date": "", "last_date": "", "on": "on"}
+        "first_date": "", "last_date": "", "exceptions": "", "on": "on", "target": "", "body": "", "headers": "{}",
+        "data": "{}", "overlap": "allow", "catch_up": "none", "jitter": "0"}
 
 
 @pytest.fixture
@@ -239,7 +239,7 @@ def test_each_right_is_asked_for():
     url = f"{LIST}{schedule.pk}/change/"
     assert "lunch" in text(client.get(LIST)) and "14:15:30 CE" in text(client.get(url))
     assert 'name="_preview"' not in client.get(url).content.decode()
-    for path in (url, f"{LIST}add/", f"{LIST}{schedule.pk}/delete/"):
+    for path in (url, f"{LIST}add/", *(f"{LIST}{schedule.pk}/{name}/" for name in ("delete", "pause", "resume", "run"))):
         assert client.post(path, FORM | {"post": "yes"}).status_code == 403
     act(client, "switch_off", [schedule]), act(client, "delete_selected", [schedule], post="yes")
     assert Schedule.objects.filter(on=True, deleted_at=None).count() == 1
@@ -268,6 +268,118 @@ def test_a_zone_that_this_machine_does_not_know_breaks_no_page(client):
     Schedule.objects.update(zone="Europe/Atlantis")
     assert "is no IANA time zone" in text(client.get(LIST))
     assert client.get(f"{LIST}{schedule.pk}/change/").status_code == 200
+
+
+def billing():
+    target = Target(name="billing", url="https://api.example.org/v1/run")
+    targets.save(target)
+    return target
+
+
+def test_what_it_calls_and_how_it_behaves_is_in_the_form(client):
+    target = billing()
+    more = {"target": target.pk, "body": "{{data.shop}}", "headers": '{"Content-Type": "text/plain"}', "data": '{"shop": 7}',
+            "overlap": "skip", "catch_up": "last", "jitter": "60", "exceptions": "2400-12-26\n2400-12-25, 2400-12-25"}
+    assert client.post(LIST + "add/", FORM | more).status_code == 302
+    schedule = Schedule.objects.get()
+    assert (schedule.target, schedule.body, schedule.headers, schedule.data, schedule.overlap, schedule.catch_up,
+            schedule.jitter, schedule.exceptions) == (
+        target, "{{data.shop}}", {"Content-Type": "text/plain"}, {"shop": 7}, "skip", "last", 60, ["2400-12-25", "2400-12-26"])
+    url = f"{LIST}{schedule.pk}/change/"
+    page = client.get(url)
+    source = page.content.decode()
+    assert "2400-12-25, 2400-12-26</textarea>" in source and "&quot;shop&quot;: 7" in source
+    assert "Each call is due up to 60 s later, at random." in text(page) and "its call was moved" not in text(page)
+    shown = text(client.get(LIST))
+    assert "billing" in shown
+    client.post(url, FORM | more | {"exceptions": ""})
+    assert LogEntry.objects.latest("id").get_change_message() == "Changed Except."
+    client.post(url, FORM)
+    schedule.refresh_from_db()
+    assert schedule.target is None and schedule.body is None and "API_URL" in text(client.get(LIST))
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"exceptions": "christmas"}, "is no date such as 2026-12-25"), ({"headers": "X: y"}, "This is no JSON"),
+    ({"headers": '["X"]', }, "Must be an object"), ({"data": '{"a": NaN}'}, "number"), ({"jitter": "4000"}, "from 0 to 3600"),
+    ({"body": "{{call.ip}}", "headers": '{"Content-Type": "text/plain"}'}, "which there is not"), ({"overlap": "x"}, "not one of"),
+    ({"target": "999"}, "not one of the available choices"), ({"target": "", "body": "x"}, "Is for a target, and there is none"),
+])
+def test_what_of_it_is_wrong_is_said_at_its_field(client, change, says):
+    page = client.post(LIST + "add/", FORM | {"target": billing().pk} | change)
+    assert says in page.content.decode(), text(page)
+    assert not Schedule.objects.exists()
+
+
+def test_an_exception_is_not_in_the_preview(client):
+    shown = text(client.post(LIST + "add/", FORM | {
+        "_preview": "x", "first_date": "2400-07-03", "exceptions": "2400-07-04", "jitter": "5"}))
+    assert "2400-07-03 12:30" in shown and "2400-07-04 12:30" not in shown and "up to 5 s later" in shown
+
+
+def test_who_may_not_use_targets_has_nothing_more_called():
+    target = billing()
+    schedule, plain = made(target=target), made("plain")
+    client = guest("view_schedule", "change_schedule", "see_request")
+    url = f"{LIST}{schedule.pk}/change/"
+    same = FORM | {"target": target.pk, "headers": "{}", "data": "{}"}
+    assert "scheduler.use_target" in text(client.post(url, same | {"times": "11:00:00"}))
+    assert "not one of the available choices" in text(client.post(f"{LIST}{plain.pk}/change/", same | {"name": "plain"}))
+    assert client.post(url, same | {"name": "dinner"}).status_code == 302
+    for name in ("run", "resume"):
+        assert client.post(f"{LIST}{schedule.pk}/{name}/").status_code == 403
+    assert client.post(f"{LIST}{schedule.pk}/pause/").status_code == 302
+    act(client, "switch_off", [schedule, plain])
+    assert "1 not switched on" in text(act(client, "switch_on", [schedule, plain]))
+    assert list(Schedule.objects.filter(on=True)) == [plain]
+
+
+def test_what_is_sent_is_shown_to_who_may_see_it():
+    schedule = made(target=billing(), data={"shop": "a word"})
+    url = f"{LIST}{schedule.pk}/change/"
+    client = guest("view_schedule", "change_schedule", "use_target")
+    assert "a word" not in client.get(url).content.decode()
+    client.post(url, FORM | {"target": schedule.target_id, "name": "dinner"})
+    schedule.refresh_from_db()
+    assert schedule.data == {"shop": "a word"} and schedule.name == "dinner"
+    User.objects.all().delete()
+    assert "a word" in guest("view_schedule", "change_schedule", "see_request").get(url).content.decode()
+
+
+def test_a_pause_is_asked_for_and_shown(client):
+    schedule = made()
+    url = f"{LIST}{schedule.pk}/"
+    page = client.get(url + "change/").content.decode()
+    assert f'href="{url}pause/"' in page and f'href="{url}resume/"' not in page
+    assert "Pause this schedule?" in text(client.get(url + "pause/")) and not Schedule.objects.get().paused_at
+    for bad, says in (({"until": "2001-01-01T00:00"}, "has passed"), ({"until": "soon"}, "is not a date and time"),
+                      ({"reason": "\u202egnp"}, "turns the direction")):
+        assert says in text(client.post(url + "pause/", bad))
+    assert client.post(url + "pause/", {"until": "2400-07-03T10:00", "reason": "it is moved"}).status_code == 302
+    shown = text(client.get(url + "change/"))
+    assert "paused by root: it is moved , until 2400-07-03 10:00:00 UTC" in shown and "Mon 2400-07-03 12:30:00 CEST" in shown
+    assert "paused by root: it is moved , until" in text(client.get(LIST)) and statuses().keys() == {"Cancelled"}
+    client.post(url + "pause/", {})
+    assert "It is paused: none of them is called until it is resumed." in text(client.get(url + "change/"))
+    client.post(url + "resume/", {})
+    assert statuses().keys() == {"Cancelled", "Pending"} and not Schedule.objects.get().paused_at
+    assert list(LogEntry.objects.order_by("id").values_list("change_message", flat=True)) == [
+        "Paused until 2400-07-03 10:00:00 UTC: it is moved.", "Paused.", "Resumed."]
+
+
+def test_run_now_is_a_call_and_leads_to_it_and_sent_twice_it_is_one(client):
+    schedule = made(target=billing(), on=False)
+    url = f"{LIST}{schedule.pk}/run/"
+    page = client.get(url)
+    form = {"note": "to see it", "form_key": re.search('name="form_key" value="([^"]*)"', page.content.decode())[1]}
+    pages = [client.post(url, form, follow=True) for _ in range(2)]
+    call = ScheduledCall.objects.get()
+    assert (call.schedule, call.target, call.note, call.scheduled_by) == (schedule, schedule.target, "to see it", "root")
+    assert f"Call {call.pk} is made now." in text(pages[0]) and "sent twice and is done once" in text(pages[1])
+    assert LogEntry.objects.get().change_message == f"Run as call {call.pk}."
+    targets.pause(schedule.target, "ann", "it is moved")
+    assert "Its target billing is paused by ann: it is moved" in text(client.post(url, follow=True))
+    assert ScheduledCall.objects.count() == 1
 
 
 def test_in_a_browser_the_preview_comes_before_saving(stack, browser):  # noqa: F811

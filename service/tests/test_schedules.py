@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 import requests
 from conftest import all_ended, in_seconds, make, person, statuses, until
+from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
@@ -14,8 +15,8 @@ from rest_framework.throttling import SimpleRateThrottle
 from test_transitions import at_once
 
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger
-from scheduler.models import Schedule, ScheduledCall
+from scheduler.calls import ledger, targets
+from scheduler.models import Schedule, ScheduledCall, Target
 from scheduler.schedules import planner
 
 PATH = "/api/schedules/"
@@ -169,6 +170,135 @@ def test_what_is_refused_and_why(client, body, keys, says):
     assert not Schedule.objects.exists() and statuses() == {}
 
 
+# ------------------------------------------------------------------ what it calls, and how it behaves
+
+def billing(**fields):
+    target = Target(name="billing", url="https://api.example.org/v1/run", method="POST", **fields)
+    targets.save(target)
+    return target
+
+
+def may(*codenames):
+    """The client of somebody who has all rights for schedules, and these."""
+    client, user = Client(), person("ben", may=ALL, model="schedule")
+    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    return client
+
+
+MORE = {"target": "billing", "body": {"shop": "{{data.shop}}"}, "headers": {"X-Shop": "7"}, "data": {"shop": 7},
+        "overlap": "skip", "catch_up": "last", "except": ["2026-12-26", "2026-12-25"], "jitter": 60}
+
+
+def test_a_schedule_says_what_it_calls_and_how_it_behaves():
+    billing()
+    client = may("use_target", "see_request")
+    made = post(client, **LUNCH | MORE)
+    shown = MORE | {"body": '{"shop": "{{data.shop}}"}', "except": ["2026-12-25", "2026-12-26"],
+                    "headers": {"X-Shop": "7", "Content-Type": "application/json"}, "paused": None}
+    assert {key: made[key] for key in shown} == shown
+    assert set(ScheduledCall.objects.values_list("target__name", flat=True)) == {"billing"}
+    changed = patch(client, made, body="<shop/>", headers={"Content-Type": "text/xml"}, data=None, overlap="allow", jitter=0)
+    assert (changed["body"], changed["headers"], changed["data"], changed["jitter"]) == (
+        "<shop/>", {"Content-Type": "text/xml"}, {}, 0)
+    changed = patch(client, made, target=None, **{"except": None})
+    assert {changed[key] for key in ("target", "body")} == {None} and changed["headers"] == changed["data"] == {}
+    assert changed["except"] == [] and set(ScheduledCall.objects.filter(status="Pending").values_list("target")) == {(None,)}
+
+
+@pytest.mark.parametrize("change, key, says", [
+    ({"target": "mail"}, "target", 'There is no target "mail".'), ({"target": 7}, "target", "Must be a string."),
+    ({"target": "a\0"}, "target", "There is no target"),
+    ({"body": {"a": "{{data.b}}"}, "data": {}}, "data", "Lacks b"), ({"body": ["{{call.ip}}"]}, "body", "which there is not"),
+    ({"body": ["x" * 300_000]}, "body", "are taken"), ({"headers": {"Content-Length": "1"}}, "headers", "is for the connection"),
+    ({"headers": ["X"]}, "headers", "Must be an object"), ({"data": 1}, "data", "Must be an object"),
+    ({"overlap": "never"}, "overlap", "Must be allow or skip."), ({"overlap": ["skip"]}, "overlap", "Must be allow or skip."),
+    ({"catch_up": True}, "catch_up", "Must be none or last."),
+    ({"except": "2026-12-25"}, "except", "Must be a list of dates"), ({"except": [{}]}, "except", "is no date such as"),
+    ({"except": [f"{year}-01-01" for year in range(2030, 2397)]}, "except", "There are 367 dates: at most 366"),
+    ({"jitter": 3601}, "jitter", "from 0 to 3600"), ({"jitter": -1}, "jitter", "from 0 to 3600"),
+    ({"jitter": True}, "jitter", "from 0 to 3600"), ({"jitter": 1.5}, "jitter", "whole number"),
+    ({"paused": "yes"}, "paused", "Must be true, false"), ({"paused": {"until": "2001-01-01T00:00:00Z"}}, "paused", "has passed"),
+    ({"paused": {"until": "tomorrow"}}, "paused", "`until` is not an ISO 8601"),
+    ({"paused": {"why": "x"}}, "paused", "Has no why"), ({"paused": {"reason": "x" * 201}}, "paused", "`reason` has 201"),
+])
+def test_what_of_it_is_refused(change, key, says):
+    billing()
+    client = may("use_target", "see_request")
+    for method, path in ((client.post, PATH), (client.patch, f"{PATH}{post(client, **LUNCH | {'name': 'other'})['id']}/")):
+        answer = method(path, json.dumps((LUNCH | MORE if method == client.post else MORE) | change), "application/json")
+        assert answer.status_code == 400 and says in answer.json()["detail"], answer.content
+        assert key in [bad["key"] for bad in answer.json()["errors"]]
+    assert Schedule.objects.count() == 1
+
+
+def test_who_may_not_use_targets_has_nothing_more_called():
+    billing(headers={"Content-Type": "text/plain"})
+    made = post(may("use_target"), **LUNCH | {"target": "billing"})
+    client = may()
+    client.post(PATH, json.dumps(LUNCH | {"name": "other", "target": "billing"}), "application/json")
+    assert Schedule.objects.count() == 1
+    for change in ({"times": "11:00:00"}, {"body": "x"}, {"headers": {"X-A": "b"}}, {"jitter": 1}, {"overlap": "skip"}):
+        assert "scheduler.use_target for this" in patch(client, made, 403, **change)["detail"]
+    for change in ({"name": "dinner"}, {"on": False}, {"paused": {"until": "2400-01-01T00:00:00Z"}}, {"paused": True}):
+        patch(client, made, **change)
+    for change in ({"on": True}, {"paused": False}, {"paused": {"until": "2400-01-01T00:00:00Z"}}):
+        patch(client, made, 403, **change)
+    assert client.generic("POST", f"{PATH}{made['id']}/run/").status_code == 403
+    patch(client, made, target=None, on=True, paused=False), patch(client, made, 403, target="billing")
+
+
+def test_what_is_sent_is_shown_to_who_may_see_it():
+    billing()
+    made = post(may("use_target"), **LUNCH | MORE)
+    assert [made[key] for key in ("body", "headers", "data")] == [None] * 3 and made["target"] == "billing"
+    assert "shop" not in may().get(PATH).content.decode()
+    assert may("see_request").get(PATH).json()["results"][0]["data"] == {"shop": 7}
+
+
+def test_a_pause_says_by_whom_until_when_and_why(client):
+    made = post(client)
+    number = statuses()["Pending"]
+    paused = patch(client, made, paused=True)
+    assert paused["paused"] | {"since": 0} == {"since": 0, "by": "ann", "reason": "", "until": None}
+    assert paused["on"] is True and paused["next"] == [] and statuses() == {"Cancelled": number}
+    until = utcnow().replace(microsecond=0) + timedelta(days=30)
+    paused = patch(client, made, paused={"until": f"{until:%Y-%m-%dT%H:%M:%SZ}", "reason": "moving"})
+    assert paused["paused"] | {"since": 0} == {"since": 0, "by": "ann", "reason": "moving", "until": f"{until:%Y-%m-%dT%H:%M:%SZ}"}
+    assert paused["next"] == [f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in planner.upcoming(Schedule.objects.get().rule, until)]
+    assert client.get(f"{PATH}{made['id']}/").json() == paused
+    resumed = patch(client, made, paused=False)
+    assert resumed["paused"] is None and resumed["next"] == made["next"] and statuses()["Pending"] == number
+    Schedule.objects.update(paused_at=utcnow() - timedelta(days=2), paused_until=utcnow() - timedelta(days=1))
+    assert client.get(f"{PATH}{made['id']}/").json()["paused"] is None, "it is over"
+
+
+def test_a_run_is_a_call_now(client):
+    billing()
+    made = post(may("use_target"), **LUNCH | {"target": "billing", "on": False})
+    client = may("use_target", "view_scheduledcall")
+    answer = client.post(f"{PATH}{made['id']}/run/", json.dumps({"note": "to see it"}), "application/json")
+    assert answer.status_code == 201, answer.content
+    call = client.get(f"/api/schedule-api/{answer.json()['id']}/").json()
+    assert {key: call[key] for key in ("status", "scheduled_by", "scheduled_via", "note", "target", "schedule")} == {
+        "status": "Pending", "scheduled_by": "ben", "scheduled_via": "schedule", "note": "to see it", "target": "billing",
+        "schedule": {"id": made["id"], "name": "lunch"}}
+    assert client.generic("POST", f"{PATH}{made['id']}/run/").status_code == 201, "a body is not needed"
+    for bad in ({"notes": "x"}, {"note": 1}, {"note": "a\nb"}, [], "now"):
+        assert client.post(f"{PATH}{made['id']}/run/", json.dumps(bad), "application/json").status_code == 400
+    targets.pause(Target.objects.get(), "ann", "it is moved")
+    answer = client.generic("POST", f"{PATH}{made['id']}/run/")
+    assert answer.status_code == 409 and 'Its target "billing" is paused by ann: it is moved' in answer.json()["detail"]
+    assert client.generic("POST", f"{PATH}999/run/").status_code == 404 and statuses() == {"Pending": 2}
+
+
+def test_a_target_that_is_deleted_while_a_schedule_is_made(monkeypatch):
+    target = billing()
+    monkeypatch.setattr(planner, "calls_more", lambda *_: targets.delete(target.pk))
+    assert "Somebody has just deleted it" in post(may("use_target"), 400, **LUNCH | {"target": "billing"})["detail"]
+    assert not Schedule.objects.exists() and statuses() == {}
+
+
 @pytest.mark.processes
 def test_what_is_due_within_moments_is_handed_over_by_the_request_itself(client):
     soon = in_seconds(8)
@@ -222,7 +352,7 @@ def test_the_list_is_paged_and_asks_as_much_for_many_as_for_one(client):
 
 
 REQUESTS = {"view": [("get", PATH), ("get", PATH + "{}/"), ("options", PATH)], "add": [("post", PATH)],
-            "change": [("patch", PATH + "{}/")], "delete": [("delete", PATH + "{}/")]}
+            "change": [("patch", PATH + "{}/"), ("post", PATH + "{}/run/")], "delete": [("delete", PATH + "{}/")]}
 
 
 @pytest.mark.parametrize("right", ALL)
@@ -232,7 +362,8 @@ def test_each_request_needs_its_permission(client, right):
     body = {"post": json.dumps(LUNCH | {"name": "other"}), "patch": "{}"}
     for method, path in REQUESTS[right]:
         def ask(who, **extra):
-            return getattr(who, method)(path.format(made["id"]), data=body.get(method), content_type="application/json",
+            data = "{}" if path.endswith("run/") else body.get(method)
+            return getattr(who, method)(path.format(made["id"]), data=data, content_type="application/json",
                                         **extra)
         assert ask(Client()).status_code == 401
         with override_settings(DEBUG=True):

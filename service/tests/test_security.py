@@ -18,7 +18,7 @@ from django.test import Client, override_settings
 from django.urls import path
 from rest_framework.authtoken.models import Token
 from rest_framework.throttling import SimpleRateThrottle
-from test_access import BODY, ENDPOINTS, ask, manage
+from test_access import ENDPOINTS, ask, manage
 
 from scheduler.calls import log as call_log
 
@@ -63,9 +63,9 @@ def test_the_permissions_stand_in_the_document():
     client = Client()
     client.force_login(person())
     document = client.get("/api/schema/?format=json").json()
-    for path, method, right in (("/api/schedule-api/", "post", "add"), ("/api/schedule-api/", "get", "view"),
+    for where, method, right in (("/api/schedule-api/", "post", "add"), ("/api/schedule-api/", "get", "view"),
                                 ("/api/schedule-api/{id}/", "delete", "change"), ("/api/schedule-api/{id}/", "get", "view")):
-        assert f"`{right}_scheduledcall`" in document["paths"][path][method]["description"]
+        assert f"`{right}_scheduledcall`" in document["paths"][where][method]["description"]
 
 
 class Bomb:
@@ -213,11 +213,11 @@ def test_a_foreign_host_gets_a_400_of_a_line_and_fills_no_log(stack, debug):
     """With DEBUG on, Django's own page would show it the settings: any web page can name this address."""
     stack.start("web", DEBUG=debug)
     before = stack.outputs["web"].read_text()
-    for path, form in (("/", "text/plain"), ("/admin/", "text/plain"), ("/nowhere", "text/plain"), ("/apis", "text/plain"),
+    for where, form in (("/", "text/plain"), ("/admin/", "text/plain"), ("/nowhere", "text/plain"), ("/apis", "text/plain"),
                        ("/api/schedule-api/", "application/json"), ("/api", "application/json")):
         for _ in range(5):
-            answer = requests.get(stack.url + path, headers={"Host": "evil.example"}, timeout=10)
-            assert (answer.status_code, answer.headers["Content-Type"]) == (400, form), path
+            answer = requests.get(stack.url + where, headers={"Host": "evil.example"}, timeout=10)
+            assert (answer.status_code, answer.headers["Content-Type"]) == (400, form), where
             assert "ALLOWED_HOSTS" in answer.text and len(answer.text) < 100
             assert form == "text/plain" or answer.json().keys() == {"detail"}
     assert stack.outputs["web"].read_text() == before

@@ -8,21 +8,22 @@ from conftest import all_ended, make
 
 from scheduler import tasks
 from scheduler.base.clock import utcnow
-from scheduler.calls import dispatch, ledger, request
+from scheduler.calls import connection, dispatch, ledger
 from scheduler.models import Heartbeat, ScheduledCall
 
 
-def test_the_threads_of_the_first_burst_share_one_session(api, monkeypatch):
-    made, session = [], request.requests.Session
+def test_the_threads_of_the_first_burst_share_one_session_for_api_url_and_one_for_targets(api, monkeypatch):
+    made, session = [], connection.requests.Session
 
     def slow():
         made.append(threading.current_thread().name)
         time.sleep(0.2)
         return session()
-    monkeypatch.setattr(request.requests, "Session", slow)
-    request._session.cache_clear()
+    monkeypatch.setattr(connection.requests, "Session", slow)
+    connection.shared.cache_clear()
+    connection.guarded.cache_clear()
     tasks.make_calls([call.id for call in make(-0.1, 10)])
-    assert all_ended(10) == {"Succeeded": 10} and len(made) == 1
+    assert all_ended(10) == {"Succeeded": 10} and len(made) == 2
 
 
 @pytest.mark.processes

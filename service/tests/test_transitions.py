@@ -12,7 +12,7 @@ from django.test import override_settings
 
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger
-from scheduler.calls.request import Outcome
+from scheduler.calls.attempt import Outcome
 from scheduler.models import ScheduledCall
 
 

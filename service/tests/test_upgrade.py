@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from conftest import KIND, all_ended, free_port, make, person, postgres, redis_server, statuses, until
+from conftest import KIND, all_ended, free_port, make, person, postgres, redis_server, rows_read, statuses, until
 from django.core.cache.backends.redis import RedisCache
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
@@ -21,7 +21,8 @@ from test_mail import sent
 from scheduler import tasks
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger
-from scheduler.models import Notice, ScheduledCall
+from scheduler.calls.attempts import attempts_of
+from scheduler.models import CallRequest, Notice, Schedule, ScheduledCall, Target
 from scheduler.ops import notify
 
 BEFORE = [("scheduler", "0001_initial")]
@@ -295,6 +296,43 @@ def test_migrate_gives_up_behind_a_backup_and_goes_on_later(before, monkeypatch)
     make()
 
 
+@pytest.mark.skipif(KIND == "sqlite", reason="SQLite's readers are in nobody's way")
+def test_who_reads_calls_and_then_schedules_waits_for_no_migration_that_waits_for_it(before):
+    """As an old version does with a list of calls, a plan, or a POST: one of the two would end as a deadlock."""
+    call_command("migrate", "scheduler", "0010", verbosity=0)
+
+    def migrate():
+        call_command("migrate", verbosity=0)
+        connections.close_all()
+    with psycopg.connect(postgres.url, autocommit=True) as watch, psycopg.connect(postgres.url) as reader:
+        reader.execute(f"SELECT count(*) FROM {TABLE}")
+        thread = threading.Thread(target=migrate)
+        thread.start()
+        until(lambda: watch.execute("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = %s::regclass", [TABLE]).fetchone())
+        reader.execute("SET statement_timeout = '3s'")
+        assert reader.execute("SELECT count(*) FROM scheduler_schedule").fetchone() == (0,)
+        reader.commit()
+        thread.join()
+    make()
+
+
+def test_the_columns_of_targets_are_added_without_a_look_at_each_row(before):
+    """A million rows would be looked at for seconds, in which nobody writes."""
+    call_command("migrate", "scheduler", "0011", verbosity=0)
+    before.objects.bulk_create([before(timestamp=utcnow()) for _ in range(3000)])
+    read = {}
+
+    def counted(execute, sql, *rest):
+        if not sql.startswith("ALTER TABLE"):
+            return execute(sql, *rest)
+        read[sql] = rows_read(lambda: execute(sql, *rest))
+    with connection.execute_wrapper(counted):
+        call_command("migrate", "scheduler", "0012", verbosity=0)
+    assert len(read) >= 6 and max(read.values()) < 3000, read
+    call_command("migrate", verbosity=0)
+    make(attempts_made=1, trace={"version": 1})
+
+
 def test_steps_after_a_number_go_on_as_they_came(before):
     """The version before took them, though no cron does; and who has such a schedule can still change it."""
     from scheduler.models import Schedule
@@ -311,3 +349,83 @@ def test_steps_after_a_number_go_on_as_they_came(before):
         schedule.on = False
         schedule.full_clean()
         planner.save(schedule)
+
+
+# --- The version before targets ---------------------------------------------------------------
+
+def claim_without_targets(ids, token):
+    """As its ledger.claim; returns the ids that it then had."""
+    now = utcnow()
+    which = (f"id IN ({', '.join(map(str, ids))}) AND (status = 'Running' AND claim_token = %s OR status = 'Pending'"
+             " AND timestamp <= %s AND timestamp >= %s)")
+    change = "SET status = 'Running', claim_token = %s, started_at = NULL, lease_until = %s"
+    asked, given = (token, now, now - timedelta(seconds=60)), (token, now + timedelta(seconds=45))
+    if connection.vendor == "postgresql":
+        old(f"WITH due AS MATERIALIZED (SELECT id FROM {TABLE} WHERE {which} ORDER BY id FOR UPDATE)"
+            f" UPDATE {TABLE} AS call {change} FROM due WHERE call.id = due.id", *asked, *given)
+    else:
+        old(f"UPDATE {TABLE} {change} WHERE {which}", *given, *asked)
+    return set(ScheduledCall.objects.filter(status="Running", claim_token=token).values_list("id", flat=True))
+
+
+def insert_without_targets(**fields):
+    """As its ledger.plan and ledger.schedule; returns the ScheduledCall."""
+    fields = {"timestamp": utcnow(), "status": "Pending", "error": "", "created_at": utcnow(), "scheduled_via": "schedule",
+              "scheduled_by": "", "note": "", "cancelled_by": "", "claim_token": "", **fields}
+    old(f"INSERT INTO {TABLE} ({', '.join(fields)}) VALUES ({', '.join(['%s'] * len(fields))})", *fields.values())
+    return ScheduledCall.objects.latest("id")
+
+
+def billing(**fields):
+    return Target.objects.create(name="billing", url="https://api.example.org/", method="POST", **fields)
+
+
+def test_a_worker_that_knows_no_targets_makes_the_other_calls_of_its_message():
+    """Those that name one it cannot have, in whatever state; and one that knows them can."""
+    target = billing()
+    first, plain, last = make(-1, target=target), make(-1), make(-1)
+    again = make(-1, target=target, status="Retrying", attempts_made=1, next_attempt_at=utcnow() - timedelta(seconds=1))
+    ids = [first.id, plain.id, again.id, last.id]
+    assert claim_without_targets(ids, "a" * 32) == {plain.id, last.id}
+    assert claim_without_targets(ids, "a" * 32) == {plain.id, last.id}, "nor the second time"
+    assert ledger.claim_prepared([ledger.Prepared(first.id, target.id, 1, 1), ledger.Prepared(again.id, target.id, 1, 2)],
+                                 "b" * 32).won == {first.id, again.id}
+    assert claim_without_targets(ids, "c" * 32) == set()
+
+
+def test_what_is_tried_again_outlives_a_dispatcher_that_knows_no_targets():
+    """It ends what is Pending and late, and what is Running and lost. That is Failed then, as it would be without
+    retries, and shown as what it is."""
+    target, late = billing(delays=[10], repeatable=True), utcnow() - timedelta(seconds=60)
+    retrying = make(-300, target=target, status="Retrying", attempts_made=1, next_attempt_at=utcnow())
+    lost = make(-300, target=target, status="Running", attempts_made=2, next_attempt_at=late, lease_until=late, claim_token="a" * 32)
+    old(f"UPDATE {TABLE} SET status = 'Missed', ended_at = %s, error = 'not started', lease_until = NULL"
+        " WHERE status = 'Pending' AND timestamp < %s", utcnow(), late)
+    assert old(f"UPDATE {TABLE} SET status = 'Failed', ended_at = %s, error = %s, lease_until = NULL WHERE status = 'Running'"
+               " AND lease_until < %s", utcnow(), ledger.WORKER_LOST, utcnow()) == 1
+    assert statuses() == {"Retrying": 1, "Failed": 1}
+    lost.refresh_from_db()
+    assert [(one["number"], one["error"]) for one in attempts_of(lost)] == [(2, ledger.WORKER_LOST)]
+    assert ledger.miss() == ledger.reap() == 0 and dispatch.hand_over(lambda ids, first: None, [retrying.id]) == 1
+
+
+def test_what_a_dispatcher_that_knows_no_targets_plans_has_its_schedules_target():
+    target = billing()
+    fields = {"times": "12:30:00", "zone": "UTC", "planned_until": utcnow()}
+    of_target, plain = (Schedule.objects.create(name=name, target=one, **fields) for name, one in (("a", target), ("b", None)))
+    assert insert_without_targets(schedule_id=of_target.id, occurrence=utcnow(), utc_offset=0).target == target
+    assert insert_without_targets(schedule_id=plain.id, occurrence=utcnow(), utc_offset=0).target is None
+
+
+def test_what_a_web_server_that_knows_no_targets_makes_again_is_sent_to_the_same_target():
+    """And not to API_URL."""
+    target = billing()
+    first, = ledger.schedule(calls=[ledger.NewCall(utcnow(), target=target, body="{}", data={"a": [1]})])
+    bare, plain = make(target=target), make()
+    again = insert_without_targets(again_of=first.id)
+    assert again.target == target and (again.request.body, again.request.headers, again.request.data) == ("{}", {}, {"a": [1]})
+    assert insert_without_targets(again_of=bare.id).target == target
+    assert insert_without_targets(again_of=plain.id).target is None
+    assert insert_without_targets(again_of=10**9).target is None, "of one that was pruned nobody knows it"
+    new, = ledger.again([again.id])
+    assert new.target == target and CallRequest.objects.count() == 3, "each has its own"

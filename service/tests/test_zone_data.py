@@ -10,8 +10,9 @@ import zoneinfo
 from datetime import datetime, timedelta, timezone
 
 import pytest
+import tzdata
 from conftest import SERVICE
-from test_planner import change, due, schedule
+from test_planner import a_day_later, change, due, schedule
 
 from scheduler.base import zones
 from scheduler.base.clock import utcnow
@@ -47,10 +48,10 @@ for number in itertools.count(1):
             result = execute(*arguments)
             die()
             return result
-        commit = connection._commit
+        commit = connection.commit
         def commits():
             die(), commit(), die()
-        connection._commit = commits
+        connection.commit = commits
         with connection.execute_wrapper(statement):
             planner.compare(60)
         os._exit(0)
@@ -239,7 +240,7 @@ def test_a_process_that_goes_on_finds_it_within_a_day(country, monkeypatch):
     (country.folder / ZONE).write_bytes(tzif([], USUAL + 1, "<-02>2"))
     planner.compare(60)
     assert due("Cancelled") == []
-    monkeypatch.setattr(planner, "steady", lambda later=planner.steady: later() + 86400)
+    a_day_later(monkeypatch)
     planner.compare(60)
     assert due() == to_come(made) and due("Cancelled")
 
@@ -281,7 +282,7 @@ from scheduler.base import zones
 at = datetime(2030, 1, 1, tzinfo=zoneinfo.ZoneInfo("America/Sao_Paulo"))
 print(f"{zones.release()} {at:%z} {zones.words()}")
 """
-PINNED = zones._release_of(zones.PACKAGE)
+PINNED = tzdata.IANA_VERSION
 
 
 @pytest.mark.parametrize("file, text, own, says", [

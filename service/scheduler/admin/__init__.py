@@ -4,8 +4,10 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
 
-from . import calls, filters, schedules  # noqa: F401
+from . import calls, filters, schedules, targets
 from .forms import OnceAdmin, OpenedForm
+
+__all__ = ["calls", "schedules", "targets"]
 
 admin.site.site_header = admin.site.site_title = "API Scheduler"
 admin.site.index_title = "Calls, people and tokens"

@@ -1,4 +1,5 @@
-"""The admin of calls: see what is planned and how it went, cancel, schedule again, add."""
+"""The admin of calls: see what is planned and how it went, cancel, try now, schedule again, add."""
+import json
 from datetime import timedelta
 from functools import partial
 
@@ -7,11 +8,12 @@ from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import flatten_fieldsets, unquote
 from django.contrib.admin.views.main import IncorrectLookupParameters
 from django.contrib.admin.widgets import AdminSplitDateTime
 from django.core.exceptions import PermissionDenied
 from django.db import connection, models, transaction
+from django.db.models import Q
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -21,16 +23,23 @@ from django.utils.html import format_html, format_html_join
 from ..base.clock import utcnow
 from ..base.moments import comes_twice, from_person, many_from_person, moment, showable
 from ..base.words import is_id, one_line, printable
-from ..calls import ledger
+from ..calls import ledger, targets
+from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
-from ..models import Schedule, ScheduledCall
+from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+CANCELLABLE = (Status.PENDING, Status.RETRYING)
+# What the API has of an attempt, by its class of calls/outcomes.py.
+CLASSES = {"nothing": "it got nothing", "refused": "it refused", "unknown": "it has perhaps done it",
+           "answered": "it answered no"}
+PHASES = {"name": "name", "connect": "connection", "tls": "TLS", "answer": "answer", "end": "its end"}
+
 SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
 
 
@@ -60,11 +69,24 @@ class DueField(forms.SplitDateTimeField):
 
 
 class ScheduledCallForm(OpenedForm):
-    """A call's time. For new calls also many, pasted, and a note."""
+    """A call's time. For new calls also many, pasted, a note, and what is called with what."""
 
     times = forms.CharField(
         required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
         label="Or several, pasted")
+    to_target = forms.ModelChoiceField(
+        targets.there(), required=False, label="Target", empty_label="none: API_URL, with GET",
+        help_text="What is called.")
+    body = forms.CharField(
+        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
+        help_text="Instead of the target's. {{call.id}}, {{call.due}}, {{call.note}}, {{call.attempt}} and {{data.KEY}} are "
+                  "filled in when it is sent.")
+    headers = JsonField(help_text='Beside the target\'s: {"X-Name": "value"}.')
+    data = JsonField(help_text='What {{data.KEY}} stands for: {"order": 7}.')
+    expires = DueField(
+        required=False, widget=AdminSplitDateTime,
+        help_text="When it is of no use any more: it is not started later than this, instead of GRACE after its time.")
+    OF_NEW = ["times", "to_target", "body", "headers", "data", "expires"]
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -115,7 +137,31 @@ class ScheduledCallForm(OpenedForm):
         cleaned = super().clean()
         if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"]):
             raise forms.ValidationError("When? Choose a time, or paste some.")
+        if "to_target" in self.fields and not self.errors:
+            self._clean_request(cleaned)
         return cleaned
+
+    def _clean_request(self, cleaned):
+        """What is sent fits the target, and the calls are of use when they are due."""
+        if target := cleaned["to_target"]:
+            for name, problem in target.problems_with(cleaned["body"] or None, cleaned["headers"], cleaned["data"]).items():
+                self.add_error(name, problem)
+        else:
+            for name in ("body", "headers", "data"):
+                if cleaned[name]:
+                    self.add_error(name, "This is for a target; choose one.")
+        if cleaned["expires"] and any(time >= cleaned["expires"] for time in self.all_times()):
+            self.add_error("expires", "This must be later than the time at which it is due.")
+
+    def all_times(self):
+        """The aware datetimes at which there is to be a call."""
+        return [time for time in [self.cleaned_data["timestamp"]] if time] + self.cleaned_data["times"]
+
+    def new_call(self, time):
+        """The ledger.NewCall that is to be made at this aware datetime."""
+        given = self.cleaned_data.get
+        return ledger.NewCall(time, given("note"), given("to_target"), given("body") or None, given("headers") or {},
+                              given("data") or {}, given("expires"))
 
 
 def column(field, description):
@@ -127,14 +173,33 @@ def column(field, description):
     return in_words
 
 
+def in_lines(headers):
+    """{name: value} as the lines of a request, or an answer: safe HTML."""
+    return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in headers.items())) if headers else ""
+
+
+def in_words(attempt):
+    """An attempt, as `attempts_of` has it, for the page."""
+    return attempt | {
+        "started": attempt["started_at"] and moment(attempt["started_at"]), "ended": moment(attempt["ended_at"]),
+        "api_has": CLASSES.get(attempt["class"], attempt["class"]),
+        "phases": ", ".join(f"{PHASES[name]} {attempt['phases_ms'][name]:.1f}" for name in PHASES if name in attempt["phases_ms"]),
+        "messages": [(title, first, in_lines(message["headers"]), message.get("body"), message.get("truncated"))
+                     for title, message, first in (
+                         ("What was sent", attempt["request"],
+                          attempt["request"] and "{method} {url}".format(**attempt["request"])),
+                         ("What came back", attempt["response"],
+                          attempt["http_status"] and f"HTTP status {attempt['http_status']}")) if message]}
+
+
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
-    list_display = ["id", "how", "due", "late", "outcome", "who", "said"]
+    list_display = ["id", "how", "due", "called", "late", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
-    list_filter = [filters.ViewFilter, filters.StatusFilter, filters.DueFilter, filters.TogetherFilter]
-    list_select_related = ["schedule"]
+    list_filter = filters.FILTERS
+    list_select_related = ["schedule", "target"]
     sortable_by = ["id", "due"]   # the others would have a million rows sorted
     search_fields = ["id"]
     search_help_text = "A call's id"
@@ -145,9 +210,12 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     actions = ["cancel", "schedule_again"]
 
     new = [(None, {"fields": ["timestamp", "times", "note"]})]
+    new_to_target = [*new, ("What is called", {"fields": ["to_target", "body", "headers", "data", "expires"]})]
     known = [
         (None, {"fields": ["timestamp", "how", "said"]}),
         ("How it went", {"fields": ["late", "http_status", "error", "handed_over", "started", "ended"]}),
+        ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "next_attempt", "expires"]}),
+        ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
         ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as", "cancelled_by"]}),
     ]
 
@@ -156,6 +224,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     due, created = column("timestamp", "due"), column("created_at", "created")
     handed_over = column("handed_over_at", "handed over")
     started, ended = column("started_at", "started"), column("ended_at", "ended")
+    expires, next_attempt = column("expires_at", "expires"), column("next_attempt_at", "next attempt")
 
     @admin.display(description="status", ordering="status")
     def how(self, call):
@@ -163,12 +232,16 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="lateness")
     def late(self, call):
-        return NOTHING if call.lateness is None else f"{call.lateness:.3f} s"
+        if call.lateness is None:
+            return NOTHING
+        return f"{call.lateness:.3f} s" + (", caught up" if call.caught_up else "")
 
     @admin.display(description="outcome")
     def outcome(self, call):
         """In one column: an error says what the HTTP status was."""
         said = call.error or (f"HTTP status {call.http_status}" if call.http_status else "")
+        if call.status == Status.RETRYING:
+            return ", ".join(filter(None, [said, f"next attempt {self.next_attempt(call)}"]))
         if call.cancelled_by:
             return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
         return said or NOTHING
@@ -194,6 +267,31 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return format_html("<bdi>{}</bdi>", call.schedule)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
                            reverse("admin:scheduler_schedule_change", args=[call.schedule_id]), call.schedule)
+
+    @admin.display(description="target")
+    def called(self, call):
+        if call.target is None:
+            return NOTHING
+        if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
+            return format_html("<bdi>{}</bdi>", call.target)
+        return format_html('<a href="{}"><bdi>{}</bdi></a>',
+                           reverse("admin:scheduler_target_change", args=[call.target_id]), call.target)
+
+    @admin.display(description="what the API has of it")
+    def has_of_it(self, call):
+        return CLASSES.get(call.failure, call.failure) or NOTHING
+
+    @admin.display(description="body")
+    def own_body(self, call):
+        return format_html("<pre>{}</pre>", call.request.body) if call.request.body is not None else "the target's"
+
+    @admin.display(description="headers")
+    def own_headers(self, call):
+        return in_lines(call.request.headers) or "the target's"
+
+    @admin.display(description="data")
+    def own_data(self, call):
+        return format_html("<pre>{}</pre>", json.dumps(call.request.data, ensure_ascii=False, indent=2)) if call.request.data else NOTHING
 
     @admin.display(description="note")
     def said(self, call):
@@ -228,31 +326,50 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         number = search_term.strip()
         return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
 
+    def get_list_display(self, request):
+        """Without the column of targets where there has never been one."""
+        return [name for name in self.list_display if name != "called" or Target.objects.exists()]
+
     def get_changelist(self, request, **kwargs):
         return filters.CallList
 
     def changelist_view(self, request, extra_context=None):
         response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
-            tabs, status, due = [response.context_data["cl"].spec(kind) for kind in self.list_filter[:3]]
+            tabs, status, due = map(response.context_data["cl"].spec, (
+                filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
             now = utcnow()
             response.context_data |= {
-                "tabs": tabs, "summary": dashboard.summary(now),
+                "tabs": tabs, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
                 "picture": dashboard.picture(
-                    now, tabs.name, status.status, (due.start, due.end), filters.given(request, filters.TogetherFilter))}
+                    now, tabs.name, status.status, (due.start, due.end),
+                    filters.kept(request, filters.StatusFilter, filters.DueFilter))}
         return response
 
     def get_fieldsets(self, request, obj=None):
         if obj is None:
-            return self.new
-        return self.known if self.has_change_permission(request, obj) else [
-            (None, {"fields": ["due", "how", "said"]}), *self.known[1:]]
+            return self.new_to_target if self.uses_targets(request) else self.new
+        own = hasattr(obj, "request") and self.sees_requests(request)
+        shown = {"What is called": obj.target is not None, "What is sent with it": own}
+        known = [part for part in self.known if shown.get(part[0], True)]
+        return known if self.has_change_permission(request, obj) else [
+            (None, {"fields": ["due", "how", "said"]}), *known[1:]]
 
     def get_object(self, request, object_id, from_field=None):
-        """With whether this user may see the page of its schedule."""
+        """With whether this user may see the pages of its schedule and its target."""
         if call := super().get_object(request, object_id, from_field):
-            call.leads_to_schedule = self.admin_site.get_model_admin(Schedule).has_view_permission(request)
+            call.leads_to_schedule, call.leads_to_target = (
+                self.admin_site.get_model_admin(model).has_view_permission(request) for model in (Schedule, Target))
         return call
+
+    def render_change_form(self, request, context, obj=None, **how):
+        if obj:
+            context |= {
+                "attempts": [in_words(attempt) for attempt in attempts_of(obj, self.sees_requests(request))],
+                "next_attempt": obj.status == Status.RETRYING and self.next_attempt(obj),
+                "may_cancel": self.may_cancel(request) and obj.status in CANCELLABLE,
+                "may_try": self.may_cancel(request) and obj.status == Status.RETRYING}
+        return super().render_change_form(request, context, obj=obj, **how)
 
     def get_changeform_initial_data(self, request):
         """Not the time: a query string gives one text, and its field, of two, breaks on it."""
@@ -267,8 +384,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def get_form(self, request, obj=None, change=False, **kwargs):
         form = super().get_form(request, obj, change=change, **kwargs)
-        if change:
-            del form.base_fields["times"]
+        wanted = flatten_fieldsets(self.get_fieldsets(request, obj))
+        for name in form.OF_NEW:
+            if change or name not in wanted:
+                form.base_fields.pop(name, None)    # Django has left out those of the name of what is only shown
         return form
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
@@ -277,7 +396,11 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             if call and not self.has_change_permission(request, call):      # it began after the page was shown
                 return self._nothing_changed(request, call)
         title = {"title": f"Call {unquote(object_id)}"} if object_id else {"title": "Schedule calls"}
-        return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
+        try:
+            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
+        except Target.DoesNotExist as error:        # it was deleted since the form was read
+            self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
 
     # What may be done
 
@@ -285,6 +408,18 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         """What has begun is history, and history is only looked at."""
         return super().has_change_permission(request, obj) and (
             obj is None or obj.status == Status.PENDING)
+
+    def may_cancel(self, request):
+        """Also what has begun, between two attempts, and have it tried now."""
+        return super().has_change_permission(request)
+
+    def uses_targets(self, request):
+        """Whether this user may schedule calls for targets, and there are some."""
+        return request.user.has_perm("scheduler.use_target") and targets.there().exists()
+
+    def sees_requests(self, request):
+        """Whether this user may see what is sent to targets, and what they answer."""
+        return request.user.has_perm("scheduler.see_request")
 
     def has_delete_permission(self, request, obj=None):
         """Every call is accounted for; `manage.py prune` removes what is old."""
@@ -299,9 +434,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             request.was_moved = ledger.move(obj.pk, obj.timestamp)
             soon = [obj]
         else:
-            times = [time for time in [obj.timestamp] if time] + form.cleaned_data["times"]
             soon = request.calls = ledger.schedule(
-                times, by=request.user.get_username(), via="admin", note=obj.note)
+                calls=[form.new_call(time) for time in form.all_times()], by=request.user.get_username(), via="admin")
+            targets.still_there([call.target_id for call in soon if call.target_id])
             request.twice = form.twice
             obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
         end = utcnow() + timedelta(seconds=settings.WINDOW)
@@ -368,18 +503,45 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             self.message_user(
                 request, f"{len(ids) - len(cancelled)} not cancelled: no longer pending.", messages.WARNING)
 
+    def try_now(self, request, queryset):
+        """The next attempt is made now, and not when it would be."""
+        call_id = queryset.get().pk
+        if ledger.try_now(call_id):
+            hand_over_soon([call_id])
+            self._write_history(request, [(call_id, f"call {call_id}", CHANGE, "Tried now.")])
+            self.message_user(request, f"Call {call_id} is tried now.", messages.SUCCESS)
+        else:
+            self.message_user(request, f"Call {call_id} is no longer to be tried again.", messages.WARNING)
+
     @admin.action(description="Schedule again, now", permissions=["add"])
     def schedule_again(self, request, queryset):
         """New calls; what happened to the old ones stays as it is. Leads to the new ones."""
         ids = self._ids(request, queryset)
+        calls = ScheduledCall.objects.filter(id__in=ids).order_by("id")
+        for why, can in (("they name a target, and you may not use targets",
+                          Q() if request.user.has_perm("scheduler.use_target") else Q(target=None)),
+                         ("their target was deleted", Q(target=None) | Q(target__deleted_at=None))):
+            number, calls = len(ids), calls.filter(can)
+            ids = list(calls.values_list("id", flat=True))
+            if len(ids) < number:
+                self.message_user(request, f"{number - len(ids)} not scheduled again: {why}.", messages.ERROR)
         if not ids:
             return None
-        calls = ledger.schedule([utcnow()] * len(ids), by=request.user.get_username(), via="admin", again_of=ids)
-        hand_over_soon([call.pk for call in calls])
+        try:
+            with transaction.atomic():
+                calls = ledger.again(ids, by=request.user.get_username(), via="admin")
+                targets.still_there([call.target_id for call in calls if call.target_id])
+        except Target.DoesNotExist as error:
+            self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
+            return None
+        end = utcnow() + timedelta(seconds=settings.WINDOW)
+        hand_over_soon([call.pk for call in calls if call.timestamp <= end])
         self._write_history(request, [entry for call in calls for entry in (
             (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
             (call.again_of, f"call {call.again_of}", CHANGE, f"Scheduled again as call {call.pk}."))])
-        self.message_user(request, f"{len(calls)} scheduled for now.", messages.SUCCESS)
+        last = max(call.timestamp for call in calls)
+        self.message_user(request, f"{len(calls)} scheduled for now" + (
+            f", as their target's rate allows: the last for {moment(last)}." if last > utcnow() else "."), messages.SUCCESS)
         return HttpResponseRedirect(self._together(calls))
 
     def response_action(self, request, queryset):
@@ -403,17 +565,24 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return [
             path("csv/", page(self.csv), name="scheduler_scheduledcall_csv"),
             path("<int:call_id>/cancel/", page(partial(
-                self.act_on_one, action=self.cancel, may=self.has_change_permission, question="Cancel this call?",
-                yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
+                self.act_on_one, action=self.cancel, may=self.may_cancel, statuses=CANCELLABLE, gone="is no longer pending",
+                question="Cancel this call?", yes="Yes, cancel it")), name="scheduler_scheduledcall_cancel"),
+            path("<int:call_id>/try/", page(partial(
+                self.act_on_one, action=self.try_now, may=self.may_cancel, statuses=(Status.RETRYING,),
+                gone="is no longer to be tried again", question="Make the next attempt now?", yes="Yes, try now")),
+                name="scheduler_scheduledcall_try"),
             path("<int:call_id>/again/", page(partial(
-                self.act_on_one, action=self.schedule_again, may=self.has_add_permission,
+                self.act_on_one, action=self.schedule_again, may=self.has_add_permission, statuses=Status,
                 question="Schedule this call again, for now?", yes="Yes, call now")),
                 name="scheduler_scheduledcall_again"),
             *super().get_urls(),
         ]
 
-    def act_on_one(self, request, call_id, action, may, question, yes):
-        """An action for one call, from its own page: asks first, and does it when the answer is posted."""
+    def act_on_one(self, request, call_id, action, may, statuses, question, yes, gone=""):
+        """An action for one call, from its own page: asks first, and does it when the answer is posted.
+
+        statuses: of calls for which there is this action; gone: what one is that has another
+        """
         if not (self.has_view_permission(request) and may(request)):
             raise PermissionDenied
         calls = ScheduledCall.objects.filter(pk=call_id)
@@ -422,8 +591,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
             return self.in_one(request, lambda: action(request, calls) or back)
-        if action == self.cancel and call.status != Status.PENDING:
-            self.message_user(request, f"Call {call_id} is no longer pending.", messages.WARNING)
+        if call.status not in statuses:
+            self.message_user(request, f"Call {call_id} {gone}.", messages.WARNING)
             return back
         return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
             **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})

@@ -7,13 +7,15 @@ from math import ceil
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Min
+from django.db.models import Count, Min
 from django.template.loader import render_to_string
 from django.utils import timezone
 
 from ..base.moments import moment
 from ..base.words import printable, redacted
+from ..calls import targets
 from ..calls.health import parts
+from ..calls.queryset import UNDER_WAY
 from ..models import ScheduledCall
 from .filters import VIEWS, link
 
@@ -21,7 +23,7 @@ Status = ScheduledCall.Status
 
 HOURS = 24                      # each way
 STEP = timedelta(minutes=30)    # one bar
-STACK = [Status.FAILED, Status.MISSED, Status.CANCELLED, Status.SUCCEEDED, Status.RUNNING,
+STACK = [Status.FAILED, Status.MISSED, Status.CANCELLED, Status.SUCCEEDED, Status.RUNNING, Status.RETRYING,
          Status.PENDING]        # from the bottom: trouble stands on the ground line, where it shows
 LEFT, RIGHT, TOP, GROUND, HEIGHT, WIDTH = 44, 12, 12, 150, 176, 1000    # of the drawing, in its units
 BAR = (WIDTH - LEFT - RIGHT) / (2 * HOURS * 2)
@@ -39,14 +41,15 @@ def counts(starts):
     numbers = " UNION ALL ".join(
         f"SELECT i, '{status}', (SELECT COUNT(*) FROM {ScheduledCall._meta.db_table}"
         f" WHERE status = '{status}' AND timestamp >= a AND timestamp < b) FROM half_hour"
-        for status in Status if status != Status.RUNNING)
+        for status in Status if status not in UNDER_WAY)
     with connection.cursor() as cursor:
         cursor.execute(f"WITH half_hour(i, a, b) AS (VALUES {half_hours}) {numbers}", [
             value for i, at in enumerate(starts) for value in (i, as_stored(at), as_stored(at + STEP))])
         found = Counter({(starts[i], status): number for i, status, number in cursor.fetchall() if number})
-    # Few, and their index is not in order of time.
-    running = ScheduledCall.objects.filter(status=Status.RUNNING).order_by().values_list("timestamp", flat=True)
-    found.update((floor(at), Status.RUNNING) for at in running if starts[0] <= at < starts[-1] + STEP)
+    # Few, and their indexes are not in order of time. Each by its own: of an IN neither database would use both.
+    for status in UNDER_WAY:
+        due = ScheduledCall.objects.filter(status=status).order_by().values_list("timestamp", flat=True)
+        found.update((floor(at), status) for at in due if starts[0] <= at < starts[-1] + STEP)
     return found
 
 
@@ -140,24 +143,31 @@ def span(seconds):
     return " ".join(f"{number} {unit}" for number, unit in units[first:first + 2] if number) or "0 s"
 
 
-def summary(now):
+def summary(now, leads_to_targets=False):
     """The line above the picture: what is called, whether the service is well, and what comes and went, as safe
     HTML.
 
     now: aware datetime
+    leads_to_targets: whether this user may see their pages
     """
     problems = [f"{part} {said}" for part, said in parts()[0].items() if said != "ok"]
-    pending = ScheduledCall.objects.filter(status=Status.PENDING)
+    pending, retrying = (ScheduledCall.objects.filter(status=status) for status in (Status.PENDING, Status.RETRYING))
     upcoming = pending.filter(timestamp__gt=now)
-    next_at = upcoming.aggregate(at=Min("timestamp"))["at"]
+    again = retrying.aggregate(at=Min("next_attempt_at"), number=Count("id"))
+    next_at = min(filter(None, [upcoming.aggregate(at=Min("timestamp"))["at"], again["at"] and max(again["at"], now)]),
+                  default=None)
+    there = targets.there()
     hour, day = now + timedelta(hours=1), now - timedelta(days=1)
     ended = ScheduledCall.objects.filter(timestamp__gte=day, timestamp__lte=now)
     return render_to_string("admin/scheduler/scheduledcall/summary.html", {
         "api": printable(redacted(settings.API_URL), 200),
+        "targets": there.count(), "paused": there.filter(targets.paused_q(now)).count(),
+        "leads_to_targets": leads_to_targets,
         "problems": problems,
         "next": moment(next_at) if next_at else None,
         "next_in": span((next_at - now).total_seconds()) if next_at else None,
         "overdue": pending.filter(timestamp__lte=now - timedelta(seconds=settings.GRACE)).count(),
+        "retrying": again["number"], "retrying_link": link(view="upcoming", status=Status.RETRYING),
         "due": upcoming.filter(timestamp__lte=hour).count(),
         "due_link": link(view="upcoming", due_from=now.isoformat(timespec="seconds"),
                          due_before=hour.isoformat(timespec="seconds")),

@@ -2,7 +2,7 @@
 import csv
 from datetime import datetime
 
-from django.db.models import Q
+from django.db.models import Model, Q
 from django.http import StreamingHttpResponse
 from django.utils import timezone
 
@@ -10,7 +10,8 @@ from ..base.clock import utcnow
 
 COLUMNS = ["id", "timestamp", "status", "lateness", "http_status", "error", "created_at", "handed_over_at",
            "started_at", "ended_at", "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule_id",
-           "schedule"]
+           "schedule", "target", "attempts"]
+FIELDS = ["attempts_made" if name == "attempts" else name for name in COLUMNS]
 BATCH = 1000        # rows of one query: a statement that takes as long as the download would be ended
 
 
@@ -26,6 +27,8 @@ def cell(value):
     would run as a formula gets an apostrophe (owasp.org/www-community/attacks/CSV_Injection)."""
     if isinstance(value, datetime):
         return timezone.localtime(value).isoformat()
+    if isinstance(value, Model):
+        value = str(value)
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return "'" + value
     return value
@@ -55,6 +58,6 @@ def response(calls, ordering):
     def lines():
         yield writer.writerow(COLUMNS)
         for rows in batches(calls, ordering):
-            yield "".join(writer.writerow([cell(getattr(call, name)) for name in COLUMNS]) for call in rows)
+            yield "".join(writer.writerow([cell(getattr(call, name)) for name in FIELDS]) for call in rows)
     return StreamingHttpResponse(lines(), content_type="text/csv; charset=utf-8", headers={
         "Content-Disposition": f'attachment; filename="calls-{timezone.localtime(utcnow()):%Y-%m-%d-%H%M%S}.csv"'})

@@ -14,7 +14,7 @@ from django.utils.functional import cached_property
 from ..base.clock import utcnow
 from ..base.moments import from_person, moment
 from ..base.words import is_id, printable
-from ..models import Schedule, ScheduledCall
+from ..models import Schedule, ScheduledCall, Target
 
 Status = ScheduledCall.Status
 
@@ -42,7 +42,7 @@ class View:
 
 
 VIEWS = {
-    "upcoming": View("Upcoming", SOONEST, [Status.PENDING], to_come=True),
+    "upcoming": View("Upcoming", SOONEST, [Status.PENDING, Status.RETRYING], to_come=True),
     "recent": View("Recent", LATEST, until_now=True),
     "trouble": View("Failed and missed", LATEST, [Status.FAILED, Status.MISSED]),
     "all": View("All", LATEST),
@@ -76,9 +76,10 @@ def link(**parameters):
     return "?" + urlencode({name: value for name, value in parameters.items() if value})
 
 
-def given(request, *filters):
-    """{name: value} of the parameters of these filters, classes, that the query string holds."""
-    return {name: value for kind in filters for name in kind.parameters if (value := request.GET.get(name))}
+def kept(request, *but):
+    """{name: value} of the parameters that the query string holds of all filters but these, classes, and the view."""
+    return {name: value for kind in FILTERS if kind not in (ViewFilter, *but) for name in kind.parameters
+            if (value := request.GET.get(name))}
 
 
 class CallFilter(admin.ListFilter):
@@ -102,6 +103,14 @@ class CallFilter(admin.ListFilter):
 
     def expected_parameters(self):
         return self.parameters
+
+    def others(self):
+        """(name, value) of what a form keeps; the view also where the list has opened with it by itself."""
+        return {"view": chosen_view(self.request), **kept(self.request, type(self))}.items()
+
+    def without(self):
+        """The query string without it."""
+        return link(**dict(self.others()))
 
 
 class ViewFilter(CallFilter):
@@ -130,7 +139,7 @@ class ViewFilter(CallFilter):
         for name, view in VIEWS.items():
             keep = due.used_parameters if view.may_hold(due.start, due.end, now) else {}
             yield {"display": view.title, "selected": name == self.name,
-                   "query_string": link(view=name, **keep, **given(self.request, TogetherFilter))}
+                   "query_string": link(view=name, **keep, **kept(self.request, StatusFilter, DueFilter))}
 
 
 class StatusFilter(CallFilter):
@@ -149,12 +158,12 @@ class StatusFilter(CallFilter):
 
     def choices(self, changelist):
         """A view that has no such calls is left for one that has."""
-        view, others = changelist.spec(ViewFilter).name, given(self.request, DueFilter, TogetherFilter)
+        view, others = changelist.spec(ViewFilter).name, kept(self.request, StatusFilter)
         yield {"display": "All", "selected": not self.status, "query_string": link(view=view, **others)}
         for status in Status.values:
-            kept = view if status in VIEWS[view].statuses else "all"
+            among = view if status in VIEWS[view].statuses else "all"
             yield {"display": status, "selected": status == self.status,
-                   "query_string": link(view=kept, status=status, **others)}
+                   "query_string": link(view=among, status=status, **others)}
 
 
 class DueFilter(CallFilter):
@@ -194,16 +203,42 @@ class DueFilter(CallFilter):
             yield {"name": name, "label": label,
                    "value": f"{timezone.localtime(time):%Y-%m-%dT%H:%M:%S}" if time else ""}
 
-    def hidden(self):
-        """(name, value) of what the form keeps; the view also where the list has opened with it by itself."""
-        return {"view": chosen_view(self.request), **given(self.request, StatusFilter, TogetherFilter)}.items()
-
     def zone(self):
         return timezone.get_default_timezone_name()
 
-    def without(self):
-        """The query string without times."""
-        return link(view=chosen_view(self.request), **given(self.request, StatusFilter, TogetherFilter))
+
+class TargetFilter(CallFilter):
+    """One of the targets, in a form: there may be hundreds."""
+
+    title = "target"
+    template = "admin/scheduler/scheduledcall/target.html"
+    parameters = ["target"]
+
+    def __init__(self, request, params, model, model_admin):
+        super().__init__(request, params, model, model_admin)
+        asked = self.used_parameters.get("target", "")
+        self.target = Target.objects.filter(id=asked).first() if is_id(asked) else None
+        self.good = bool(self.target or not asked)
+        self.targets = list(Target.objects.filter(deleted_at=None).order_by("name"))
+        if self.target:
+            self.says = f"for target {self.target}"
+            if self.target not in self.targets:
+                self.targets.append(self.target)
+        if not self.good:
+            messages.warning(request, f"There is no target of the number “{printable(asked, 40)}”.")
+
+    def has_output(self):
+        return bool(self.targets or self.used_parameters.get("target"))
+
+    def queryset(self, request, queryset):
+        if not self.good:
+            return queryset.none()
+        return queryset.for_targets([self.target.pk]) if self.target else queryset
+
+    def choices(self, changelist):
+        yield {"display": "All", "value": "", "selected": not self.target}
+        for target in self.targets:
+            yield {"display": target, "value": target.pk, "selected": target == self.target}
 
 
 class TogetherFilter(CallFilter):
@@ -252,9 +287,8 @@ class TogetherFilter(CallFilter):
     def choices(self, changelist):
         return []
 
-    def without(self):
-        """The query string with these and all others."""
-        return link(view=chosen_view(self.request), **given(self.request, StatusFilter, DueFilter))
+
+FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter]
 
 
 class SelectedRows:

@@ -19,11 +19,12 @@ from django.contrib import messages
 from django.contrib.messages.storage.cookie import MessageDecoder, MessageEncoder
 from django.core import signing
 from django.db import transaction
+from django.forms.fields import InvalidJSONInput
 from django.http import HttpResponseRedirect
 
 from ..base.moments import moment
 from ..base.words import in_line
-from ..models import IdempotentAnswer
+from ..models import IdempotentAnswer, rules
 
 KEY, OPENED_WITH = "form_key", "opened_with"        # names of hidden fields
 
@@ -107,6 +108,31 @@ class OnceAdmin:
         return found
 
 
+class JsonField(forms.JSONField):
+    """An object, {} if nothing is given."""
+
+    default_error_messages = {"invalid": "This is no JSON, such as {\"name\": \"value\"}."}
+
+    def __init__(self, **how):
+        super().__init__(**{"required": False, "initial": dict, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
+
+    def to_python(self, value):
+        """Django's own breaks on a number of thousands of digits, and on what is nested too deeply."""
+        try:
+            return rules.shallow(super().to_python(value))
+        except (ValueError, RecursionError):
+            raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
+
+    def bound_data(self, data, initial):
+        try:
+            return super().bound_data(data, initial)
+        except (ValueError, RecursionError):
+            return InvalidJSONInput(data)
+
+    def clean(self, value):
+        return super().clean(value) or {}
+
+
 class TakenOver(forms.BoundField):
     """A field that shows what somebody else has put there meanwhile, in place of what was sent."""
 
@@ -138,7 +164,7 @@ class OpenedForm(forms.ModelForm):
         """The value of a field of the model as text: of what it names many of, the ids."""
         if field.many_to_many:
             return ",".join(sorted(str(other.pk) for other in field.value_from_object(self.instance)))
-        return field.value_to_string(self.instance)
+        return "" if field.value_from_object(self.instance) is None else field.value_to_string(self.instance)
 
     def _value(self, name, text):
         """The value of which `_text` made the text, as the form's field takes it."""

@@ -1,31 +1,40 @@
 """The admin of schedules: what comes next, how the last ones ended, and a form that shows what it will do
 before it is saved."""
+import re
+from copy import copy
 from datetime import timedelta
+from functools import partial
 
 from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q, Count, OuterRef, Subquery
-from django.http import HttpResponseRedirect
-from django.urls import reverse
+from django.http import Http404, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 
 from ..base import zones
 from ..base.clock import utcnow
-from ..base.moments import moment
+from ..base.moments import from_person, moment, showable
+from ..base.words import one_line, printable, redacted
+from ..calls import targets
 from ..calls.dispatch import hand_over_soon
-from ..models import Schedule, ScheduledCall
+from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters
 from .filters import NOTHING
-from .forms import OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm
 
 Status = ScheduledCall.Status
 
 LAST = 5            # outcomes shown of each schedule
 AT_ONCE = 1000      # schedules that one action takes
 DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
+CHOICES = {"overlap": [("allow", "is made"), ("skip", "is skipped")],
+           "catch_up": [("none", "none is made late"), ("last", "the last is made late")]}
 HOURS = timedelta(hours=3)      # no clock is changed twice within them
 
 
@@ -58,14 +67,83 @@ class DaysField(forms.MultipleChoiceField):
         return super().has_changed(self.prepare_value(initial), data)
 
 
+class DatesField(forms.CharField):
+    """Dates as text; the model keeps a list."""
+
+    widget = forms.Textarea({"rows": 2, "cols": 60})
+
+    def prepare_value(self, value):
+        return ", ".join(value) if isinstance(value, list) else value
+
+    def clean(self, value):
+        return [piece for piece in re.split(r"[,\s]+", super().clean(value)) if piece]
+
+    def has_changed(self, initial, data):
+        return (initial or []) != self.clean(data)
+
+
 class ScheduleForm(OpenedForm):
+    may_use = True      # whether this user may use targets
+
+    exceptions = DatesField(label="Except", required=False, help_text=(
+        "Dates on which it does not call, separated by commas: 2026-12-25, 2026-12-26."))
     days = DaysField(choices=DAYS.items(), initial=",".join(Schedule.DAYS),
                      help_text="Counted in the time zone. A cron expression says its days itself: leave all.")
 
     class Meta:
         widgets = {
             "times": forms.Textarea({"rows": 2, "cols": 60}), "cron": forms.TextInput({"size": 40}),
-            "zone": forms.TextInput({"list": "zones", "size": 40}), "name": forms.TextInput({"size": 40})}
+            "zone": forms.TextInput({"list": "zones", "size": 40}), "name": forms.TextInput({"size": 40}),
+            **{name: forms.Textarea({"rows": rows, "cols": 80, "spellcheck": "false"})
+               for name, rows in (("body", 5), ("headers", 2), ("data", 2))}}
+        help_texts = {
+            "body": "Instead of the target's body; empty for that. Placeholders such as {{call.id}}, {{call.due}}, "
+                    "{{schedule.name}} and {{data.KEY}} are filled in.",
+            "headers": 'Beside the target\'s, and instead of those of the same name: {"X-Shop": "7"}.',
+            "data": 'What {{data.KEY}} stands for: {"shop": 7}.',
+            "overlap": "What falls due while an earlier call of the schedule has not ended. Skipped, it is Missed.",
+            "catch_up": "Of what could not start in time, as nothing ran. The last may start until the next call of the "
+                        f"schedule is due, at most {planner.LATE.days} days late.",
+            "jitter": "Seconds by which, at most, each call is due after its time, at random."}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.was = copy(self.instance) if self.instance.pk else None
+        for name, field in self.fields.items():
+            field.required &= name not in ("jitter", *CHOICES)      # which have a default
+            if name in CHOICES:
+                field.choices = CHOICES[name]
+            field.show_hidden_initial = False       # OpenedForm knows what it was opened with
+        if field := self.fields.get("target"):
+            # Who may not use them need not know them; the one that it has stays.
+            field.queryset = targets.there() if self.may_use else Target.objects.filter(pk=self.instance.target_id)
+            field.empty_label = f"{printable(redacted(settings.API_URL), 200)} (of the configuration)" if self.may_use else None
+
+    def clean_overlap(self):
+        return self.cleaned_data["overlap"] or Schedule.Overlap.ALLOW
+
+    def clean_catch_up(self):
+        return self.cleaned_data["catch_up"] or Schedule.CatchUp.NONE
+
+    def clean_jitter(self):
+        return self.cleaned_data["jitter"] or 0
+
+    def clean_body(self):
+        """A body that is empty, and not the target's, is for the API to set."""
+        return self.cleaned_data["body"] or ("" if self.was and self.was.body == "" else None)
+
+    def clean_headers(self):
+        return self.cleaned_data["headers"] or {}
+
+    def clean_data(self):
+        return self.cleaned_data["data"] or {}
+
+    def _post_clean(self):
+        super()._post_clean()
+        if not (self.errors or self.may_use) and self.instance.target_id and planner.calls_more(
+                self.instance, self.was, utcnow()):
+            self.add_error("target", "By this more is called of a target, for which you need the permission "
+                                     "scheduler.use_target; an administrator can give it to you.")
 
     def clean_name(self):
         name = self.cleaned_data["name"]
@@ -92,26 +170,76 @@ class ScheduleForm(OpenedForm):
         for call in calls if self.instance.pk else ():
             if call.status == Status.CANCELLED:
                 remarks[call.occurrence] = "its call was cancelled"
-            elif call.timestamp != call.occurrence and not self.is_bound:
+            elif not self.is_bound and planner.is_moved(self.instance, call.occurrence, call.timestamp):
                 remarks[call.occurrence] = f"its call was moved to {moment(call.timestamp, rule.zone)}"
         return [(f"{at.astimezone(rule.zone):%a}", moment(at, rule.zone), moment(at),
                  remarks.get(at) or remark(rule, at)) for at in times]
+
+
+class PauseForm(forms.Form):
+    """For how long, and why."""
+
+    until = forms.CharField(
+        required=False, widget=forms.DateTimeInput({"type": "datetime-local", "step": 1}),
+        help_text="When it comes again by itself; empty: when somebody resumes it.")
+    reason = forms.CharField(required=False, max_length=200, widget=forms.TextInput({"size": 60}))
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fields["until"].label = f"Until (in {settings.TIME_ZONE})"
+
+    def clean_until(self):
+        if not (text := self.cleaned_data["until"]):
+            return None
+        try:
+            until = showable(from_person(text))
+            if until <= utcnow():
+                raise ValueError(f"has passed (it is now {moment(utcnow())})")
+            return until
+        except ValueError as error:
+            raise forms.ValidationError(f"This time {error}.")
+
+    def clean_reason(self):
+        try:
+            return one_line(self.cleaned_data["reason"])
+        except ValueError as error:
+            raise forms.ValidationError(f"This reason {error}.")
+
+
+class ResumeForm(forms.Form):
+    """There is nothing to say."""
+
+
+class RunForm(forms.Form):
+    note = forms.CharField(required=False, max_length=NOTE_MAX, widget=forms.TextInput({"size": 60}), help_text="What it is for.")
+
+    def clean_note(self):
+        try:
+            return one_line(self.cleaned_data["note"])
+        except ValueError as error:
+            raise forms.ValidationError(f"This note {error}.")
 
 
 @admin.register(Schedule)
 class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
-    formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")}}
-    list_display = ["name", "when", "comes_next", "last_ended", "is_on", "its_calls"]
+    formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
+                           models.JSONField: {"form_class": JsonField}}
+    list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "is_on", "its_calls"]
     list_filter = ["on"]
+    list_select_related = ["target"]
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
     show_facets = admin.ShowFacets.NEVER
     actions = ["switch_off", "switch_on"]
-    fields = ["name", "times", "cron", "zone", "days", "first_date", "last_date", "on"]
-    kept = ["comes_next", "last_ended", "its_calls", "created", "planned"]
+    parts = [
+        (None, {"fields": ["name", "times", "cron", "zone", "days", "first_date", "last_date", "exceptions", "on"]}),
+        ("What is called", {"fields": ["target", "body", "headers", "data"]}),
+        ("Of its calls", {"fields": ["overlap", "catch_up", "jitter"]}),
+    ]
+    kept = ["comes_next", "last_ended", "its_calls", "pause", "created", "planned"]
 
     def get_queryset(self, request):
         """With what the list shows of its calls, all in one query."""
@@ -119,8 +247,8 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         calls = ScheduledCall.objects.filter(schedule=OuterRef("pk"))
         soon = calls.filter(status=Status.PENDING, timestamp__gt=now).order_by("timestamp", "id")
         # Not those that a change of the schedule has cancelled.
-        ended = calls.filter(status__in=ScheduledCall.FINISHED, occurrence__isnull=False,
-                             timestamp__lte=now).order_by("-timestamp", "-id")
+        ended = calls.filter(status__in=ScheduledCall.FINISHED, timestamp__lte=now).exclude(
+            status=Status.CANCELLED, occurrence=None).order_by("-timestamp", "-id")
         return super().get_queryset(request).filter(deleted_at=None).annotate(
             soon=Subquery(soon.values("timestamp")[:1]),
             **{f"ended_{i}": Subquery(ended.values("status")[i:i + 1]) for i in range(LAST)})
@@ -135,6 +263,16 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             *([f"from {schedule.first_date}"] if schedule.first_date else []),
             *([f"until {schedule.last_date}"] if schedule.last_date else []), schedule.zone])
 
+    @admin.display(description="target", ordering="target__name")
+    def what(self, schedule):
+        return schedule.target.name if schedule.target else "API_URL"
+
+    @admin.display(description="paused")
+    def pause(self, schedule):
+        if not schedule.is_paused(utcnow()):
+            return NOTHING
+        return format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until)}" or "")
+
     @admin.display(description="next")
     def comes_next(self, schedule):
         try:
@@ -142,7 +280,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         except ValueError as error:
             return str(error)
         if at is None and schedule.planned_until:
-            at = next(iter(planner.upcoming(rule, schedule.planned_until, 1)), None)
+            at = next((planner.due_at(schedule, at) for at in planner.upcoming(rule, schedule.planned_until, 1)), None)
         return moment(at, rule.zone) if at else NOTHING
 
     @admin.display(description="last ended")
@@ -179,14 +317,23 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def get_list_display(self, request):
         return self._without_calls(request, self.list_display)
 
-    def get_fields(self, request, obj=None):
-        return [*self.fields, *self.get_readonly_fields(request)] if obj else self.fields
+    def get_fieldsets(self, request, obj=None):
+        parts = self.parts
+        if obj and obj.target_id and not request.user.has_perm("scheduler.see_request"):
+            parts = [(name, {"fields": [field for field in part["fields"] if field not in ("body", "headers", "data")]})
+                     for name, part in parts]
+        return [*parts, *([("How it goes", {"fields": self.get_readonly_fields(request)})] if obj else [])]
 
     def get_readonly_fields(self, request, obj=None):
         return self._without_calls(request, self.kept)
 
     def changelist_view(self, request, extra_context=None):
         return super().changelist_view(request, {"title": "Schedules", **(extra_context or {})})
+
+    def get_form(self, request, obj=None, change=False, **kwargs):
+        form = super().get_form(request, obj, change=change, **kwargs)
+        form.may_use = request.user.has_perm("scheduler.use_target")
+        return form
 
     def get_changeform_initial_data(self, request):
         return {"zone": settings.TIME_ZONE, **super().get_changeform_initial_data(request)}
@@ -199,12 +346,14 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
         except Schedule.DoesNotExist:
             self.message_user(request, "Somebody has just deleted it; nothing was saved.", messages.ERROR)
+        except Target.DoesNotExist:
+            self.message_user(request, "Somebody has just deleted its target; nothing was saved.", messages.ERROR)
         return HttpResponseRedirect(request.path)
 
     def render_change_form(self, request, context, **how):
         form = context["adminform"].form
         context |= {"preview": form.preview(), "preview_zone": form.instance.zone, "admin_zone": settings.TIME_ZONE,
-                    "zones": sorted(zones.names())}
+                    "zones": sorted(zones.names()), "is_paused": form.instance.is_paused(utcnow())}
         return super().render_change_form(request, context, **how)
 
     def save_model(self, request, obj, form, change):
@@ -243,14 +392,80 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if len(ids) > AT_ONCE:
             self.message_user(request, f"More than {AT_ONCE} are selected; choose fewer.", messages.ERROR)
             return
-        switched = 0
+        switched = kept = 0
+        may_use = request.user.has_perm("scheduler.use_target")
         for schedule_id in ids:
             with transaction.atomic():
                 schedule = planner.locked().filter(pk=schedule_id).first()
-                if schedule and schedule.on != on:
+                if schedule and schedule.on != on and on and schedule.target_id and not may_use:
+                    kept += 1
+                elif schedule and schedule.on != on:
                     schedule.on = on
                     hand_over_soon(planner.save(schedule, request.user.get_username()))
                     self.log_change(request, schedule, f"Switched {'on' if on else 'off'}.")
                     switched += 1
         self.message_user(request, f"{switched} switched {'on' if on else 'off'}.",
                           messages.SUCCESS if switched else messages.WARNING)
+        if kept:
+            self.message_user(request, f"{kept} not switched on: they name a target, for which you need the permission "
+                                       "scheduler.use_target.", messages.WARNING)
+
+    # Pages of its own, to which its page leads
+
+    def get_urls(self):
+        def page(name, *arguments):
+            return path(f"<int:schedule_id>/{name}/", self.admin_site.admin_view(partial(self.act_on_one, act=arguments)),
+                        name=f"scheduler_schedule_{name}")
+        return [
+            page("pause", self._pause, PauseForm, "Pause this schedule?", "Yes, pause it"),
+            page("resume", self._resume, ResumeForm, "Resume this schedule?", "Yes, resume it"),
+            page("run", self._run, RunForm, "Make a call of this schedule now?", "Yes, call now"),
+            *super().get_urls(),
+        ]
+
+    def act_on_one(self, request, schedule_id, act):
+        """Asks first, and does it when the answer is posted."""
+        act, form_class, question, yes = act
+        if not (self.has_view_permission(request) and self.has_change_permission(request)):
+            raise PermissionDenied
+        if not (schedule := Schedule.objects.filter(deleted_at=None, pk=schedule_id).select_related("target").first()):
+            raise Http404(f"There is no schedule {schedule_id}.")
+        if schedule.target and act != self._pause and not request.user.has_perm("scheduler.use_target"):
+            raise PermissionDenied("You need the permission scheduler.use_target for this.")
+        form = form_class(request.POST if request.method == "POST" else None)
+        if request.method == "POST" and form.is_valid():
+            return self.in_one(request, lambda: act(request, schedule_id, form.cleaned_data) or HttpResponseRedirect(
+                reverse("admin:scheduler_schedule_change", args=[schedule_id])))
+        return TemplateResponse(request, "admin/scheduler/schedule/act.html", {
+            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": schedule, "opts": self.opts,
+            "form": form})
+
+    def _pause(self, request, schedule_id, said):
+        schedule = planner.locked().get(pk=schedule_id)
+        planner.pause(schedule, request.user.get_username(), **said)
+        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'])}" if said["until"] else "")
+                           + (f": {said['reason']}." if said["reason"] else "."))
+
+    def _resume(self, request, schedule_id, said):
+        schedule = planner.locked().get(pk=schedule_id)
+        planner.resume(schedule)
+        self._save_and_say(request, schedule, "Resumed.")
+
+    def _save_and_say(self, request, schedule, words):
+        hand_over_soon(planner.save(schedule, request.user.get_username()))
+        self.log_change(request, schedule, words)
+        self.message_user(request, words, messages.SUCCESS)
+
+    def _run(self, request, schedule_id, said):
+        schedule = planner.locked().get(pk=schedule_id)
+        if schedule.target and schedule.target.is_paused(utcnow()):
+            self.message_user(request, f"Its target {schedule.target} is {schedule.target.pause}: resume that first.",
+                              messages.ERROR)
+            return None
+        call = planner.run(schedule, request.user.get_username(), **said)
+        hand_over_soon([call.pk])
+        self.log_change(request, schedule, f"Run as call {call.pk}.")
+        self.message_user(request, format_html("Call {} is made now.", call.pk), messages.SUCCESS)
+        if self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
+            return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
+        return None

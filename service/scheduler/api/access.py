@@ -6,12 +6,14 @@ from contextlib import suppress
 
 from django.conf import settings
 from redis import RedisError
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import SAFE_METHODS, DjangoModelPermissions
 from rest_framework.throttling import UserRateThrottle
 
 from ..base import outage
 from ..models import ScheduledCall
 
+LACKING = "You need the permission {} for this; an administrator can give it to you."
 CLOCKS_APART = 600      # seconds by which one web server's clock may be ahead of another's
 
 # Set by proxies: what comes through one is not this machine's own, whatever its address.
@@ -47,9 +49,28 @@ class MayUse(DjangoModelPermissions):
     def has_permission(self, request, view):
         if not (request.user and request.user.is_authenticated):
             return settings.DEBUG and is_local(request)
-        self.message = "You need the permission {} for this; an administrator can give it to you.".format(
+        self.message = LACKING.format(
             ", ".join(self.get_required_permissions(request.method, self._queryset(view).model)))
         return super().has_permission(request, view)
+
+
+def has(request, permission):
+    """Whether whoever asks has a permission, such as "scheduler.use_target"; in local development everybody on this
+    machine has all."""
+    user = request.user
+    return user.has_perm(permission) if user and user.is_authenticated else settings.DEBUG and is_local(request)
+
+
+def need(request, permission):
+    """Raises PermissionDenied, with words, for whoever does not have it."""
+    if not has(request, permission):
+        raise PermissionDenied(LACKING.format(permission))
+
+
+class MayChange(MayUse):
+    """The same where POST changes what there is."""
+
+    perms_map = {**MayUse.perms_map, "POST": MayUse.perms_map["PATCH"]}
 
 
 class MayDelete(MayUse):

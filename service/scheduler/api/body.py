@@ -1,12 +1,12 @@
 """How the body of a request is read."""
 import json
 
-from django.conf import settings
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 from rest_framework.utils.json import strict_constant
 
 from ..base.words import printable
+from ..models import rules
 from .errors import Refusal
 
 # How compressed bodies begin, whether a header says so or not (RFC 1952, RFC 8878).
@@ -37,13 +37,17 @@ class SafeJSONParser(JSONParser):
         if not encoding.startswith("utf-8"):
             raise ParseError(f"The body is {encoding[:6].upper()}; send it as UTF-8.")
         try:
-            return json.loads(body.decode(encoding), parse_constant=strict_constant, object_pairs_hook=_once)
+            value = json.loads(body.decode(encoding), parse_constant=strict_constant, object_pairs_hook=_once)
         except UnicodeDecodeError as error:
             raise ParseError(f"The body is not UTF-8: its byte {error.start + 1} is 0x{body[error.start]:02x}.")
         except RecursionError:
             raise ParseError("The body is nested too deeply.")
         except ValueError as error:
             raise ParseError(f"JSON parse error - {error}")
+        try:
+            return rules.shallow(value)     # how deep Python reads is not how deep it writes, or a database
+        except ValueError:
+            raise ParseError("The body is nested too deeply.")
 
 
 def body(request):

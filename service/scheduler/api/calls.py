@@ -1,28 +1,28 @@
-"""The HTTP API of calls: schedule, list, look at and cancel them."""
-import hashlib
+"""The HTTP API of calls: schedule, list, look at, repeat, hurry and cancel them."""
 import json
-import re
 from datetime import timedelta
 
 import django_filters
-from django import forms
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.urls import reverse
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
 
 from ..base.clock import utcnow
-from ..base.moments import instant, showable
-from ..base.words import is_id, one_line, printable
-from ..calls import ledger
+from ..calls import ledger, outcomes, targets
+from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
-from ..models import NOTE_MAX, IdempotentAnswer, Schedule, ScheduledCall
+from ..models import CallRequest, IdempotentAnswer, Schedule, ScheduledCall, Target
+from . import again, new_calls
+from .access import MayChange, has, need
+from .attempts import AttemptSerializer
 from .body import body
+from .call_filter import CallFilter
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
-from .errors import Refusal
+from .errors import Conflict, Refusal
 
 KEY_MAX = 255               # characters of an Idempotency-Key
 
@@ -48,6 +48,15 @@ class OfScheduleSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
 
+class OwnRequestSerializer(serializers.ModelSerializer):
+    """What was given with a call, for its target."""
+
+    class Meta:
+        model = CallRequest
+        fields = ["body", "headers", "data"]
+        read_only_fields = fields
+
+
 class ScheduledCallDetailSerializer(ScheduledCallSerializer):
     """Everything about one call."""
 
@@ -58,15 +67,30 @@ class ScheduledCallDetailSerializer(ScheduledCallSerializer):
     lateness = serializers.FloatField(
         read_only=True, allow_null=True,
         help_text="Seconds from the due time to the start of the call; null if it was not started.")
+    caught_up = serializers.BooleanField(
+        read_only=True, help_text="Whether it was started after GRACE, as its schedule catches up.")
     http_status = serializers.IntegerField(read_only=True, allow_null=True)
     again_of = serializers.IntegerField(
         read_only=True, allow_null=True, help_text="The id of the call that it repeats; null if it repeats none.")
     schedule = OfScheduleSerializer(read_only=True, allow_null=True)
+    target = serializers.SlugRelatedField(
+        "name", read_only=True, allow_null=True,
+        help_text="The name of what is called; null if that is the API of the service's own configuration.")
+    request = OwnRequestSerializer(
+        read_only=True, allow_null=True,
+        help_text="What is its own of what is sent; null if nothing is, and for whoever lacks the permission `see_request`.")
+    next_attempt_at = UtcField(
+        read_only=True, allow_null=True, help_text="While it is Retrying: when it is tried again.")
+    expires_at = UtcField(
+        read_only=True, allow_null=True,
+        help_text="Until when it may start; null if that is GRACE seconds after its due time.")
+    attempts = AttemptSerializer(many=True, read_only=True, source="shown", help_text="Those that have ended.")
 
     class Meta(ScheduledCallSerializer.Meta):
         fields = ScheduledCallSerializer.Meta.fields + [
-            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "http_status", "error",
-            "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule"]
+            "created_at", "handed_over_at", "started_at", "ended_at", "lateness", "caught_up", "http_status", "error",
+            "scheduled_by", "scheduled_via", "note", "again_of", "cancelled_by", "schedule", "target", "request",
+            "next_attempt_at", "expires_at", "attempts"]
         read_only_fields = fields
 
 
@@ -75,114 +99,17 @@ class ConflictSerializer(serializers.Serializer):
     status = serializers.ChoiceField(ScheduledCall.Status.choices, help_text="What it is now.")
 
 
-class NewCallsSerializer(serializers.Serializer):
-    """What a POST asks for."""
+class MadeAgainSerializer(serializers.Serializer):
+    """What a POST to again/ made, or would make."""
 
-    timestamps = serializers.CharField(
-        help_text="ISO 8601 dates and times, each with its offset from UTC, separated by commas. "
-                  "Those in the past are ignored; one that stands twice is called twice.")
-    note = serializers.CharField(
-        required=False, allow_blank=True, max_length=NOTE_MAX,
-        help_text="What these calls are for, in one line; kept with each of them.")
-
-    def to_internal_value(self, data):
-        """Returns {"timestamps": list of aware datetimes in UTC, past ones too, in the given order, "note": str}.
-        Raises Refusal, which names everything that is wrong."""
-        if not isinstance(data, dict):
-            raise Refusal('The body must be a JSON object: {"timestamps": "2026-08-01T14:30:00Z"}')
-        if "timestamps" not in data:
-            raise Refusal("`timestamps` is missing: ISO 8601 dates and times, separated by commas.")
-        if unknown := sorted(set(data) - {"timestamps", "note"}):
-            raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are `timestamps` and, if you "
-                          "like, `note`.")
-        note = data.get("note", "")
-        if not isinstance(note, str):
-            raise Refusal("`note` must be a string.")
-        try:
-            one_line(note, NOTE_MAX)
-        except ValueError as error:
-            raise Refusal(f"`note` {error}.")
-        text = data["timestamps"]
-        if not isinstance(text, str):
-            raise Refusal("`timestamps` must be one string: ISO 8601 dates and times, separated by commas.")
-        pieces = [piece.strip() for piece in text.split(",")]
-        if pieces[-1] == "":
-            pieces.pop()                # a comma at the end is no mistake worth an error
-        if not pieces:
-            raise Refusal("`timestamps` is empty: ISO 8601 dates and times, separated by commas.")
-        if len(pieces) > settings.MAX_TIMESTAMPS:
-            raise Refusal(f"{len(pieces)} timestamps are too many for one request: at most "
-                          f"{settings.MAX_TIMESTAMPS} are taken.")
-        good, bad = [], []
-        for piece in pieces:
-            try:
-                good.append(showable(instant(piece)))
-            except ValueError as error:
-                bad.append({"timestamp": printable(piece, 80), "reason": str(error)})
-        if bad:
-            raise Refusal(
-                f"{len(bad)} of {len(pieces)} timestamps cannot be scheduled, so none was: "
-                + "; ".join(f"'{b['timestamp']}' {b['reason']}" for b in bad), bad)
-        return {"timestamps": good, "note": note}
-
-
-class InstantField(forms.CharField):
-    """A time as in a POST, in UTC: PostgreSQL will not compare with an offset of more than 16 hours."""
-
-    def to_python(self, value):
-        try:
-            return None if value is None else instant(value)
-        except ValueError as error:
-            # A time of day, then a space where a + belongs.
-            hint = " (In a URL a + is written %2B.)" if re.search(r"[T ]\d\d\S* \d\d(:?\d\d)?$", value) else ""
-            raise forms.ValidationError(        # in two parts, as a % of the first is a place for the second
-                "%(problem)s", params={"problem": f"“{printable(value, 80)}” {error}.{hint}"})
-
-
-class InstantFilter(django_filters.IsoDateTimeFilter):
-    field_class = InstantField
-
-
-class StatusField(forms.MultipleChoiceField):
-    default_error_messages = {
-        "invalid_choice": f"“%(value)s” is none of {', '.join(ScheduledCall.Status.values)}."}
-
-
-class StatusFilter(django_filters.MultipleChoiceFilter):
-    field_class = StatusField
-
-    def filter(self, queryset, statuses):
-        return queryset.of(statuses) if statuses else queryset
-
-
-class ScheduleChoice(forms.ModelChoiceField):
-    default_error_messages = {"invalid_choice": "There is no schedule %(value)s."}
-
-    def to_python(self, value):
-        """Refuses an empty one too: left out by mistake, it would list everything."""
-        if value is not None and not is_id(value):
-            raise forms.ValidationError("“%(value)s” is no number of a schedule.",
-                                        params={"value": printable(value, 80)})
-        return super().to_python(value)
-
-
-class ScheduleFilter(django_filters.ModelChoiceFilter):
-    field_class = ScheduleChoice
-
-
-class CallFilter(django_filters.FilterSet):
-    status = StatusFilter(
-        choices=ScheduledCall.Status.choices, distinct=False, help_text="Given more than once: any of these.")
-    due_from = InstantFilter(
-        "timestamp", "gte", help_text="Due at this ISO 8601 time or later.")
-    due_before = InstantFilter(
-        "timestamp", "lt", help_text="Due before this ISO 8601 time.")
-    schedule = ScheduleFilter(
-        queryset=Schedule.objects.all(), help_text="Planned by the schedule of this id, which may be deleted since.")
-
-    class Meta:
-        model = ScheduledCall
-        fields = []
+    dry_run = serializers.BooleanField()
+    calls = serializers.IntegerField(help_text="How many calls are made again.")
+    unknown = serializers.IntegerField(
+        help_text="Of how many of them the outcome is unknown: the API has perhaps done already what they ask for.")
+    more = serializers.BooleanField(
+        help_text="Whether there are more than one request takes; the same request then makes the next ones.")
+    first = ScheduledCallSerializer(
+        many=True, help_text=f"The first {again.SHOWN}: of a dry run those that would be made again, otherwise the new ones.")
 
 
 class DueOrdering(OrderingFilter):
@@ -200,17 +127,33 @@ class DueOrdering(OrderingFilter):
 
 
 def with_example(result, **_):
-    """A step in which drf-spectacular writes the document: an example that can be sent as it stands, as
-    its times are always still to come."""
+    """A step in which drf-spectacular writes the document: examples that can be sent as they stand (where there are
+    such targets), as their times are always still to come."""
     soon = utcnow().replace(microsecond=0)
-    times = ", ".join(f"{soon + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (1, 2))
+    first, second = (f"{soon + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (1, 2))
     body = result["paths"][reverse("calls")]["post"]["requestBody"]["content"]["application/json"]
-    body["example"] = {"timestamps": times}
+    body["examples"] = {
+        "at two times": {"value": {"timestamps": f"{first}, {second}"}},
+        "with a body": {"value": {
+            "timestamps": first, "target": "billing", "body": {"invoice": 7, "run": "{{call.id}}"},
+            "headers": {"X-Reason": "{{call.note}}"}, "expires": 600, "note": "month's end"}},
+        "in 90 seconds": {"value": {"delay": 90, "target": "billing", "data": {"invoice": 7}}},
+        "each with its own": {"value": {"calls": [
+            {"timestamp": first, "target": "billing", "body": {"invoice": 7}},
+            {"delay": 90, "target": "mail", "body": "Your invoice is there.", "headers": {"Content-Type": "text/plain"}}]}},
+    }
     return result
 
 
 # Said plainly: of a serializer with many=True drf-spectacular would make a page, as in the list.
-CALLS = {"type": "array", "items": {"$ref": "#/components/schemas/ScheduledCall"}}
+CALLS = {"type": "array", "items": {
+    "allOf": [{"$ref": "#/components/schemas/ScheduledCall"}],
+    "properties": {"position": {"type": "integer", "description": "Its place in `calls`, from 0, if these were asked for."}}}}
+IDEMPOTENT = OpenApiParameter(
+    "Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
+    OpenApiParameter.HEADER,
+    description=f"Any printable ASCII text of 1 to {KEY_MAX} characters that is new for each new request. Repeated with "
+                "the same request it returns the first answer and schedules nothing.")
 
 
 @extend_schema(tags=["calls"])
@@ -221,61 +164,133 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     filterset_class = CallFilter
     ordering_fields = list(DueOrdering.CHOICES)
 
+    def get_permissions(self):
+        return [MayChange()] if self.action == "try_now" else super().get_permissions()
+
+    def get_queryset(self):
+        queryset = super().get_queryset()
+        return queryset if self.action == "list" else queryset.select_related("schedule", "target", "request")
+
     def get_serializer_class(self):
         return ScheduledCallDetailSerializer if self.action == "retrieve" else ScheduledCallSerializer
 
     @extend_schema(
-        summary="Schedule calls",
-        request=NewCallsSerializer,
-        parameters=[OpenApiParameter(
-            "Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
-            OpenApiParameter.HEADER,
-            description=f"Any printable ASCII text of 1 to {KEY_MAX} characters that is new for each new "
-                        "request. Repeated with the same timestamps and note it returns the first answer and "
-                        "schedules nothing.")],
-        responses={201: CALLS, 400: ProblemSerializer, 422: ProblemSerializer,
-                   **USUAL, **THROTTLED},
-        filters=False,
-    )
+        summary="Schedule calls", request=new_calls.NEW_CALLS, parameters=[IDEMPOTENT],
+        responses={201: CALLS, 400: ProblemSerializer, 422: ProblemSerializer, **USUAL, **THROTTLED}, filters=False)
     def create(self, request):
-        """Creates a call for each timestamp that is not in the past, in one transaction: all or,
-        when anything is wrong with the request, none. Needs the permission `add_scheduledcall`."""
-        asked = NewCallsSerializer().to_internal_value(body(request))
-        key = request.headers.get("Idempotency-Key")
-        if key is None:
-            return Response(self._schedule(**asked), status.HTTP_201_CREATED)
-        if not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
+        """Creates a call for each time that is not in the past, in one transaction: all or, when anything is wrong
+        with the request, none. Needs the permission `add_scheduledcall`; to name a target, `use_target` too."""
+        asked = new_calls.read(body(request))
+        return self._once(asked.fingerprint, lambda: self._schedule(asked))
+
+    def _schedule(self, asked):
+        wanted = asked.calls(now := utcnow(), self._may_use_targets)
+        calls = ledger.schedule(calls=[new for _, new in wanted], by=self.request.user.get_username(), via="API")
+        self._created(calls, now)
+        answer = ScheduledCallSerializer(calls, many=True).data
+        if asked.positions:
+            answer = [{**call, "position": position} for call, (position, _) in zip(answer, wanted)]
+        return answer
+
+    @extend_schema(
+        summary="Make a call again", request=None, parameters=[IDEMPOTENT],
+        responses={201: ScheduledCallSerializer, 400: ProblemSerializer, 404: ProblemSerializer, 409: ConflictSerializer,
+                   422: ProblemSerializer, **USUAL, **THROTTLED}, filters=False)
+    def repeat(self, request, pk):
+        """Creates a call that is due now and repeats one that has ended: for the same target, with the same body,
+        headers and data. What happened to the old one stays as it is. Needs the permission `add_scheduledcall`; if
+        the call names a target, `use_target` too."""
+        self._no_body()
+        return self._once(new_calls.fingerprint(["again", pk]), self._repeat_one)
+
+    def _repeat_one(self):
+        call = self.get_object()
+        if call.status not in ScheduledCall.FINISHED:
+            raise Conflict(f"Only a call that has ended can be made again; this one is {call.status}.", call.status)
+        return ScheduledCallSerializer(self._repeat([call.pk])[0]).data
+
+    @extend_schema(
+        operation_id="api_schedule_api_again_all_create",
+        summary="Make many calls again", request=again.AgainSerializer, parameters=[IDEMPOTENT],
+        examples=[OpenApiExample("What would be done", {"status": ["Failed", "Missed"], "dry_run": True},
+                                 request_only=True),
+                  OpenApiExample("After an outage", {"status": ["Failed"], "due_from": "2026-08-01T14:30:00Z",
+                                                     "due_before": "2026-08-01T16:00:00Z", "target": "billing"},
+                                 request_only=True)],
+        responses={200: MadeAgainSerializer, 201: MadeAgainSerializer, 400: ProblemSerializer, 422: ProblemSerializer,
+                   **USUAL, **THROTTLED}, filters=False)
+    def repeat_all(self, request):
+        """Makes those calls again that the filters choose, each once: one that was made again already is left out,
+        and the call that repeats it is chosen if it failed in its turn. At most as many as one request may schedule,
+        the earliest first. Their due times are as far apart as their target's rate asks for. Left out are those whose
+        target was deleted. With `dry_run` nothing is done, and the answer, a 200, says what would be. Needs the
+        permission `add_scheduledcall`; for calls that name a target, `use_target` too."""
+        data = body(request)
+        filters, dry_run = again.read(data)
+        if dry_run:
+            self._key()             # which has nothing to do here, and is refused as it will be
+            found, more = again.chosen(filters)
+            first = ScheduledCall.objects.filter(id__in=list(found)[:again.SHOWN]).order_by("timestamp", "id")
+            return Response(self._made(True, found.values(), more, first))
+        return self._once(new_calls.fingerprint(["again", data]), lambda: self._repeat_all(filters))
+
+    def _repeat_all(self, filters):
+        found, more = again.chosen(filters)
+        ids = again.held(list(found))
+        made = self._repeat(ids)
+        return self._made(False, [found[call.again_of] for call in made], more, made[:again.SHOWN])
+
+    @staticmethod
+    def _made(dry_run, failures, more, first):
+        return {"dry_run": dry_run, "calls": len(failures), "unknown": sum(name == outcomes.UNKNOWN for name in failures),
+                "more": more, "first": ScheduledCallSerializer(first, many=True).data}
+
+    @extend_schema(
+        summary="Try a call again at once", request=None,
+        responses={200: ScheduledCallSerializer, 400: ProblemSerializer, 404: ProblemSerializer, 409: ConflictSerializer,
+                   **USUAL, **THROTTLED}, filters=False)
+    def try_now(self, request, pk):
+        """Of a call that is Retrying: its next attempt is made now, and not at `next_attempt_at`. Needs the permission
+        `change_scheduledcall`."""
+        self._no_body()
+        call = self.get_object()
+        with transaction.atomic():
+            tried = ledger.try_now(call.pk)
+            hand_over_soon([call.pk] if tried else [])
+        call.refresh_from_db()
+        if not tried:
+            raise Conflict(f"Only a call that is Retrying can be tried now; this one is {call.status}.", call.status)
+        return Response(ScheduledCallSerializer(call).data)
+
+    def _key(self):
+        """The Idempotency-Key, None if there is none."""
+        key = self.request.headers.get("Idempotency-Key")
+        if key is not None and not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
             raise Refusal(f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
-        return self._schedule_once(key, **asked)
+        return key
 
-    @transaction.atomic
-    def _schedule(self, timestamps, note):
-        now = utcnow()
-        calls = ledger.schedule([timestamp for timestamp in timestamps if timestamp >= now],
-                                     by=self.request.user.get_username(), via="API", note=note)
-        soon = now + timedelta(seconds=settings.WINDOW)
-        hand_over_soon([call.id for call in calls if call.timestamp <= soon])
-        return ScheduledCallSerializer(calls, many=True).data
+    def _once(self, fingerprint, work):
+        """The answer, a 201, with what work() returns, which does it all in one transaction. If the request has an
+        Idempotency-Key and the same came with it before, the answer is what that got.
 
-    def _schedule_once(self, key, timestamps, note):
-        """The unique constraint decides who is first: the second of two requests at the same time
-        waits in its INSERT until the first has committed, and then finds its answer."""
+        The unique constraint decides who is first: the second of two requests at the same time waits in its INSERT
+        until the first has committed, and then finds its answer."""
+        if (key := self._key()) is None:
+            with transaction.atomic():
+                return Response(work(), status.HTTP_201_CREATED)
         user = self.request.user
         scope = f"user {user.pk}" if user.is_authenticated else "anonymous"
-        # Without a note as it was before there were any: a retry may come after an update.
-        fingerprint = hashlib.sha256("\n".join(
-            [",".join(timestamp.isoformat() for timestamp in timestamps), *([note] if note else [])]).encode()).hexdigest()
         try:
             with transaction.atomic():
                 record = IdempotentAnswer.objects.create(scope=scope, key=key, fingerprint=fingerprint)
-                record.answer = json.dumps(self._schedule(timestamps, note))
+                record.answer = json.dumps(work())
                 record.save(update_fields=["answer"])
         except IntegrityError:
             record = IdempotentAnswer.objects.get(scope=scope, key=key)
             if record.fingerprint != fingerprint:
                 return Response(
-                    {"detail": "This Idempotency-Key was used for other timestamps, or another note. Nothing "
-                               "was scheduled: use a new key for a new request."},
+                    {"detail": "This Idempotency-Key was used for another request, such as other timestamps, or another "
+                               "note. Nothing was scheduled: use a new key for a new request."},
                     status.HTTP_422_UNPROCESSABLE_ENTITY)
         return Response(json.loads(record.answer), status.HTTP_201_CREATED)
 
@@ -296,21 +311,50 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     @extend_schema(summary="Everything about one call", responses={
         200: ScheduledCallDetailSerializer, 404: ProblemSerializer, **USUAL})
     def retrieve(self, request, pk):
-        """Needs the permission `view_scheduledcall`."""
-        return super().retrieve(request, pk)
+        """Needs the permission `view_scheduledcall`; what is sent to a target, and what that answers, is null for
+        whoever lacks `see_request`."""
+        call, may_see = self.get_object(), has(request, "scheduler.see_request")
+        call.shown = attempts_of(call, may_see)
+        answer = self.get_serializer(call).data
+        if not may_see:
+            answer["request"] = None
+        return Response(answer)
 
     @extend_schema(
-        summary="Cancel a pending call",
+        summary="Cancel a call",
         responses={200: ScheduledCallSerializer, 409: ConflictSerializer, 404: ProblemSerializer,
                    **USUAL, **THROTTLED})
     def destroy(self, request, pk):
-        """Cancels a call that has not begun. It stays in the database, as Cancelled. Needs the permission
-        `change_scheduledcall`."""
+        """Cancels a call that is Pending or Retrying: there is no attempt any more. It stays in the database, as
+        Cancelled. Needs the permission `change_scheduledcall`."""
         call = self.get_object()
         cancelled = ledger.cancel([call.pk], by=request.user.get_username())
         call.refresh_from_db()
         if not cancelled:
-            return Response(
-                {"detail": f"Only a pending call can be cancelled; this one is {call.status}.",
-                 "status": call.status}, status.HTTP_409_CONFLICT)
+            raise Conflict(f"Only a pending call can be cancelled; this one is {call.status}.", call.status)
         return Response(ScheduledCallSerializer(call).data)
+
+    def _no_body(self):
+        """Raises Refusal if there is something in the body of a request that takes nothing."""
+        if body(self.request):
+            raise Refusal("Nothing is taken in the body: the address says it all.")
+
+    def _may_use_targets(self):
+        need(self.request, "scheduler.use_target")
+
+    def _repeat(self, ids):
+        calls = ledger.again(ids, by=self.request.user.get_username(), via="API")
+        if any(call.target_id for call in calls):
+            self._may_use_targets()
+        self._created(calls, utcnow())
+        return calls
+
+    @staticmethod
+    def _created(calls, now):
+        """Of a transaction that has created `calls`, at its end."""
+        try:
+            targets.still_there(call.target_id for call in calls if call.target_id)
+        except Target.DoesNotExist as error:
+            raise Refusal(f"{error} Nothing was scheduled.") from None
+        soon = now + timedelta(seconds=settings.WINDOW)
+        hand_over_soon([call.id for call in calls if call.timestamp <= soon])

@@ -64,10 +64,12 @@ class UtcField(serializers.DateTimeField):
 
 
 class ReasonSerializer(serializers.Serializer):
-    """One thing that is wrong; it names the timestamp, the parameter or the key."""
+    """One thing that is wrong; it names the timestamp, the parameter or the key, and of one of several calls its
+    position, from 0."""
 
     timestamp = serializers.CharField(required=False)
     parameter = serializers.CharField(required=False)
+    position = serializers.IntegerField(required=False)
     key = serializers.CharField(required=False)
     reason = serializers.CharField()
 

@@ -8,7 +8,7 @@ from django.db import DataError, DatabaseError, IntegrityError, InterfaceError, 
 from django.http import HttpResponse, JsonResponse
 from django.utils.log import log_response
 from django.views import defaults
-from django.views.debug import ExceptionReporter
+from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
 from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType, ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
@@ -27,6 +27,19 @@ class Refusal(ValidationError):
     def __init__(self, detail, errors=None):
         super().__init__(detail)
         self.detail = {"detail": detail, **({"errors": errors} if errors else {})}
+
+
+class Conflict(APIException):
+    """A 409: what is asked for is not to be had as things are.
+
+    status: of the call that is in the way
+    """
+
+    status_code = 409
+
+    def __init__(self, detail, status):
+        super().__init__(detail)
+        self.detail = {"detail": detail, "status": str(status)}
 
 
 class Unavailable(APIException):
@@ -118,6 +131,14 @@ def server_error(request):
     if of_api(request):
         return outside(request, 500, BROKEN)
     return defaults.server_error(request)
+
+
+class ReporterFilter(SafeExceptionReporterFilter):
+    """Leaves out of that page what was typed into fields for secrets, also when nobody has read it yet. Django's own
+    does so only while DEBUG is off, when nobody sees the page."""
+
+    def get_post_parameters(self, request):
+        return {name: self.cleanse_setting(name, value) for name, value in (request.POST.items() if request else ())}
 
 
 class Reporter(ExceptionReporter):

@@ -42,6 +42,16 @@ def within(seconds):
 
 
 @contextmanager
+def anew(seconds):
+    """The same, whatever block stands around this one: of a request that waits for something else in between."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+@contextmanager
 def unlimited(lock=0):
     """For a command that may take as long as it takes, and that nobody waits for.
 

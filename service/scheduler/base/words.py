@@ -6,6 +6,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from django.conf import settings
 
+from . import secrets as kept
+
 
 def printable(text, limit=500):
     """`text` cut to `limit` characters, with everything that could move a terminal's cursor or
@@ -73,18 +75,23 @@ def _without_values(match):
     return match[1] + "&".join(name + "=***" if equals else "***" for name, equals, _ in pairs)
 
 
-def secrets():
-    """The passwords among the settings, in each form in which they may be written: set of str."""
+def secrets(of_targets=True):
+    """The passwords among the settings, and the secrets of targets that this process has met, in each form in which
+    they may be written: set of str."""
     broker, api, mail = urlsplit(settings.REDIS_URL), urlsplit(settings.API_URL), urlsplit(settings.EMAIL_URL)
-    found = {settings.SECRET_KEY, settings.DATABASES["default"].get("PASSWORD"), broker.password, api.password,
-             mail.password}
+    proxy = urlsplit(settings.TARGET_PROXY)
+    found = {settings.SECRET_KEY, *settings.SECRETS_KEY, *(kept.met() if of_targets else ()), settings.DATABASES["default"].get("PASSWORD"),
+             broker.password, api.password, mail.password, proxy.password}
     found |= {value for _, value in parse_qsl(broker.query + "&" + api.query) if len(value) > 5}
     found = {form for secret in found if secret for form in (secret, quote(secret, safe=""), unquote(secret))}
     return found | {html.escape(secret) for secret in found} | {repr(secret)[1:-1] for secret in found}
 
 
-def hidden(text):
-    """`text` with asterisks for every password among the settings."""
-    for secret in sorted(secrets(), key=len, reverse=True):
+def hidden(text, of_targets=True):
+    """`text` with asterisks for every secret that this process knows.
+
+    of_targets: also for theirs; where there can be none, that is up to a thousand texts less to look for
+    """
+    for secret in sorted(secrets(of_targets), key=len, reverse=True):
         text = text.replace(secret, "********")
     return text

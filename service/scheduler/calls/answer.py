@@ -27,9 +27,11 @@ class Answer(http.client.HTTPResponse):
     that http.client's own would: `version`, `status`, `reason`, `headers`, `chunked`, `length` and so on.
     """
 
-    def __init__(self, sock, debuglevel=0, method=None, url=None, *, ended):
-        """ended(answer): called once, when the body has been read to its end, or was given up"""
+    def __init__(self, sock, debuglevel=0, method=None, url=None, *, ended, began=lambda: None):
+        """began(): called when the first byte has come
+        ended(answer): called once, when the body has been read to its end, or was given up"""
         super().__init__(sock, debuglevel, method, url)
+        self._began = began
         self._sock, self._to_head = sock, method == "HEAD"
         self._stream = self.fp = _Stream(self.fp.detach(), lambda: ended(self))
 
@@ -42,6 +44,8 @@ class Answer(http.client.HTTPResponse):
         if self.headers is not None:
             return
         self._left = HEAD_MAX
+        self._stream.peek(1)
+        self._began()
         while True:
             version, status, reason, lines = self._read_head()
             if status >= 200 or status == 101:

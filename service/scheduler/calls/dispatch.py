@@ -18,9 +18,11 @@ from .ledger import BATCH, NOW, as_column, unlocked
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
 
+WAITING = Status.PENDING, Status.RETRYING
 MAKE_CALLS = "scheduler.tasks.make_calls"   # by name: tasks stand above
 LOST_AFTER = timedelta(seconds=2)   # past due and still Pending: its message may be lost,
 AGAIN_AFTER = timedelta(seconds=5)  # so it is handed over again, but not more often than this
+HELD_BACK = timedelta(seconds=20)   # for which a worker that holds calls back says that it has them; shorter than GRACE
 
 
 def send(ids, first):
@@ -43,8 +45,15 @@ def hand_over_again(ids):
     """Of a worker that stops: hands over those of its calls that it has not claimed, to whoever comes first. A broker
     that is down leaves them to the dispatcher."""
     for i in range(0, len(ids), BATCH):
-        ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status=Status.PENDING).update(handed_over_at=None)
+        ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status__in=WAITING).update(handed_over_at=None)
     _try(ids)
+
+
+def hold_back(ids, now=NOW):
+    """Of a worker that holds calls back, as their targets take no more: says that they are not lost, for HELD_BACK from
+    now. Ten thousand that wait would be handed over again all the time."""
+    for i in range(0, len(ids), BATCH):
+        ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status__in=WAITING).update(handed_over_at=now + HELD_BACK - AGAIN_AFTER)
 
 
 def _try(ids):
@@ -57,8 +66,8 @@ def _try(ids):
 
 
 def hand_over(send, ids=None, now=NOW):
-    """Gives the broker every call that is due within WINDOW and not given to it yet, or whose
-    message seems lost. Safe to run any number of times at once.
+    """Gives the broker every call that is due within WINDOW, for the first time or again, and not given to it yet,
+    or whose message seems lost. Safe to run any number of times at once.
 
     send(ids, first): called for each chunk with the ids of at most CHUNK calls of one same second
         and the aware datetime of the first of them; raises what it likes when the broker is down.
@@ -66,11 +75,19 @@ def hand_over(send, ids=None, now=NOW):
     Returns the number of calls handed over. Raises what `send` raised; the calls that it did not
     take are free to be handed over the next time.
     """
+    handed_over = _hand_over(send, Status.PENDING, "timestamp", ids, now)
+    if ids is None or handed_over < len(ids):
+        handed_over += _hand_over(send, Status.RETRYING, "next_attempt_at", ids, now)
+    return handed_over
+
+
+def _hand_over(send, status, due, ids, now):
+    """`hand_over`, of the calls of one status, whose field `due` says when they are to be made."""
     waiting = ScheduledCall.objects.filter(
         Q(handed_over_at=None)
-        | Q(timestamp__lt=now - LOST_AFTER, handed_over_at__lt=now - AGAIN_AFTER),
-        status=Status.PENDING, timestamp__lte=now + timedelta(seconds=settings.WINDOW),
-    ).order_by("timestamp")
+        | Q(**{f"{due}__lt": now - LOST_AFTER}, handed_over_at__lt=now - AGAIN_AFTER),
+        status=status, **{f"{due}__lte": now + timedelta(seconds=settings.WINDOW)},
+    ).order_by(due)
     if ids is None:
         batches = [None] * 1000     # a bound: whatever is left is for the next tick
     else:
@@ -80,13 +97,13 @@ def hand_over(send, ids=None, now=NOW):
     for some in batches:
         with transaction.atomic():
             rows = waiting if some is None else waiting.filter(id__in=some)
-            calls = list(unlocked(rows).values_list("id", "timestamp")[:BATCH])
+            calls = list(unlocked(rows).values_list("id", due)[:BATCH])
             if calls:
                 ScheduledCall.objects.filter(
-                    id__in=[call_id for call_id, _ in calls], status=Status.PENDING,
+                    id__in=[call_id for call_id, _ in calls], status=status,
                 ).update(handed_over_at=now)
         # The network is spoken to only outside of a transaction. Should this process die right
-        # here, these calls are Pending and past due before long, and are handed over again.
+        # here, these calls wait and are past due before long, and are handed over again.
         chunks = list(_chunks(calls))
         for position, chunk in enumerate(chunks):
             try:
@@ -96,7 +113,7 @@ def hand_over(send, ids=None, now=NOW):
                 # which is harmless.
                 unsent = [call_id for late in chunks[position:] for call_id, _ in late]
                 ScheduledCall.objects.filter(
-                    id__in=unsent, status=Status.PENDING).update(handed_over_at=None)
+                    id__in=unsent, status=status).update(handed_over_at=None)
                 raise
             handed_over += len(chunk)
         if some is None and len(calls) < BATCH:

@@ -5,6 +5,7 @@
     2025-10-08 12:31:01: Missed call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
     2025-10-08 12:29:00: Cancelled call to API at https://ifconfig.co (due 2025-10-08 12:30:00)
 
+With the name of the target, where the call names one, in place of "at" and API_URL: "Successfully called API billing",
 and one for what fell due while no dispatcher ran, too long ago for a line each:
 
     2025-10-08 12:30:00: Missed 96 calls to API at https://ifconfig.co (of schedule "nightly", due before 2025-10-06 12:30:00)
@@ -28,22 +29,23 @@ _torn = False               # this process left half a line at the end of the fi
 
 
 @cache
-def _api(url):
-    return f"API at {printable(redacted(url))}"
+def _api(url, target=None):
+    return f"API {target}" if target else f"API at {printable(redacted(url))}"
 
 
 def _stamp(at):
     return f"{timezone.localtime(at):%Y-%m-%d %H:%M:%S}"
 
 
-def line(status, due, at, error=""):
+def line(status, due, at, error="", target=None):
     """One line of the log, with its newline.
 
     status: how the call ended, a ScheduledCall.Status
     due, at: aware datetimes, when it should have been made and when it was (or was given up)
     error: why it failed
+    target: the name of its target, None for API_URL
     """
-    api = _api(settings.API_URL)
+    api = _api(settings.API_URL, target)
     if status == ScheduledCall.Status.SUCCEEDED:
         text = f"Successfully called {api}"
     elif status == ScheduledCall.Status.FAILED:
@@ -53,13 +55,14 @@ def line(status, due, at, error=""):
     return f"{_stamp(at)}: {text}\n"
 
 
-def hole(number, schedule, before, at):
+def hole(number, schedule, before, at, target=None):
     """The line of occurrences that nobody planned, and that have no row.
 
     number: str, how many; schedule: str, its name
     before, at: aware datetimes, when the last of them was due, about, and when it was found
+    target: the name of their target, None for API_URL
     """
-    return (f"{_stamp(at)}: Missed {number} calls to {_api(settings.API_URL)} (of schedule "
+    return (f"{_stamp(at)}: Missed {number} calls to {_api(settings.API_URL, target)} (of schedule "
             f"\"{in_line(schedule)}\", due before {_stamp(before)})\n")
 
 

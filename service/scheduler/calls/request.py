@@ -1,501 +1,141 @@
-"""One call of the API with requests, on time, once, and over within TIMEOUT.
+"""What is sent for a call, and by what its answer is judged: all that an attempt has to know of a target.
 
-requests alone bounds the wait for each read, so that a server that sends a byte now and then can
-hold a call for ever. Here the connection that an attempt uses is known, and `Attempt.check` cuts it.
-
-A call connects before it is anybody's: its thread then stands at a gate, one step from sending, until
-the worker has won the row (worker.py). So a claim is followed by the request at once, and a burst's
-connections, with their TLS, are made before it is due.
+A call that names no target is a GET of API_URL, `default()`. For one that does, `build` puts together what its target,
+its schedule and the call itself say, fills in the placeholders (template.py), and adds the secrets.
 """
-import errno
-import http.cookiejar
-import os
-import socket
-import ssl
-import threading
-from contextlib import suppress
-from datetime import datetime
-from functools import cache, cached_property, partial
-from typing import NamedTuple, Optional
-from urllib.parse import urlsplit
+from base64 import b64encode
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Optional
 
-import requests
-import urllib3
 from django.conf import settings
-from requests.adapters import HTTPAdapter
-from requests.certs import where
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util import create_urllib3_context
 
-from ..base.clock import steady, utcnow
-from ..base.words import printable, redacted
-from ..models import ScheduledCall
-from .answer import Answer
-
-Status = ScheduledCall.Status
-
-# Seconds. Servers close connections that lie idle, some after two seconds; a request sent into one
-# just as it closes is lost, and must not be repeated. So a connection serves the calls of one burst
-# or of neighbouring seconds, and is not trusted for longer.
-IDLE_MAX = 1.5
-FIRST_MAX = 5.0             # of a connection that has carried no request yet: servers wait for the first
-AGE_MAX = 30.0              # of any: the host's name may mean another address by now
-READ_SIZE = 65536           # bytes
-
-# EAI_MEMORY and EAI_SYSTEM: looking up a name needs files and memory too.
-NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, socket.EAI_MEMORY, socket.EAI_SYSTEM}
-
-
-class Outcome(NamedTuple):
-    """How a call ended. `started_at` is when its request was about to be sent, None if none was."""
-
-    id: int
-    timestamp: datetime
-    status: str
-    started_at: Optional[datetime]
-    ended_at: datetime
-    http_status: Optional[int]
-    error: str
-
-
-class TooLate(Exception):
-    """Nothing may be sent for this call, or nothing more."""
-
-
-class Stale(Exception):
-    """The connection cannot be trusted any more. Nothing was sent."""
-
-
-class Refused(requests.RequestException):
-    """An answer that is not followed."""
-
-
-class Attempt:
-    """One HTTP exchange for a call, on its way: `make` runs in a thread of its own, while the worker calls
-    `check` now and then, and `grant` or `refuse` once it knows whose the call is. Whoever is first to say how
-    it ended is believed; `outcome` is None until then.
-
-    Attributes to read: `outcome`; `sent_at`, the aware datetime at which its request was about to be
-    sent, or None; `unsent`, that it was granted, and will certainly never be sent; `no_room`, why it ended
-    without an outcome although it may be made: this machine had no more room for it (str, "" if it had).
-    """
-
-    def __init__(self, call_id, timestamp, tell=lambda attempt: None, others=lambda: False):
-        """call_id: int; timestamp: aware datetime, when it is due
-        tell(attempt): called from its thread when it may be claimed, as it stands at the gate or
-            has ended; when its request is about to be sent; and when it has ended.
-        others(): whether there are other calls, soon to come, that could use its connection."""
-        self.id = call_id
-        self.timestamp = timestamp
-        self.outcome = self.sent_at = self.token = self.lease_end = None
-        self.unsent = False
-        self.others = others
-        self.no_room = ""
-        self._tell = tell
-        self._gate = threading.Event()
-        self._refused = False
-        self._at_gate = False
-        self._deadline = None           # by steady(), and once it has begun
-        self._connection = self._socket = None
-        self._lock = threading.Lock()
-
-    def grant(self, token, lease_end):
-        """It is this worker's, and may be sent.
-
-        token: str, what it was claimed with
-        lease_end: until when, by steady(); nothing is sent after it. May be set anew later.
-        """
-        self.token, self.lease_end = token, lease_end
-        self._gate.set()
-
-    def refuse(self):
-        """It is somebody else's, or nobody's any more."""
-        self._refused = True
-        self._gate.set()
-
-    def make(self):
-        """Makes the call, unless it is refused or its grace time is over. Never raises."""
-        self._deadline = steady() + settings.TIMEOUT + max(0.0, self._early())
-        _current.attempt = self
-        try:
-            while not self._try():
-                pass
-        except TooLate:
-            self.unsent = self.sent_at is None and self.outcome is None
-            if not self.unsent:
-                self._end(Status.FAILED, error="given up: its worker was suspended for longer than its lease")
-        except Exception as error:      # whatever it is, the call has ended, and is to be accounted for
-            if self.sent_at is None and lacks_room(error):
-                self.no_room, self.unsent = reason(error), True
-            else:
-                self._end(Status.FAILED, error=reason(error))
-        finally:
-            _current.attempt = None
-            self._tell(self)
-
-    def _try(self):
-        """Returns whether it has ended. Raises what went wrong, if there is no time for another try."""
-        try:
-            session, prepared, options = _session()
-            with session.send(prepared.copy(), **options) as response:
-                _drain(response, settings.BODY_LIMIT)
-                code = response.status_code
-            if 200 <= code < 400:
-                self._end(Status.SUCCEEDED, code)
-            else:
-                self._end(Status.FAILED, code, f"HTTP status {code}")
-        except Stale:
-            return False
-        except TooLate:
-            raise
-        except Exception:
-            early = self._early()
-            if early <= 0 or self.sent_at or self.outcome:
-                raise
-            self._gate.wait(early)      # no connection before it was due: what counts is whether there is one then
-            return self._refused
-        return True
-
-    def check(self):
-        """Ends the call if it has taken more than TIMEOUT."""
-        with self._lock:
-            if self.outcome or self._deadline is None or self._at_gate or steady() < self._deadline:
-                return
-            self._end_locked(
-                Status.FAILED, error=f"no complete answer within {settings.TIMEOUT:g} s")
-        self._tell(self)
-        # Its thread comes free when its connection is cut.
-        for sock in (self._socket, getattr(self._connection, "sock", None)):
-            if sock is not None:
-                try:
-                    # What urllib3 makes of TLS through a proxy's TLS is no socket, and has one.
-                    socket.socket.shutdown(getattr(sock, "socket", sock), socket.SHUT_RDWR)
-                except OSError:
-                    pass                # closed already
-
-    def uses(self, connection):
-        """Called by the connection that is made for this call. Raises TooLate when the call has ended
-        in the meantime."""
-        self._connection, self._socket = connection, connection.sock
-        if self.outcome or self._refused:
-            raise TooLate
-
-    def pass_gate(self, connection):
-        """Called by the connection at the last moment before the request goes out: returns once it
-        may, and raises TooLate if it must not, and Stale if not over this connection."""
-        self.uses(connection)
-        if not self._gate.is_set():
-            stood = steady()
-            self._at_gate = True
-            self._tell(self)
-            self._gate.wait()
-            self._deadline += steady() - stood      # it did nothing in that time
-            self._at_gate = False
-        if not connection.clean():
-            raise Stale
-        with self._lock:
-            now = steady()
-            if self.outcome or self._refused or now >= self.lease_end or self._miss():
-                raise TooLate
-            if not connection.lasts(now):
-                raise Stale
-            first = self.sent_at is None
-            if first:
-                self.sent_at = utcnow()
-        if first:
-            self._tell(self)
-
-    def leaves(self):
-        """Called by the connection when the answer has ended. Returns whether another call may have it: not if
-        this one was ended in the meantime, as `check` may be about to cut the connection."""
-        with self._lock:
-            if self.outcome:
-                return False
-            self._connection = self._socket = None
-        return True
-
-    def idle_until_due(self):
-        """Seconds that a connection must still be good for before anything is sent on it."""
-        return max(0.0, self._early())
-
-    def _early(self):
-        return (self.timestamp - utcnow()).total_seconds()
-
-    def _miss(self):
-        """Ends it, and says so, if it could not start within GRACE."""
-        late = self.sent_at is None and -self._early() > settings.GRACE
-        if late:
-            self._end_locked(Status.MISSED, error=f"not started within {settings.GRACE:g} s of its time")
-        return late
-
-    def _end(self, *args, **kwargs):
-        with self._lock:
-            if self.outcome is None:
-                self._end_locked(*args, **kwargs)
-
-    def _end_locked(self, status, http_status=None, error=""):
-        self.outcome = Outcome(self.id, self.timestamp, status, self.sent_at, utcnow(),
-                               http_status, printable(error))
-
-
-_preparing = threading.Lock()
-_current = threading.local()            # .attempt: the Attempt that this thread is making
-
-
-class _Watched:
-    """Tells the call which connection it uses, and asks whether it may send. Carries another call's request
-    only when the answer before has come to its end, with nothing behind it.
-
-    What is overridden of http.client and urllib3 is public, if not all of it documented; tests/test_answers.py
-    fails when they do not go this way any more.
-    """
-
-    idle_max = FIRST_MAX
-    idle_since = born = 0.0             # by steady()
-    _connecting = False
-    _used = False                       # it has carried a request
-    _asked = False                      # and does so now
-
-    def connect(self):
-        _current.attempt.uses(self)
-        self._connecting = True         # what is sent to a proxy to get through it is no request yet
-        try:
-            super().connect()
-        finally:
-            self._connecting = False
-        self.born = self.idle_since = steady()
-        self.idle_max, self._used = FIRST_MAX, False
-        _current.attempt.uses(self)     # looking up a name can take longer than the whole call may
-
-    def putrequest(self, *args, **kwargs):
-        self._asked = False
-        super().putrequest(*args, **kwargs)
-
-    def send(self, data):
-        if not self._connecting:
-            if self.sock is None:
-                self.connect()
-            _current.attempt.pass_gate(self)
-            self._used = self._asked = True
-        super().send(data)
-
-    def response_class(self, sock, **kwargs):
-        """http.client makes its answers by this."""
-        return Answer(sock, ended=partial(self._ended, sock), **kwargs)
-
-    def _ended(self, sock, answer):
-        """Closes it at once, unless another call can have it."""
-        if self._connecting or self.sock is not sock:
-            return                      # that was the proxy's answer; or it is closed already
-        attempt = _current.attempt
-        wanted = answer.is_redirect() or attempt.others()
-        if wanted and not answer.followed() and attempt.leaves():
-            self.idle_since, self.idle_max = steady(), IDLE_MAX
-            with _idle_lock:
-                _idle.add(self)
-        else:
-            self.close()
-
-    @property
-    def is_connected(self):
-        """Asked by urllib3 before it gives the connection to another request, which has it from now on."""
-        with _idle_lock:
-            if self not in _idle:
-                return False
-            _idle.discard(self)
-        return self.lasts(steady() + _current.attempt.idle_until_due()) and self.clean()
-
-    def lasts(self, until):
-        """Whether it can be trusted until then, by steady()."""
-        return until - self.idle_since <= self.idle_max and until - self.born <= AGE_MAX
-
-    def clean(self):
-        """Whether nothing has come over it, not even its end, since the answer before: what is behind an answer is
-        no answer to another request (RFC 9112, 6.3). What comes once that has been sent, nobody can tell from
-        its answer. (TLS has messages of its own; they do not count.)"""
-        if not self._used or self._asked:
-            return True                 # nobody's answer can be on it
-        before = self.sock.gettimeout()
-        self.sock.settimeout(0)
-        try:
-            self.sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return True
-        except OSError:
-            pass
-        finally:
-            self.sock.settimeout(before)
-        return False
-
-    def close(self):
-        with _idle_lock:
-            _idle.discard(self)
-        super().close()
-
-
-_idle = set()                           # the connections that no call uses, and another may
-_idle_lock = threading.Lock()
-
-
-def close_idle():
-    """Closes the connections that no call has wanted for IDLE_MAX.
-
-    Returns the seconds until the next will be to close, None when there is none.
-    """
-    now = steady()
-    with _idle_lock:
-        # The sockets: a call that is given one of these connections from now on connects it anew.
-        old = {connection: connection.sock for connection in _idle if now - connection.idle_since >= IDLE_MAX}
-        _idle.difference_update(old)
-        next_one = min((connection.idle_since for connection in _idle), default=None)
-    for sock in old.values():
-        sock.close()
-    return None if next_one is None else max(0.0, next_one + IDLE_MAX - now)
-
-
-class _WatchedHTTP(_Watched, HTTPConnection):
-    pass
-
-
-class _WatchedHTTPS(_Watched, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _WatchedHTTP
-
-
-class _HTTPSPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _WatchedHTTPS
-
-
-class _Adapter(HTTPAdapter):
-    """requests' own adapter with watched connections, also to a proxy, and with the certificates to
-    trust read once: urllib3 reads the whole bundle for each connection, 14 ms of CPU every time."""
-
-    def __init__(self, verify, **kwargs):
-        """verify: path of a bundle or folder of certificates, or True for those of requests"""
-        self._bundle = where() if verify is True else verify
-        super().__init__(**kwargs)
-
-    @cached_property
-    def tls(self):
-        """The SSLContext of all connections. Raises OSError, saying which certificates it cannot read."""
-        context = create_urllib3_context()
-        kind = "capath" if os.path.isdir(self._bundle) else "cafile"
-        try:
-            context.load_verify_locations(**{kind: self._bundle})
-        except OSError as error:
-            raise OSError(error.errno, f"cannot read the certificates in {self._bundle}: {error.strerror}") from None
-        return context
-
-    def build_connection_pool_key_attributes(self, request, verify, cert=None):
-        host, pool = super().build_connection_pool_key_attributes(request, True, cert)
-        return host, ({**pool, "ssl_context": self.tls} if host["scheme"] == "https" else pool)
-
-    def cert_verify(self, conn, url, verify, cert):
-        """requests would name its bundle here, and urllib3 read it again into the context."""
-        conn.cert_reqs = "CERT_REQUIRED" if url.lower().startswith("https:") else "CERT_NONE"
-
-    def init_poolmanager(self, *args, **kwargs):
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-
-    def proxy_manager_for(self, proxy, **kwargs):
-        if proxy.lower().startswith("https:"):
-            kwargs["proxy_ssl_context"] = self.tls
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        return manager
+from ..base.secrets import decrypt, meet
+from ..models import rules
+from . import template
+
+MAX_AGE = 86400.0           # seconds after its due time in which a retry may start, unless the target says another
+
+
+class Unsendable(Exception):
+    """Nothing can be sent for this call as things are. Says why, in words that hold no secret."""
+
+
+@dataclass(frozen=True)
+class OAuth:
+    """Where an access token is had (RFC 6749, 4.4: client credentials)."""
+
+    url: str
+    client_id: str
+    client_secret: str
+    scope: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, ready but for what is made at the moment of sending: an access token, and a signature."""
+
+    method: str
+    url: str
+    headers: tuple = ()                 # of (name, value), with those of the auth, but for oauth
+    body: Optional[bytes] = None
+    target_id: Optional[int] = None
+    target: str = ""                    # its name, "" for API_URL
+    version: int = 0                    # of the target
+    number: int = 1                     # of the attempt
+    message_id: Optional[str] = None    # webhook-id and Idempotency-Key, the same at each attempt; None for API_URL
+    signing: tuple = ()                 # of str, whsec_ and so on; each makes a signature
+    connect_timeout: float = 10.0       # seconds
+    timeout: float = 30.0               # seconds, for the whole attempt
+    statuses: tuple = ((200, 399),)     # of (lowest, highest)
+    contains: str = ""
+    not_contains: str = ""
+    follow_redirects: bool = True
+    keep_method: bool = True            # and the body, at a redirect
+    guarded: bool = True                # it may only go where networks.py lets it
+    secret_headers: frozenset = frozenset()     # of names in small letters, whose values are not kept
+    secrets: tuple = ()                 # of str, not to be in anything that is kept or said
+    oauth: Optional[OAuth] = None
+    delays: tuple = ()                  # seconds
+    max_age: float = MAX_AGE            # seconds
+    repeatable: bool = False
+    max_at_once: Optional[int] = None
+    rate: Optional[tuple] = None        # (number, seconds)
+    keep_failures: int = 16384          # bytes of the body of an answer
+    keep_successes: int = 0
 
 
 @cache
-def _session():
-    """(session, prepared request, options for send): made once for all calls of this process, as
-    they are all alike; preparing one and looking up proxies costs as much as sending it."""
-    session = requests.Session()
-    # A thousand calls must not share what one of them was told to remember.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-    session.headers["User-Agent"] = "api-scheduler"
-    session.hooks["response"].append(_drain_redirect)
-    prepared = session.prepare_request(requests.Request("GET", settings.API_URL))
-    options = session.merge_environment_settings(prepared.url, {}, True, None, None)
-    # requests has adapters for these two and no others: nothing else is spoken, also after a redirect.
-    adapter = _Adapter(options["verify"], pool_maxsize=settings.CALLS_AT_ONCE, max_retries=0)
-    if urlsplit(prepared.url).scheme == "https":
-        adapter.tls             # now, and not once the first calls are due
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
-    options["timeout"] = (settings.CONNECT_TIMEOUT, settings.TIMEOUT)
-    options["allow_redirects"] = True
-    return session, prepared, options
+def default():
+    """The Request of calls that name no target: as it was before there were any."""
+    return Request(
+        "GET", settings.API_URL, connect_timeout=settings.CONNECT_TIMEOUT, timeout=settings.TIMEOUT,
+        keep_method=False, guarded=False)
 
 
-def prepare():
-    """Makes what all calls share, before the first of them is due: the threads of a burst would each
-    make their own. Never raises: what is wrong with it, each call will say."""
-    with _preparing, suppress(Exception):
-        _session()
+def build(call, target, own, schedule, number):
+    """The Request of a call that names a target.
+
+    call: has id, timestamp (due), created_at and note, as a ScheduledCall
+    target: the Target
+    own: its CallRequest, or None
+    schedule: its Schedule, or None; what that says of body, headers and data counts when `own` is None
+    number: int, of the attempt, from 1
+    Raises Unsendable.
+    """
+    source = own or schedule
+    said = (source.body, source.headers, source.data) if source else (None, {}, {})
+    text = target.body if said[0] is None else said[0]
+    plain = rules.overlaid(target.headers, said[1])
+    values = {
+        "call.id": call.id, "call.due": call.timestamp.isoformat().replace("+00:00", "Z"), "call.note": call.note,
+        "call.attempt": number, "schedule.name": schedule.name if schedule else "",
+        **{f"data.{key}": value for key, value in said[2].items()}}
+    try:
+        held = _secrets(target.secrets, tuple(settings.SECRETS_KEY))
+        url = template.fill(target.url, values, template.URL)
+        headers = {name: template.fill(value, values, template.HEADER).strip(" \t") for name, value in plain.items()}
+        body = template.fill(text, values, template.kind(rules.content_type(headers))).encode() if text else None
+    except ValueError as error:
+        raise Unsendable(str(error)) from None
+    secret, oauth = dict(held.get("headers", {})), None
+    of_auth = held.get("auth", {})
+    kind = target.auth.get("kind", "none")
+    try:
+        if kind == "basic":         # RFC 7617
+            pair = f"{target.auth['username']}:{of_auth['password']}".encode()
+            secret["Authorization"] = f"Basic {b64encode(pair).decode()}"
+        elif kind == "bearer":      # RFC 6750, 2.1
+            secret["Authorization"] = f"Bearer {of_auth['token']}"
+        elif kind == "header":
+            secret[target.auth["name"]] = of_auth["value"]
+        elif kind == "oauth2":
+            oauth = OAuth(target.auth["token_url"], target.auth["client_id"], of_auth["client_secret"],
+                          target.auth.get("scope", ""))
+    except KeyError as error:
+        raise Unsendable(f"its target has no {error.args[0]}") from None
+    signing = tuple(held.get("signing", ()))
+    known = (*secret.values(), *of_auth.values(), *signing)
+    meet(known)
+    return Request(
+        target.method, url, tuple(rules.overlaid(headers, secret).items()), body, target_id=target.pk, target=target.name,
+        version=target.version, number=number, message_id=message_id(call), signing=signing,
+        connect_timeout=settings.CONNECT_TIMEOUT if target.connect_timeout is None else target.connect_timeout,
+        timeout=settings.TIMEOUT if target.timeout is None else target.timeout,
+        statuses=rules.statuses(target.statuses), contains=target.contains, not_contains=target.not_contains,
+        follow_redirects=target.follow_redirects, secret_headers=frozenset(name.lower() for name in secret),
+        secrets=tuple(value for value in dict.fromkeys(known) if value), oauth=oauth, delays=tuple(target.delays),
+        max_age=MAX_AGE if target.max_age is None else target.max_age, repeatable=target.safe,
+        max_at_once=target.max_at_once, rate=rules.rate(target.rate), keep_failures=target.keep_failures,
+        keep_successes=target.keep_successes)
 
 
-def _drain(response, limit):
-    """Reads the body, so that the connection can be used again, and keeps nothing of it. Returns
-    whether the body ended within `limit` bytes."""
-    while limit > 0:
-        data = response.raw.read(min(READ_SIZE, limit), decode_content=False)
-        if not data:
-            return True
-        limit -= len(data)
-    return False
+def message_id(call):
+    """What tells a repetition of this call from another call, to whoever is called: the same at each attempt, and
+    no other call's, of another database neither."""
+    return f"call_{call.id}_{int(call.created_at.timestamp() * 1e6):x}"
 
 
-def _drain_redirect(response, **_):
-    """requests reads a redirect's body whole, into memory; this reads it first, within bounds."""
-    if response.is_redirect and not _drain(response, settings.BODY_LIMIT + 1):
-        raise Refused(f"a redirect with a body of more than {settings.BODY_LIMIT} bytes")
-
-
-def cause_of(error):
-    """The exception that says what really happened, below those that others made of it."""
-    cause = error
-    while True:
-        inner = getattr(cause, "reason", None)
-        if not isinstance(inner, BaseException):
-            inner = next((a for a in cause.args if isinstance(a, BaseException)), cause.__cause__)
-        if inner is None or inner is cause:
-            return cause
-        cause = inner
-
-
-def lacks_room(error):
-    """Whether it is this machine that could not, for now: no more open files, ports, memory or threads."""
-    cause = cause_of(error)
-    return (isinstance(cause, MemoryError)
-            or isinstance(cause, RuntimeError) and "can't start new thread" in str(cause)
-            or isinstance(cause, OSError) and cause.errno in NO_ROOM)
-
-
-def reason(error):
-    """Why a call failed, in words for its log line: str. It holds no more of the URL than a host
-    name, as the rest may hold a password."""
-    cause = cause_of(error)
-    host = urlsplit(getattr(getattr(error, "request", None), "url", None) or "").hostname or "the host"
-    if isinstance(error, requests.ConnectTimeout):
-        return f"no connection within {settings.CONNECT_TIMEOUT:g} s"
-    if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
-        return f"no answer within {settings.TIMEOUT:g} s"
-    if isinstance(error, requests.TooManyRedirects):
-        return "too many redirects"
-    if isinstance(error, (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL,
-                          requests.exceptions.MissingSchema)):
-        return "redirected to something that is not an http or https URL"
-    if isinstance(error, Refused):
-        return str(error)
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"TLS: {getattr(cause, 'verify_message', '') or getattr(cause, 'reason', '') or cause}"
-    if isinstance(cause, OSError) and type(cause).__name__ == "gaierror":
-        return f"could not resolve {host}: {cause.strerror}"
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    text = str(cause) or type(cause).__name__
-    return redacted(text)
+@lru_cache(1000)
+def _secrets(encrypted, keys):
+    return decrypt(encrypted)

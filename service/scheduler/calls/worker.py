@@ -2,7 +2,7 @@
 
 A message brings the ids of calls that are due within WINDOW; they wait here, in a heap. A call gets a thread
 LEAD seconds before it is due, in a burst up to EARLIER before that, connects, and stands at the gate
-(request.py). Once it is due its row is claimed, together with others, but no more than a PORTION at once, and
+(attempt.py). Once it is due its row is claimed, together with others, but no more than a PORTION at once, and
 while the first portion is being sent the next is claimed: so a burst costs a statement for each PORTION and
 not for each call, and a worker that is killed leaves few rows of which nobody knows whether they were sent.
 What has not been claimed is Pending, and made by another worker.
@@ -10,9 +10,13 @@ What has not been claimed is Pending, and made by another worker.
 One thread does all of it that needs the database, over one connection: SQLite lets only one write at a
 time anyway, and what only one thread touches needs no lock. The others tell it what happened in a queue.
 
-How a worker stays on time while the API hangs: each call has a thread of its own, of at most CALLS_AT_ONCE in
-a process. When all are taken, calls wait for one, and are Missed when their grace time ends first. Threads,
-because calls wait and do not compute: a second processor is used by starting a second worker.
+How a worker stays on time while an API hangs: each call has a thread of its own, of at most CALLS_AT_ONCE in
+a process, and no target may have more than half of them. When all are taken, calls wait for one, and are Missed when
+their grace time ends first. Threads, because calls wait and do not compute: a second processor is used by starting
+a second worker.
+
+What a target does not take yet (limits.py) waits in a line of its own, without a thread and a connection. For all
+lines together the database is asked once every ASK seconds, however many wait.
 """
 import heapq
 import logging
@@ -21,8 +25,9 @@ import resource
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
+from datetime import timedelta
 from functools import cache
 from itertools import count
 
@@ -32,9 +37,12 @@ from django.db import InterfaceError, OperationalError, connection
 from ..base import outage
 from ..base.clock import steady, utcnow
 from ..base.database import reason
-from ..models import ScheduledCall
-from . import dispatch, ledger
-from .request import IDLE_MAX, Attempt, close_idle, prepare
+from ..models import CallRequest, Schedule, ScheduledCall, Target
+from ..models.rules import rate
+from . import dispatch, ledger, limits, outcomes
+from .attempt import Attempt
+from .connection import IDLE_MAX, close_idle, prepare
+from .request import MAX_AGE, Request, Unsendable, build, default
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -54,6 +62,11 @@ AHEAD = 20              # times CALLS_AT_ONCE: calls that are held at most. The 
 COUNT_EVERY = 60        # seconds for which a thread that nobody needed is kept, or a limit that was met
 SPARE_FILES = 64        # open files for the log, the database, the broker, the certificates
 SPARE_THREADS = 64      # left to others, once it is known how many there can be: a web server has as many
+ASK = 0.1               # seconds between two questions for what targets with limits take
+ASK_FULL = 0.25         # seconds after which it is asked again for places of a target that has none
+SLOT_MAX = 0.2          # seconds for which an instant that a rate gave is good, and twice as long each time it was not
+BUNCH = 0.05            # seconds' worth of its rate that a target gets at once when this worker was busy; no more is made up for
+HOLD_EVERY = 15         # seconds after which the database is told again that a call waits here
 STOP_WITHIN = 10        # seconds, after TIMEOUT, for the last outcomes to be written
 
 MINE, REPORT, FREE, STOP = range(4)     # what is told: calls to make; news of a call; a thread came free; the end
@@ -89,9 +102,10 @@ def stop():
 
 
 def due_times(ids):
-    """{id: aware datetime} of those of the calls `ids` that are Pending."""
-    return dict(ScheduledCall.objects.filter(
-        id__in=ids, status=Status.PENDING).order_by().values_list("id", "timestamp"))
+    """What is known of those of the calls `ids` that are Pending or Retrying: rows with id, status, timestamp,
+    next_attempt_at, expires_at, target, schedule, schedule__overlap."""
+    return ScheduledCall.objects.filter(id__in=ids, status__in=dispatch.WAITING).order_by().values_list(
+        "id", "status", "timestamp", "next_attempt_at", "expires_at", "target", "schedule", "schedule__overlap", named=True)
 
 
 def room():
@@ -114,17 +128,100 @@ def room():
 class Held:
     """A call, and how far this worker is with it."""
 
-    def __init__(self, call_id, timestamp):
-        self.id, self.timestamp = call_id, timestamp
+    def __init__(self, row, line, call=None, own=None, schedule=None):
+        """row: of due_times; line: the Line of its target; of one that names a target also call: its ScheduledCall,
+        own: its CallRequest or None, and schedule: its Schedule or None"""
+        self.id, self.timestamp, self.expires_at, self.line = row.id, row.timestamp, row.expires_at, line
+        self.call, self.own, self.schedule = call, own, schedule
+        self.first = row.status == Status.PENDING
+        self.at = row.timestamp if self.first else row.next_attempt_at      # not before which it is made
+        self.number = (call.attempts_made or 0) + 1 if call else 1
+        self.last = ledger.last_start(self.timestamp, self.expires_at, self.first, line.target and line.target.max_age)
+        # What a claim has to look at more closely.
+        self.prepared = bool(line.target or row.expires_at or row.schedule__overlap == Schedule.Overlap.SKIP)
+        self.when = self.second = 0     # by steady(): its place among those that wait; and which second that is
+        self.version = None             # of the target with which its request was put together
+        self.told = 0.0                 # by steady(), when the database was told that it waits here
+        self.patience = SLOT_MAX        # seconds
         self.wait()
 
     def wait(self):
         """It has no thread, for the first time or again."""
         self.attempt = None
+        self.lose_slot()
         self.connecting = False     # has a thread, and is not ready yet
         self.queued = False         # waits to be claimed
         self.unsent = False         # counts as claimed and not sent
         self.noted = False          # its row says when it was sent
+        self.retry_at = None
+
+    def lose_slot(self):
+        """It has no instant that its target's rate gave it."""
+        self.slot = None
+        self.line.slots.discard(self)
+
+    def outlived(self):
+        """Whether the instant that its rate gave it is over, and with that it: others may have it at the same time by
+        now. The next one is good for longer, as a worker that is always late would send nothing."""
+        if not self.slot or self.left() >= -self.patience:
+            return False
+        self.patience *= 2
+        self.lose_slot()
+        return True
+
+    def left(self):
+        """Seconds until it may be sent."""
+        return ((self.slot or self.at) - utcnow()).total_seconds()
+
+    def request(self):
+        """The Request that is sent for it. Raises Unsendable."""
+        return build(self.call, self.line.target, self.own, self.schedule, self.number) if self.call else default()
+
+
+class Line:
+    """The calls of one target that this worker holds, or those of API_URL."""
+
+    def __init__(self, target=None):
+        self.target = target
+        self.held = 0               # calls
+        self.soon = []              # heap: when, by steady(), those begin that wait for their time
+        self.waiting = []           # heap of (when, n, Held): whose time to begin has come, and that may not yet
+        self.active = 0             # have begun, and not ended
+        self.slots = set()          # the calls that its rate gave an instant, and that have not begun
+        self.threads = 0            # are used by them, or by those before
+        self.elsewhere = 0          # are under way at other workers, as far as is known, of a target with max_at_once
+        self.ask_at = 0.0           # by steady(): not before then the database is asked for it
+        self.next_at = 0.0          # by steady(): of a target with a rate, when the next is due that is not ahead of it
+        self.behind = deque()       # Held, whose instants have come, and that are not sent at once as too many have
+
+    def paced(self, held, now):
+        """Whether one whose instant has come is sent now: the instants keep the rate of all workers, as long as each is
+        on time, and this that of one that has been busy. What has to wait is the last in `behind`."""
+        if self.behind and self.behind[0] is held:
+            self.behind.popleft()
+        elif self.behind or self.next_at > now:
+            self.behind.append(held)
+            return False
+        limit = rate(self.target.rate)      # None if it has none any more
+        self.next_at = max(self.next_at, now - BUNCH) + (limit[1] / limit[0] if limit else 0)
+        return True
+
+    @property
+    def limited(self):
+        return bool(self.target and (self.target.rate or self.target.max_at_once is not None))
+
+    def others(self):
+        """Whether a call that has no connection yet comes soon enough to take over one that is free now."""
+        try:
+            return bool(self.waiting) or self.soon[0] < steady() + IDLE_MAX
+        except IndexError:
+            return False
+
+    def places(self):
+        """How many calls more the target takes at once, as far as is known: float."""
+        if not self.target or self.target.max_at_once is None:
+            return float("inf")
+        return self.target.max_at_once - self.elsewhere - self.active
 
 
 class Worker:
@@ -137,6 +234,7 @@ class Worker:
         self._new = []              # ids of whose calls it is not known yet when they are due
         self._held = {}             # id: Held, all that are not settled
         self._coming = []           # heap of (when, n, Held): wait for a thread; `when` by steady()
+        self._lines = {}            # {id of a target, None for API_URL: Line}
         self._of_second = Counter() # how many of those are due in the same second
         self._begun = {}            # id: Held, have had a thread
         self._ready = []            # heap of (when, n, Held): connected, or ended already; wait to be due
@@ -149,14 +247,8 @@ class Worker:
         self._measured = steady(), time.process_time()
         self._save_by = self._looked = self._not_before = 0.0
         self._counted = steady()
+        self._asked = self._told = 0.0
         self._number = count()
-
-    def others(self):
-        """Whether a call that has no connection yet comes soon enough to take over one that is free now."""
-        try:
-            return self._coming[0][0] < steady() + IDLE_MAX
-        except IndexError:
-            return False
 
     def run(self):
         failed = False
@@ -165,6 +257,7 @@ class Worker:
                 self._listen(self._patience())
                 self._look()
                 self._meet()
+                self._ask()
                 self._start()
                 self._save()
                 self._claim()
@@ -195,6 +288,8 @@ class Worker:
         times = [self._looked + LOOK_EVERY]
         if self._coming and self._busy < self._most:
             times.append(max(self._coming[0][0], self._measured[0] + PACE, self._not_before))
+        if any(line.waiting for line in self._lines.values()):
+            times.append(self._asked + ASK)
         if self._claiming or self._new:
             times.append(now)
         elif self._ready and self._room():
@@ -219,8 +314,12 @@ class Worker:
                     self._new += what
                 elif kind == FREE:
                     self._busy -= 1
+                    what.threads -= 1
+                    self._call_up(what)
                 elif kind == REPORT:
-                    self._report(what)
+                    held, attempt = what
+                    if held.attempt is attempt:     # and not one before, which was refused
+                        self._report(held)
                 else:
                     self._stopping = True
                 kind, what = self.news.get_nowait()
@@ -233,35 +332,153 @@ class Worker:
             return
         prepare()
         some = self._new[:ledger.BATCH]
-        due = due_times(some)
+        rows = list(due_times(some))
+        calls, owns, schedules = self._load([row for row in rows if row.target])
         del self._new[:ledger.BATCH]
-        for call_id, timestamp in due.items():
-            known = self._held.get(call_id)
-            if known and (known.attempt or known.timestamp == timestamp):
+        for row in rows:
+            line = self._lines.setdefault(row.target, Line())
+            if row.target and row.id not in calls:
+                continue                        # it was deleted just now
+            held = Held(row, line, calls.get(row.id), owns.get(row.id), schedules.get(row.schedule))
+            known = self._held.get(row.id)
+            if known and (known.attempt or known.at == held.at):
                 continue                        # a message that came twice; or it has begun, and its claim will show
+            if line.target and ledger.is_paused(line.target, held.at) and held.left() <= 0:
+                continue                        # the dispatcher ends it
             if len(self._held) < AHEAD * settings.CALLS_AT_ONCE:
-                self._wait(Held(call_id, timestamp))
+                if known:
+                    self._settle(known)
+                self._wait(held)
+
+    def _load(self, rows):
+        """What calls that name targets are made of, all in a few statements; the targets go to their lines.
+
+        Returns ({id: ScheduledCall}, {id: CallRequest}, {schedule id: Schedule}).
+        """
+        if not rows:
+            return {}, {}, {}
+        ids = [row.id for row in rows]
+        for target in Target.objects.filter(id__in={row.target for row in rows}):
+            self._lines.setdefault(target.id, Line()).target = target
+        return (ScheduledCall.objects.in_bulk(ids), CallRequest.objects.in_bulk(ids),
+                Schedule.objects.in_bulk({row.schedule for row in rows if row.schedule}))
 
     def _wait(self, held, pause=0.0):
         """It waits for its time, or for `pause` seconds if that is past."""
-        held.wait()
+        self._pause(held)
+        if held.id not in self._held:
+            held.line.held += 1
         self._held[held.id] = held
-        self._begun.pop(held.id, None)
-        second = int(held.timestamp.timestamp())
-        lead = settings.LEAD and settings.LEAD + min(self._of_second[second] * SETUP, EARLIER)
-        self._of_second[second] += 1
-        left = (held.timestamp - utcnow()).total_seconds() - lead
-        self._push(self._coming, held, max(left, pause) if pause else left)
+        self._come(held, pause)
+
+    def _come(self, held, pause=0.0):
+        """Puts it among those that are to begin when their time comes."""
+        left = held.left()
+        held.second = int((held.slot or held.at).timestamp())
+        # What a target takes one after the other needs no more time than one.
+        early = 0 if held.line.limited else min(self._of_second[held.second] * SETUP, EARLIER)
+        self._of_second[held.second] += 1
+        left -= settings.LEAD and settings.LEAD + early
+        held.when = self._push(self._coming, held, max(left, pause) if pause else left)
+        heapq.heappush(held.line.soon, held.when)
+
+    def _pause(self, held):
+        """It has no attempt, for the first time or again."""
+        if self._begun.pop(held.id, None):
+            held.line.active -= 1
+        held.wait()
+
+    def _line_up(self, held):
+        """Puts it among those that its target does not take yet. It keeps its place."""
+        heapq.heappush(held.line.waiting, (held.when, next(self._number), held))
+
+    def _room_of(self, line):
+        """How many calls of this line may begin: no target may take more than half of the threads. API_URL may, as
+        long as there is nothing else."""
+        share = self._most
+        if line.target or line.held < len(self._held):
+            share = max(1, share // 2)
+        return min(share - line.threads, line.places())
+
+    def _call_up(self, line):
+        """Has those begin that may by now, of those that wait."""
+        room = self._room_of(line) if line.waiting else 0
+        while line.waiting and room > 0 and not (line.target and line.target.rate and not line.waiting[0][2].slot):
+            held = heapq.heappop(line.waiting)[2]
+            if self._held.get(held.id) is held:
+                heapq.heappush(self._coming, (held.when, next(self._number), held))
+                heapq.heappush(line.soon, held.when)
+                held.second = None
+                room -= 1
+
+    def _ask(self):
+        """For all that wait for their target: asks what it takes by now."""
+        now = steady()
+        if now - self._asked < ASK or self._stopping:
+            return
+        self._asked = now
+        lines = [line for line in self._lines.values() if line.waiting]
+        if full := [line for line in lines if line.elsewhere and line.ask_at <= now]:
+            self._know(limits.under_way([line.target.id for line in full]))
+            for line in full:
+                line.ask_at = now + ASK_FULL
+        wanted, asked = {}, {}
+        for line in lines:
+            if not line.target or not line.target.rate:
+                self._call_up(line)
+            elif line.ask_at <= now and (room := self._room_of(line) - len(line.slots)) > 0:
+                some = asked[line.target.id] = []
+                while line.waiting and len(some) < min(room, ledger.BATCH):
+                    held = heapq.heappop(line.waiting)[2]
+                    if self._held.get(held.id) is held:
+                        some.append(held)
+                wanted[line.target.id] = [held.at for held in some]
+        given = {}
+        try:
+            if any(wanted.values()):
+                given = limits.reserve({target_id: some for target_id, some in wanted.items() if some})
+        finally:
+            for target_id, some in asked.items():
+                line, (slots, free) = self._lines[target_id], given.get(target_id, ((), None))
+                for held, slot in zip(some, slots):
+                    held.slot = slot
+                    line.slots.add(held)
+                    self._come(held)
+                for held in some[len(slots):]:
+                    self._line_up(held)
+                if line.waiting and free:
+                    line.ask_at = now + min(1.0, max(ASK, (free - utcnow()).total_seconds() - settings.LEAD))
+        self._hold_back(now, lines)
+
+    def _hold_back(self, now, lines):
+        """Tells the database of the calls that wait here although they are due."""
+        if now - self._told < 1:
+            return
+        self._told = now
+        some = [held for line in lines for when, _, held in line.waiting if when < now and held.told < now - HOLD_EVERY]
+        dispatch.hold_back([held.id for held in some])
+        for held in some:
+            held.told = now
+
+    def _know(self, running):
+        """running: {target id: calls under way, at all workers}"""
+        ours = Counter(held.line for held in self._flying.values()) + Counter(held.line for held in self._ended)
+        for target_id, number in running.items():
+            line = self._lines[target_id]
+            line.elsewhere = max(0, number - ours[line])
 
     def _pop(self):
-        held = heapq.heappop(self._coming)[2]
-        second = int(held.timestamp.timestamp())
-        self._of_second[second] -= 1
-        if not self._of_second[second]:
-            del self._of_second[second]
+        when, _, held = heapq.heappop(self._coming)
+        heapq.heappop(held.line.soon)
+        if held.second is not None:
+            self._of_second[held.second] -= 1
+            if not self._of_second[held.second]:
+                del self._of_second[held.second]
 
     def _push(self, heap, held, left):
-        heapq.heappush(heap, (steady() + left, next(self._number), held))
+        when = steady() + left
+        heapq.heappush(heap, (when, next(self._number), held))
+        return when
 
     def _report(self, held):
         attempt = held.attempt
@@ -281,7 +498,7 @@ class Worker:
                 self._wait(held, RETRY)
             elif not held.queued:           # at the gate, or ended before it came there
                 held.queued = True
-                self._push(self._ready, held, (held.timestamp - utcnow()).total_seconds())
+                self._push(self._ready, held, held.left())
         elif (attempt.outcome or attempt.unsent) and self._flying.pop(held.id, None):
             if not self._ended:
                 self._save_by = steady() + SAVE_WITHIN
@@ -289,7 +506,11 @@ class Worker:
 
     def _settle(self, held):
         del self._held[held.id]
-        self._begun.pop(held.id, None)
+        held.line.held -= 1
+        held.line.slots.discard(held)
+        if self._begun.pop(held.id, None):
+            held.line.active -= 1
+            self._call_up(held.line)
 
     def _start(self):
         """Gives a thread to each whose time has nearly come, but not to all of a burst at once: a thousand
@@ -310,22 +531,65 @@ class Worker:
             if self._held.get(held.id) is not held:
                 self._pop()                     # it was moved, and waits for its new time
                 continue
-            if (utcnow() - held.timestamp).total_seconds() > settings.GRACE:
+            line = held.line
+            if utcnow() > held.last:
                 self._pop()
                 self._settle(held)              # the dispatcher ends it
                 continue
-            if not self._thread():
+            if line.target and ledger.is_paused(line.target, held.at):
+                self._pop()
+                if held.left() > 0:             # perhaps not any more when it is due
+                    held.second = None
+                    held.when = self._push(self._coming, held, held.left())
+                    heapq.heappush(line.soon, held.when)
+                else:
+                    self._settle(held)
+                    self._new.append(held.id)
+                continue
+            held.outlived()
+            if self._room_of(line) < 1 or line.target and line.target.rate and not held.slot:
+                self._pop()
+                self._line_up(held)
+                continue
+            attempt, makes = self._attempt(held)
+            if makes and not self._thread():
                 break
             self._pop()
+            held.attempt = attempt
+            line.slots.discard(held)
+            self._begun[held.id] = held
+            line.active += 1
+            if not makes:
+                self._report(held)
+                continue
             more -= 1
             self._busy += 1
+            line.threads += 1
             self._busiest = max(self._busy, self._busiest)
             self._connecting += 1
             held.connecting = True
-            held.attempt = Attempt(
-                held.id, held.timestamp, lambda attempt, held=held: self.news.put((REPORT, held)), self.others)
-            self._begun[held.id] = held
-            self._jobs.put(held.attempt)
+            self._jobs.put((attempt, line))
+
+    def _attempt(self, held):
+        """(its Attempt, whether a thread is to make it): one that cannot be put together has ended already."""
+        words, held.version = None, held.line.target and held.line.target.version
+        try:
+            request = held.request()
+        except Unsendable as error:
+            words = str(error)
+        except Exception as error:      # one target must not keep the calls of others from being made
+            logger.exception("call %d cannot be put together", held.id)
+            words = f"cannot be put together: {type(error).__name__}"
+        if words:
+            target = held.line.target
+            request = Request(
+                target.method, target.url, target_id=target.id, target=target.name, version=target.version, number=held.number,
+                delays=tuple(target.delays), max_age=MAX_AGE if target.max_age is None else target.max_age, repeatable=target.safe)
+        attempt = Attempt(held.id, held.timestamp, request, lambda attempt: self.news.put((REPORT, (held, attempt))),
+                          held.line.others, last=held.last, at=held.slot or held.at)
+        if words:
+            attempt.fail(words)
+        return attempt, not words
 
     def _thread(self):
         """Whether there is a thread that has nothing to do, by now. Its end is this thread's to tell: so a job never
@@ -343,21 +607,52 @@ class Worker:
         return True
 
     def _work(self):
-        while (attempt := self._jobs.get()) is not None:
+        while (job := self._jobs.get()) is not None:
+            attempt, line = job
             attempt.make()
-            self.news.put((FREE, None))
+            self.news.put((FREE, line))
+
+    def _in_turn(self, held, now):
+        """Whether one that stands ready, and whose time has come, may be claimed now."""
+        line = held.line
+        if not held.slot or held.attempt.outcome:       # there is nothing to send
+            return True
+        first = bool(line.behind) and line.behind[0] is held
+        if held.outlived():
+            if first:
+                line.behind.popleft()
+            held.attempt.refuse()
+            self._pause(held)
+            self._line_up(held)
+            mine = False
+        else:
+            mine = line.paced(held, now)
+            first = first or not mine and len(line.behind) == 1
+        if first and line.behind:           # the next of them waits among those that stand ready
+            self._push(self._ready, line.behind[0], line.next_at - now)
+        return mine
 
     def _claim(self):
         if not self._claiming:
             now, some = steady(), []
             while self._ready and self._ready[0][0] <= now and len(some) < self._room() and not self._stopping:
-                some.append(heapq.heappop(self._ready)[2])
+                held = heapq.heappop(self._ready)[2]
+                if self._in_turn(held, now):
+                    some.append(held)
             if not some:
                 return
             self._claiming = uuid.uuid4().hex, some
         token, some = self._claiming
         asked = steady()
-        won, pending = ledger.claim([held.id for held in some], token)
+        plain = [held.id for held in some if not held.prepared]
+        won, pending = ledger.claim(plain, token)
+        held_back = anew = ()
+        if len(plain) < len(some):
+            claimed = ledger.claim_prepared(
+                [ledger.Prepared(held.id, held.line.target and held.line.target.id, held.version, held.number) for held in some if held.prepared], token,
+                {held.line.target.id for held in some if held.line.target and held.line.target.max_at_once is not None})
+            won, pending = won | claimed.won, pending | claimed.pending
+            held_back, anew = claimed.held_back, claimed.anew
         outage.database.over()
         self._claiming = None
         for held in some:
@@ -373,9 +668,16 @@ class Worker:
                 self._push(self._ready, held, left)     # not yet, by the database's clock
             else:
                 attempt.refuse()
+                if held.id in held_back:
+                    self._pause(held)
+                    held.line.ask_at = asked + ASK_FULL
+                    self._line_up(held)
+                    continue
                 self._settle(held)
-                if left is not None and left > MOVED:
+                if held.id in anew or left is not None and left > MOVED:
                     self._new.append(held.id)           # it was moved to a later time
+        if len(plain) < len(some):
+            self._know(claimed.running)
 
     def _save(self):
         if not self._ended or (len(self._ended) < PORTION and steady() < self._save_by):
@@ -383,7 +685,10 @@ class Worker:
         sent = [held for held in self._ended if held.attempt.outcome]
         unsent = [held for held in self._ended if not held.attempt.outcome]
         if sent:
-            ledger.finish([(held.attempt.outcome, held.attempt.token) for held in sent])
+            retries = {held.id: at for held in sent if (at := self._retry(held))}
+            soon = utcnow() + timedelta(seconds=settings.WINDOW)
+            ours = ledger.finish([(held.attempt.outcome, held.attempt.token) for held in sent], retries, soon)
+            self._new += [call_id for call_id, at in retries.items() if call_id in ours and at <= soon]
         self._ended = unsent                # should the next fail, these are not finished again
         for held in sent:
             self._settle(held)
@@ -393,6 +698,17 @@ class Worker:
         for held in unsent:
             self._settle(held)
         outage.database.over()
+
+    def _retry(self, held):
+        """Not before which there is another attempt, an aware datetime, or None."""
+        request, outcome = held.attempt.request, held.attempt.outcome
+        if outcome.status != Status.FAILED or not request.delays:
+            return None
+        if held.retry_at is None:       # decided once, also if it has to be written again
+            held.retry_at = outcomes.next_attempt(
+                outcome.failure, held.number, outcome.ended_at, held.timestamp, held.expires_at, request.delays,
+                request.max_age, request.repeatable, outcome.retry_after)
+        return held.retry_at
 
     def _let_go(self):
         """When the worker stops: what nobody has claimed is another's."""
@@ -407,6 +723,9 @@ class Worker:
                 held.attempt.refuse()
             self._settle(held)
         self._new, self._coming, self._ready = [], [], []
+        for line in self._lines.values():
+            line.waiting, line.soon = [], []
+            line.behind.clear()
 
     def _look(self):
         """Ends what takes too long, and renews the leases; gives back what has not been needed for a while."""
@@ -438,6 +757,7 @@ class Worker:
             self._end_threads(self._threads - self._busiest)
             self._counted, self._busiest = now, self._busy
             self._most = min(self._limit, self._most + PORTION)
+            self._lines = {key: line for key, line in self._lines.items() if line.held or line.threads}
             outage.room.over(after=2 * COUNT_EVERY)
         if self._threads > self._most:
             self._end_threads(min(self._threads - self._busy, self._threads - self._most))

@@ -78,9 +78,10 @@ def _settle(tally):
     # Each by its partial index; for a minimum SQLite would look through all rows for a running one.
     pending = ScheduledCall.objects.filter(status=Status.PENDING).order_by("timestamp")[:1]
     running = ScheduledCall.objects.filter(status=Status.RUNNING).order_by("lease_until")
+    retrying = ScheduledCall.objects.filter(status=Status.RETRYING).order_by("next_attempt_at")
     unplanned = Schedule.objects.filter(planned_until__isnull=False).order_by("planned_until")[:1]
     until = min([tally.now - SETTLED, *pending.values_list("timestamp", flat=True),
-                 *running.values_list("timestamp", flat=True),
+                 *running.values_list("timestamp", flat=True), *retrying.values_list("timestamp", flat=True),
                  *unplanned.values_list("planned_until", flat=True)])
     rows = ScheduledCall.objects.filter(timestamp__gte=tally.until, timestamp__lt=until)
     after = rows.order_by("timestamp").values_list("timestamp", flat=True)[STEP:STEP + 1].first()
@@ -124,6 +125,7 @@ def measure():
                 gauges = Tally.objects.values(
                     pending=_number(status=Status.PENDING),
                     running=_number(status=Status.RUNNING),
+                    retrying=_number(status=Status.RETRYING),
                     soon=_number(status=Status.PENDING, timestamp__gte=tally.now, timestamp__lt=soon),
                     later=_number(timestamp__gte=soon),
                     later_pending=_number(status=Status.PENDING, timestamp__gte=soon)).get()
@@ -159,6 +161,7 @@ class Calls:
         for name, help_text, value in (
                 ("calls_pending", "Calls that wait for their time.", gauges["pending"]),
                 ("calls_running", "Calls in flight.", gauges["running"]),
+                ("calls_retrying", "Calls that failed, and wait for their next attempt.", gauges["retrying"]),
                 ("calls_due_within_minute", "Pending calls that are due in the next 60 seconds.", gauges["soon"]),
                 ("last_tick_age_seconds", "Since the dispatcher last did all its work; infinite if never.",
                  gauges["tick"])):

@@ -47,6 +47,7 @@ SEEN_EVERY = timedelta(minutes=1)   # a dispatcher notes that mails are wanted
 OFF = timedelta(minutes=10)         # of ticks without such a note: they were not
 BATCHES = 10                        # gathered in one tick at most, so that none is a long one
 FEW = 10                            # calls that a mail names
+UNKNOWN = "outcome unknown"         # in the error of a call of which the API has perhaps done what it asks for
 
 _thread = None                      # that this process sends with, or sent
 
@@ -120,18 +121,22 @@ def _lasts(since, duration, now):
 def _gather(notice):
     """Adds up to BATCH failures to what waits to be told. Returns whether nobody else was first."""
     with transaction.atomic():
-        calls = list(_untold(notice).values_list("id", "status", "timestamp", "ended_at", "error")[:BATCH])
+        calls = list(_untold(notice).values_list(
+            "id", "status", "timestamp", "ended_at", "error", "target__name")[:BATCH])
         if not calls:               # pruned since they were seen
             notice.untold = False
             return True
-        waiting = {"first": None, "last": None, "calls": [], Status.FAILED: 0, Status.MISSED: 0, **notice.waiting}
-        for call_id, status, due, ended_at, error in calls:
+        waiting = {"first": None, "last": None, "calls": [], Status.FAILED: 0, Status.MISSED: 0, UNKNOWN: 0, **notice.waiting}
+        for call_id, status, due, ended_at, error, target in calls:
             waiting[status] += 1
+            waiting[UNKNOWN] += UNKNOWN in error
             at = ended_at.isoformat()
             waiting["first"] = min(waiting["first"] or at, at)
             waiting["last"] = max(waiting["last"] or at, at)
             if len(waiting["calls"]) < FEW:
-                waiting["calls"].append([due.isoformat(), call_id, status, printable(error, 200)])
+                # Four of each: a dispatcher of the version before may send it.
+                waiting["calls"].append([due.isoformat(), call_id, status,
+                                         printable(f"target {target}, {error}" if target else error, 200)])
         if not _change(notice, waiting=waiting, failed_at=notice.now):
             return False
         ScheduledCall.objects.filter(id__in=[call[0] for call in calls]).update(told=True)
@@ -141,7 +146,7 @@ def _gather(notice):
 
 def _due(notice):
     """What is to be sent now, as (subject, body, what to change once it is sent), or None."""
-    api = f"What is called: {printable(redacted(settings.API_URL))}\n\n"
+    api = f"What is called, where no target is named: {printable(redacted(settings.API_URL))}\n\n"
     if waiting := notice.waiting:
         if _lasts(notice.told_at, EVERY, notice.now):
             return None
@@ -149,11 +154,13 @@ def _due(notice):
         numbers = ", ".join([f"{failed} failed"] * bool(failed) + [f"{missed} missed"] * bool(missed))
         lines = [f"Due {_moment(due)}, call {call_id}, {status.lower()}: {error}\n"
                  for due, call_id, status, error in waiting["calls"]]
-        more = failed + missed - len(lines)
+        more, unknown = failed + missed - len(lines), waiting.get(UNKNOWN)      # a version before has counted none
         return (f"API Scheduler: {numbers}",
                 f"{api}{numbers}; the first ended at {_moment(waiting['first'])}, the last at "
                 f"{_moment(waiting['last'])}.\n\n"
                 + "".join(lines) + (f"And {more} more.\n" if more else "")
+                + (f"\n{unknown} of them with an unknown outcome: the API has perhaps done what it was asked for. Look there "
+                   "before you make such a call again.\n" if unknown else "")
                 + "\nThe admin has them all. The next mail about failures comes in "
                 f"{EVERY.total_seconds() / 60:g} minutes at the earliest.\n",
                 {"waiting": {}, "told_at": notice.now, "failing": True})

@@ -13,13 +13,18 @@ planned is compared with what the rules say: when a process starts, and once a d
 that its schedule asks for, by its clocks, and not for an instant. It is known by that when another instant turns
 out to be meant, so that what was called, cancelled or moved already does not come again. Plans by newer data are
 left alone by who has older ones, unless nobody else plans.
+
+A call is due at its occurrence, or with jitter some seconds after it, always as many. What is to be caught up with
+may start until the next call is due, see `_slots`: so the workers make the last of what fell due while nothing ran,
+and no other, and nobody has to find out which that is.
 """
+import hashlib
 import logging
 import threading
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from itertools import islice
+from itertools import chain, islice, pairwise
 from typing import NamedTuple
 
 from django.conf import settings
@@ -27,9 +32,9 @@ from django.db import connection, transaction
 from django.db.models import DateTimeField, Exists, Max, OuterRef, Q, Subquery, Value
 
 from ..base import zones
-from ..base.clock import asked, steady
-from ..calls import ledger, log
-from ..calls.ledger import BATCH, NOW
+from ..base.clock import asked, steady, utcnow
+from ..calls import ledger, log, targets
+from ..calls.ledger import BATCH, NOW, Slot
 from ..models import Schedule, ScheduledCall
 from .recurrence import DAY, LATEST, between, with_walls
 
@@ -45,9 +50,14 @@ COMPARED_EVERY = 24 * 3600      # seconds
 SHOWN = 10                      # occurrences to come of one schedule
 SEEN = timedelta(days=9 * 365)  # ahead, in which they are looked for: there is a 29 February in it
 MARGIN = timedelta(days=3)
+LATE = timedelta(days=7)        # at most, and what is to be caught up with is made
 
-# What makes a plan another.
-RULE = ("times", "cron", "zone", "days", "first_date", "last_date", "on")
+# What makes a plan another: the rule, what is called by it, and for how long it does not come.
+PAUSE = {"paused_at", "paused_until"}
+RULE = {"times", "cron", "zone", "days", "first_date", "last_date", "exceptions", "on", "jitter", "catch_up", "target_id",
+        "body", "headers", "data"}
+# What does not.
+OTHERS = {"name", "overlap", "paused_by", "paused_reason"}
 
 _comparing = threading.Lock()
 _to_compare = []            # ids of the schedules that this process has yet to compare,
@@ -102,12 +112,16 @@ def plan(now=NOW, seconds=None):
 
 
 def _portion(schedule, now, horizon):
-    start, uncounted = schedule.planned_until if schedule.planned_until < horizon else now, 0
+    start, old = schedule.planned_until if schedule.planned_until < horizon else now, []
     rule, recorded = schedule.rule, now - RECORDED
     if start < recorded:
-        uncounted = sum(1 for _ in islice(between(rule, start, recorded), COUNTED + 1))
+        old = list(islice(between(rule, start, recorded), COUNTED + 1))
         start = recorded
     times = list(islice(between(rule, start, horizon), BATCH))
+    if (schedule.catch_up == Schedule.CatchUp.LAST and 0 < len(old) <= COUNTED and old[-1] > now - LATE
+            and not (times and times[0] <= now)):
+        times.insert(0, old.pop())      # which is to be caught up with
+    uncounted = len(old)
     return Portion(schedule, times, horizon if len(times) < BATCH else times[-1] + MOMENT, uncounted)
 
 
@@ -132,15 +146,17 @@ def _say(portions, now):
     """Of what is too old for a row each, a line in the log and in the output."""
     for portion in portions:
         number = f"more than {COUNTED}" if portion.uncounted > COUNTED else str(portion.uncounted)
-        text = log.hole(number, portion.schedule.name, now - RECORDED, now)
+        target = portion.schedule.target
+        text = log.hole(number, portion.schedule.name, now - RECORDED, now, target and target.name)
         log.write([text])
         logger.error("%s", text.rstrip("\n").partition(": ")[2])
 
 
-def _insert(times, now):
+def _insert(times, now, freed=None):
     """Creates the calls of occurrences for which there is none yet. The schedules are locked.
 
     times: {Schedule: list of aware datetimes}
+    freed: {occurrence: when its call was due, before it was cancelled}
     """
     everything = [time for some in times.values() for time in some]
     if not everything:
@@ -148,10 +164,43 @@ def _insert(times, now):
     taken = set(ScheduledCall.objects.filter(
         schedule__in=times, occurrence__gte=min(everything), occurrence__lte=max(everything),
     ).order_by().values_list("schedule_id", "occurrence"))
-    walls = {schedule: dict(with_walls(schedule.rule, min(some), max(some) + MOMENT))
-             for schedule, some in times.items() if some}
-    ledger.plan([(schedule.pk, time, _utc_offset(walls[schedule][time], time)) for schedule, some in times.items()
-                 for time in some if (schedule.pk, time) not in taken], now)
+    slots = [slot for schedule, some in times.items() if some for slot in _slots(schedule, some)
+             if (schedule.pk, slot.occurrence) not in taken]
+    # By less jitter it would have been due already; it comes when it was to come before.
+    ledger.plan([slot._replace(timestamp=max(slot.timestamp, (freed or {}).get(slot.occurrence, slot.timestamp)))
+                 if slot.timestamp < now else slot for slot in slots], now)
+
+
+def _slots(schedule, times):
+    """The calls of occurrences of `schedule`: iterator of Slot.
+
+    times: list of aware datetimes, not empty, at each of which it comes
+    """
+    wanted, last, catches_up = set(times), max(times), schedule.catch_up == Schedule.CatchUp.LAST
+    walls = with_walls(schedule.rule, min(times), last + (LATE if catches_up else MOMENT))
+    for (at, wall), (following, _) in pairwise(chain(walls, [(None, None)])):
+        if at in wanted:
+            timestamp, expires = due_at(schedule, at), None
+            if catches_up:
+                until = min([timestamp + LATE] + ([due_at(schedule, following)] if following else []))
+                expires = max(until, timestamp + timedelta(seconds=settings.GRACE))
+            yield Slot(schedule.pk, at, _utc_offset(wall, at), timestamp, schedule.target_id, expires)
+        if at >= last:
+            return
+
+
+def due_at(schedule, occurrence):
+    """When the call of an occurrence is due, an aware datetime: the same for whoever asks, whenever."""
+    if not schedule.jitter:
+        return occurrence
+    chance = hashlib.sha256(f"{schedule.pk} {occurrence.timestamp():.6f}".encode()).digest()
+    return occurrence + timedelta(milliseconds=int.from_bytes(chance[:6], "big") * schedule.jitter * 1000 >> 48)
+
+
+def is_moved(schedule, occurrence, timestamp):
+    """Whether a call of `schedule`, as it stands, for that occurrence was given another time by a person. (One that an
+    older version planned has no jitter.)"""
+    return timestamp not in (occurrence, due_at(schedule, occurrence))
 
 
 def _utc_offset(wall, at):
@@ -204,8 +253,11 @@ def _mend(schedule):
         if not unchanged.select_for_update(skip_locked=connection.features.has_select_for_update_skip_locked):
             return False
         wrong, missing, walls = _differences(schedule, now)
-        # One that should have come already is called when it was planned to be: late, but once.
-        gone = ledger.correct([pk for pk, at in wrong.items() if at is None or at > now], now)
+        # One that should have come already is called when it was planned to be: late, but once. One that a person
+        # moved stays, and is looked at locked, so that nobody moves it meanwhile.
+        calls = schedule.calls.filter(pk__in=[pk for pk, at in wrong.items() if at is None or at > now])
+        gone = ledger.correct([call.pk for call in calls.order_by("id").select_for_update()
+                               if not is_moved(schedule, call.occurrence, call.timestamp)], now)
         kept = {pk: at for pk, at in wrong.items() if at and pk not in gone}
         new = missing + [at for pk in gone if (at := wrong[pk]) and at < schedule.planned_until]
         # In the order of all who lock several rows, so that two do not wait for each other.
@@ -248,12 +300,11 @@ def _differences(schedule, now):
     return wrong, [at for at in left.values() if now < at < schedule.planned_until], walls
 
 
-def _close(schedule, now, by):
+def _close(schedule, now):
     """Of a schedule that is about to be changed or deleted: writes down what fell due and nobody planned,
-    as the dispatcher would have, had it come first, and cancels what is Pending.
+    as the dispatcher would have, had it come first.
 
     schedule: as it stands, locked
-    Returns the set of the occurrences that were cancelled.
     """
     with suppress(ValueError):      # of a zone that is not known here nobody can say it
         while schedule.planned_until and schedule.planned_until < now:
@@ -262,44 +313,87 @@ def _close(schedule, now, by):
                 transaction.on_commit(partial(_say, [portion], now))
             _insert({schedule: portion.times}, now)
             schedule.planned_until = portion.until
-    return ledger.withdraw(schedule.pk, by)
 
 
 @transaction.atomic
 def save(schedule, by=""):
-    """Writes `schedule`, new or changed. If that changes when it comes, what it had planned is cancelled,
-    as far as it is Pending, and it is planned anew from now on.
+    """Writes `schedule`, new or changed. If that changes when it comes or what it calls, what it had planned is
+    cancelled, as far as it is Pending, and it is planned anew from now on; if it is paused, what would come meanwhile.
 
     by: the name of the user who asked for it
     Returns the ids of new calls that are due within WINDOW, for dispatch.hand_over_soon. Raises
-    Schedule.DoesNotExist if it was deleted meanwhile, and IntegrityError if its name is taken.
+    Schedule.DoesNotExist if it was deleted meanwhile, IntegrityError if its name is taken, and Target.DoesNotExist if
+    its target was deleted meanwhile.
     """
     stands = schedule.pk and locked().get(pk=schedule.pk)
-    if stands and all(getattr(schedule, field) == getattr(stands, field) for field in RULE):
-        schedule.save(update_fields=["name"])
+    changed = stands and {name for name in RULE | PAUSE if getattr(schedule, name) != getattr(stands, name)}
+    if stands and not changed:
+        schedule.save(update_fields=OTHERS)
         return []
     now = asked()
-    freed = set()
+    freed = {}
+    paused = schedule.is_paused(now)
     if stands:
-        freed = _close(stands, now, by)
-        # What is kept of it stands for its instant alone from here on: its clocks may be those of another zone.
-        stands.calls.filter(occurrence__gte=now - 2 * DAY).update(utc_offset=None)
+        _close(stands, now)
+        if paused and changed & PAUSE:
+            ledger.withdraw(stands.pk, by, f"its schedule is {schedule.pause}", before=schedule.paused_until)
+        if changed - PAUSE:
+            freed = {at: timestamp for at, timestamp in ledger.withdraw(stands.pk, by).items()
+                     if not is_moved(stands, at, timestamp)}
+            # What is kept of it stands for its instant alone from here on: its clocks may be those of another zone.
+            stands.calls.filter(occurrence__gte=now - 2 * DAY).update(utc_offset=None)
     else:
         schedule.created_by = by
     schedule.version = stands.version + 1 if stands else 0
-    schedule.planned_until = now + AHEAD + STEP if schedule.on else None
+    comes = schedule.on and not (paused and schedule.paused_until is None)
+    schedule.planned_until = now + AHEAD + STEP if comes else None
     schedule.zone_data = zones.release()
     schedule.save()
-    if not schedule.on:
+    if schedule.target_id:
+        targets.still_there([schedule.target_id])
+    if not comes:
         return []
     # What is due at this very moment, and would have been called had nobody changed anything, still is; by
     # what was cancelled and not by `now`, as some of it may have fallen due since.
     times = [time for time in between(schedule.rule, min([now, *freed]), schedule.planned_until)
              if time > now or time in freed]
-    _insert({schedule: times}, now)
+    _insert({schedule: times}, now, freed)
     return list(ScheduledCall.objects.filter(
         schedule=schedule, status=ScheduledCall.Status.PENDING,
         timestamp__lte=now + timedelta(seconds=settings.WINDOW)).values_list("id", flat=True))
+
+
+def pause(schedule, by="", reason="", until=None):
+    """Has `schedule`, once it is saved, come no more until it is resumed, or until the aware datetime `until`."""
+    schedule.paused_at, schedule.paused_until, schedule.paused_by, schedule.paused_reason = utcnow(), until, by, reason
+
+
+def resume(schedule):
+    """Ends a pause, once it is saved. It comes from now on: what it left out stays so."""
+    schedule.paused_at, schedule.paused_until, schedule.paused_by, schedule.paused_reason = None, None, "", ""
+
+
+def calls_more(schedule, stands, now):
+    """Whether `schedule`, changed, has anything called that it had not before: not if it is only named anew, switched
+    off or paused.
+
+    stands: as it was, None if it is new
+    """
+    def resumes(some):
+        return some.paused_until or LATEST if some.is_paused(now) else now
+    return (stands is None or schedule.on and not stands.on or resumes(schedule) < resumes(stands) or any(
+        getattr(schedule, name) != getattr(stands, name) for name in RULE - {"on"} | {"overlap"}))
+
+
+def run(schedule, by="", note=""):
+    """Makes a call of `schedule` for now, as a person asked for it: also of one that is off or paused, and beside its
+    occurrences.
+
+    by: the name of the user; note: why, a str of at most NOTE_MAX characters
+    Returns the ScheduledCall, for dispatch.hand_over_soon.
+    """
+    new = ledger.NewCall(utcnow(), note, target=schedule.target, schedule=schedule)
+    return ledger.schedule(by=by, via="schedule", calls=[new])[0]
 
 
 @transaction.atomic
@@ -310,7 +404,8 @@ def delete(schedule_id, by=""):
     Raises Schedule.DoesNotExist.
     """
     schedule, now = locked().get(pk=schedule_id), asked()
-    _close(schedule, now, by)
+    _close(schedule, now)
+    ledger.withdraw(schedule.pk, by)
     schedule.version += 1
     schedule.planned_until, schedule.deleted_at = None, now
     schedule.save(update_fields=["version", "planned_until", "deleted_at"])
@@ -333,6 +428,7 @@ def upcoming(rule, start, number=SHOWN):
     def midnight(date):     # of UTC, which no zone is away from by as much as MARGIN
         return datetime(date.year, date.month, date.day, tzinfo=timezone.utc)
 
+    start = max(start, rule.since or start)
     if rule.first and rule.first > start.date():
         start = max(start, midnight(rule.first) - MARGIN)
     end = min(start, LATEST - SEEN) + SEEN
@@ -354,7 +450,8 @@ def coming(schedules, now):
         times = found[schedule.id] = planned.get(schedule.id, [])
         if schedule.planned_until and len(times) < SHOWN:
             try:
-                times += upcoming(schedule.rule, max(now, schedule.planned_until), SHOWN - len(times))
+                more = upcoming(schedule.rule, max(now, schedule.planned_until), SHOWN - len(times))
+                times += sorted(due_at(schedule, at) for at in more)
             except ValueError:      # as in `plan`, which says it
                 pass
     return found

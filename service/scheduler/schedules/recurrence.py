@@ -71,6 +71,8 @@ class Rule(NamedTuple):
     days: frozenset = EVERY_DAY     # of the week for `times`, Monday is 0; `cron` has a field for them
     first: date | None = None       # in `zone`, both inclusive; of two days that one instant may
     last: date | None = None        # belong to, the one that the time was meant for
+    exceptions: frozenset = frozenset()     # dates, of which the same is true, on which it does not come
+    since: datetime | None = None   # an aware one, before which it does not come
 
     @property
     def every_so_often(self):
@@ -162,6 +164,7 @@ def between(rule, start, end):
 def with_walls(rule, start, end):
     """As `between`, each with the naive datetime that was asked for, by the clocks of the zone. They show another
     where they jump over it; of two that fall on one instant it is the earlier."""
+    start = max(start, rule.since or start)
     start, end = (min(max(at, EARLIEST), LATEST).astimezone(timezone.utc) for at in (start, end))
     opens, before, after = (at.astimezone(rule.zone).replace(tzinfo=None) for at in (start, start - DAY, start + DAY))
     if after - before != 2 * DAY:   # the clocks change (by a day at most, and never twice within a week):
@@ -215,6 +218,11 @@ def _jump(zone, start, end):
 def _wall_times(rule, opens):
     """What the rule asks for, without a thought of clock changes: iterator of naive datetimes in its zone, in
     order, from `opens`, or the whole second that it lies in."""
+    return (wall for wall in _days_and_times(rule, opens) if wall.date() not in rule.exceptions)
+
+
+def _days_and_times(rule, opens):
+    """As `_wall_times`, on exceptions too."""
     opens = max(opens, datetime.combine(rule.first or date.min, time.min))
     last = min(rule.last or date.max, LATEST.date() + DAY)
     if rule.cron:
