@@ -16,6 +16,7 @@ from ..base.words import printable
 from ..calls import ledger, targets
 from ..calls.attempts import attempts_of
 from ..calls.dispatch import hand_over_soon
+from ..calls.request import timeout
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN, NAME
 from . import pause
@@ -455,8 +456,7 @@ class TargetTest(_OfTargets):
         except Target.DoesNotExist:
             self.get_object()       # which somebody else has just deleted: a 404
             raise
-        ends = time.monotonic() + min((settings.TIMEOUT if target.timeout is None else target.timeout)
-                                      + settings.LEAD + settings.TICK, WAIT_MAX)
+        ends = time.monotonic() + min(timeout(target.timeout) + settings.LEAD + settings.TICK, WAIT_MAX)
         while True:
             with anew(settings.DATABASE_TIMEOUT):
                 call.refresh_from_db()

@@ -36,8 +36,10 @@ from django.db.models.functions import Coalesce, Now
 from ..base.clock import utcnow
 from ..models import Attempt, CallRequest, Schedule, ScheduledCall, Target
 from ..models.rules import rate
+from ..models.targets import is_paused
 from . import limits, log, outcomes
-from .request import MAX_AGE
+from .request import MAX_AGE, age, timeout
+from .targets import paused_q
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -171,7 +173,8 @@ def again(ids, by="", via="", note=""):
                 new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
             calls.append(new)
             lines.setdefault(new.target, []).append(new)
-    everything = sum(len(line) * _timeout(target) for target, line in lines.items()) / settings.CALLS_AT_ONCE
+    takes = {target: timeout(target and target.timeout) for target in lines}    # seconds, an attempt at most
+    everything = sum(len(line) * takes[target] for target, line in lines.items()) / settings.CALLS_AT_ONCE
     for target, line in lines.items():
         limit = target and rate(target.rate)
         each = limit[1] / limit[0] if limit else 0.0
@@ -180,18 +183,13 @@ def again(ids, by="", via="", note=""):
             places = max(1, min(places, target.max_at_once))
         if len(line) == 1 or not each and len(line) <= places and len(calls) <= settings.CALLS_AT_ONCE:
             continue            # seconds that the line takes, should each call take as long as it may:
-        wait = len(line) * (each + _timeout(target) / places) + everything
-        retries = sum(wait + 2 * delay + _timeout(target) for delay in target.delays) if target else 0.0
-        last = settings.GRACE + wait + min(retries, MAX_AGE if target is None or target.max_age is None else target.max_age)
+        wait = len(line) * (each + takes[target] / places) + everything
+        retries = sum(wait + 2 * delay + takes[target] for delay in target.delays) if target else 0.0
+        last = settings.GRACE + wait + min(retries, age(target and target.max_age))
         for place, new in enumerate(line):
             new.timestamp += timedelta(seconds=place * each)
             new.expires_at = new.timestamp + timedelta(seconds=last)
     return schedule(by=by, via=via, calls=calls)
-
-
-def _timeout(target):
-    """Seconds that an attempt may take."""
-    return settings.TIMEOUT if target is None or target.timeout is None else target.timeout
 
 
 class Slot(NamedTuple):
@@ -428,7 +426,7 @@ def _claim_one_by_one(prepared, token, limited, now, answer):
             elif at > row.now:
                 answer.pending[call.id] = (at - row.now).total_seconds()
             elif row.now > last_start(row.timestamp, row.expires_at, first, row.target__max_age) or (
-                    row.target__paused_at and _lasts_until(row.target__paused_until, row.now if not first else at)):
+                    is_paused(row.target__paused_at, row.target__paused_until, row.now if not first else at)):
                 continue                # `miss` ends it
             elif (call.target, call.version) != (row.target, row.target__version) or call.number != (row.attempts_made or 0) + 1:
                 answer.anew.add(call.id)
@@ -467,17 +465,8 @@ def last_start(due, expires_at, first, max_age=None):
     """
     if first:
         return expires_at or due + timedelta(seconds=settings.GRACE)
-    last = due + timedelta(seconds=MAX_AGE if max_age is None else max_age)
+    last = due + timedelta(seconds=age(max_age))
     return min(last, expires_at) if expires_at else last
-
-
-def is_paused(target, at):
-    """Whether `target` was paused, when it was read, in a way that holds at an aware datetime."""
-    return target.paused_at is not None and _lasts_until(target.paused_until, at)
-
-
-def _lasts_until(paused_until, at):
-    return paused_until is None or paused_until > at
 
 
 def _not_ended(calls, now):
@@ -622,24 +611,18 @@ def miss(now=NOW):
     pending = Q(status=Status.PENDING)
     ended = _end_all(pending & Q(timestamp__lt=late, expires_at=None), "timestamp", Status.MISSED, _not_started, now)
     ended += _end_all(pending & Q(timestamp__lt=now, expires_at__lt=now), "timestamp", Status.MISSED, _not_started, now)
-    for target in Target.objects.filter(Q(paused_until=None) | Q(paused_until__gt=late), paused_at__isnull=False):
+    for target in Target.objects.filter(paused_q(late)):
         due = Q(timestamp__lte=now) & (Q(timestamp__lt=target.paused_until) if target.paused_until else Q())
-        ended += _end_all(pending & due & Q(target=target), "timestamp", Status.MISSED, paused(target), now)
+        ended += _end_all(pending & due & Q(target=target), "timestamp", Status.MISSED, f"its target is {target.pause}", now)
     retrying = ScheduledCall.objects.filter(status=Status.RETRYING, next_attempt_at__lte=now).order_by("next_attempt_at")
     for target in Target.objects.filter(id__in=set(retrying.values_list("target", flat=True))).annotate(now=as_column(now)):
         of = Q(status=Status.RETRYING, target=target, next_attempt_at__lte=now)
-        if is_paused(target, target.now):
-            ended += _give_up(of, paused(target), now)
-        age = timedelta(seconds=MAX_AGE if target.max_age is None else target.max_age)
-        ended += _give_up(of & Q(timestamp__lt=target.now - age), f"it is older than {age.total_seconds():g} s", now)
+        if target.is_paused(target.now):
+            ended += _give_up(of, f"its target is {target.pause}", now)
+        most = age(target.max_age)
+        ended += _give_up(of & Q(timestamp__lt=target.now - timedelta(seconds=most)), f"it is older than {most:g} s", now)
         ended += _give_up(of & Q(expires_at__lt=now), "it has expired", now)
     return ended
-
-
-def paused(target):
-    """Why nothing is called while `target` is paused: str."""
-    by, reason = (f" {word} {text}" if text else "" for word, text in (("by", target.paused_by), ("for:", target.paused_reason)))
-    return f"its target is paused{by}{reason.replace(' for:', ':')}"
 
 
 def _give_up(which, why, now):
@@ -675,7 +658,7 @@ def reap(now=NOW):
                 target, number = targets[call.target_id], call.attempts_made
                 again = outcomes.next_attempt(
                     outcomes.UNKNOWN, number, call.now, call.timestamp, call.expires_at, target.delays,
-                    MAX_AGE if target.max_age is None else target.max_age, target.safe)
+                    age(target.max_age), target.safe)
                 attempts.append(Attempt(
                     call=call, number=number, started_at=call.started_at if number == 1 else None, ended_at=call.now,
                     outcome=Status.FAILED, failure=outcomes.UNKNOWN, error=WORKER_LOST, kept={"version": target.version}))

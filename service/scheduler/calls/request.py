@@ -17,6 +17,16 @@ from . import template
 MAX_AGE = 86400.0           # seconds after its due time in which a retry may start, unless the target says another
 
 
+def age(max_age):
+    """Seconds after its due time in which a retry may start, of a Target's `max_age`."""
+    return MAX_AGE if max_age is None else max_age
+
+
+def timeout(seconds):
+    """Seconds for one attempt, of a Target's `timeout`; None for a call that names no target."""
+    return settings.TIMEOUT if seconds is None else seconds
+
+
 class Unsendable(Exception):
     """Nothing can be sent for this call as things are. Says why, in words that hold no secret."""
 
@@ -121,11 +131,11 @@ def build(call, target, own, schedule, number):
         target.method, url, tuple(rules.overlaid(headers, secret).items()), body, target_id=target.pk, target=target.name,
         version=target.version, number=number, message_id=message_id(call), signing=signing,
         connect_timeout=settings.CONNECT_TIMEOUT if target.connect_timeout is None else target.connect_timeout,
-        timeout=settings.TIMEOUT if target.timeout is None else target.timeout,
+        timeout=timeout(target.timeout),
         statuses=rules.statuses(target.statuses), contains=target.contains, not_contains=target.not_contains,
         follow_redirects=target.follow_redirects, secret_headers=frozenset(name.lower() for name in secret),
         secrets=tuple(value for value in dict.fromkeys(known) if value), oauth=oauth, delays=tuple(target.delays),
-        max_age=MAX_AGE if target.max_age is None else target.max_age, repeatable=target.safe,
+        max_age=age(target.max_age), repeatable=target.safe,
         max_at_once=target.max_at_once, rate=rules.rate(target.rate), keep_failures=target.keep_failures,
         keep_successes=target.keep_successes)
 

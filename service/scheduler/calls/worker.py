@@ -42,7 +42,7 @@ from ..models.rules import rate
 from . import dispatch, ledger, limits, outcomes
 from .attempt import Attempt
 from .connection import IDLE_MAX, close_idle, prepare
-from .request import MAX_AGE, Request, Unsendable, build, default
+from .request import Request, Unsendable, age, build, default
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -343,7 +343,7 @@ class Worker:
             known = self._held.get(row.id)
             if known and (known.attempt or known.at == held.at):
                 continue                        # a message that came twice; or it has begun, and its claim will show
-            if line.target and ledger.is_paused(line.target, held.at) and held.left() <= 0:
+            if line.target and line.target.is_paused(held.at) and held.left() <= 0:
                 continue                        # the dispatcher ends it
             if len(self._held) < AHEAD * settings.CALLS_AT_ONCE:
                 if known:
@@ -536,7 +536,7 @@ class Worker:
                 self._pop()
                 self._settle(held)              # the dispatcher ends it
                 continue
-            if line.target and ledger.is_paused(line.target, held.at):
+            if line.target and line.target.is_paused(held.at):
                 self._pop()
                 if held.left() > 0:             # perhaps not any more when it is due
                     held.second = None
@@ -584,7 +584,7 @@ class Worker:
             target = held.line.target
             request = Request(
                 target.method, target.url, target_id=target.id, target=target.name, version=target.version, number=held.number,
-                delays=tuple(target.delays), max_age=MAX_AGE if target.max_age is None else target.max_age, repeatable=target.safe)
+                delays=tuple(target.delays), max_age=age(target.max_age), repeatable=target.safe)
         attempt = Attempt(held.id, held.timestamp, request, lambda attempt: self.news.put((REPORT, (held, attempt))),
                           held.line.others, last=held.last, at=held.slot or held.at)
         if words:

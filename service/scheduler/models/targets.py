@@ -14,13 +14,18 @@ HIDDEN = "***"              # stands for a secret in what is shown; sent back, i
 DELAYS_MAX = 20
 
 
+def is_paused(paused_at, paused_until, at):
+    """Whether a pause that began and ends then (aware datetimes, the first None for no pause, the second None for one
+    without an end) holds at the aware datetime `at`. See calls/targets.py for the same in a query."""
+    return paused_at is not None and (paused_until is None or at < paused_until)
+
+
 class Pausable:
-    """What can be paused, until somebody resumes it or until a time: a target or a schedule. See calls/targets.py
-    for the same in a query."""
+    """What can be paused, until somebody resumes it or until a time: a target or a schedule."""
 
     def is_paused(self, now):
         """Whether it is, at the aware datetime `now`."""
-        return self.paused_at is not None and (self.paused_until is None or now < self.paused_until)
+        return is_paused(self.paused_at, self.paused_until, now)
 
     @property
     def pause(self):
