@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import partial
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.contrib.messages.storage.cookie import MessageDecoder, MessageEncoder
 from django.core import signing
@@ -22,9 +23,11 @@ from django.db import transaction
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpResponseRedirect
 
-from ..base.moments import moment
-from ..base.words import in_line
+from ..base.clock import utcnow
+from ..base.moments import from_person, moment, showable
+from ..base.words import in_line, one_line
 from ..models import IdempotentAnswer, rules
+from ..models.targets import Pausable
 
 KEY, OPENED_WITH = "form_key", "opened_with"        # names of hidden fields
 
@@ -217,3 +220,33 @@ def in_words(value):
     if isinstance(value, list):
         return ", ".join(map(in_words, value)) or "nothing"
     return f"“{in_line(str(value))}”" if value not in (None, "") else "nothing"
+
+
+class PauseForm(forms.Form):
+    """How long a target or a schedule is paused, and why."""
+
+    until = forms.CharField(
+        required=False, widget=forms.DateTimeInput({"type": "datetime-local", "step": 1}),
+        help_text="When the pause ends by itself; empty: when somebody resumes it.")
+    reason = forms.CharField(required=False, max_length=Pausable.REASON_MAX, widget=forms.TextInput({"size": 60}))
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.fields["until"].label = f"Until (in {settings.TIME_ZONE})"
+
+    def clean_until(self):
+        if not (text := self.cleaned_data["until"]):
+            return None
+        try:
+            until = showable(from_person(text))
+            if until <= utcnow():
+                raise ValueError(f"has passed (it is now {moment(utcnow())})")
+            return until
+        except ValueError as error:
+            raise forms.ValidationError(f"This time {error}.")
+
+    def clean_reason(self):
+        try:
+            return one_line(self.cleaned_data["reason"])
+        except ValueError as error:
+            raise forms.ValidationError(f"This reason {error}.")

@@ -18,7 +18,7 @@ from django.utils.html import format_html, format_html_join
 
 from ..base import zones
 from ..base.clock import utcnow
-from ..base.moments import from_person, moment, showable
+from ..base.moments import moment
 from ..base.words import one_line, printable, redacted
 from ..calls import targets
 from ..calls.dispatch import hand_over_soon
@@ -26,7 +26,7 @@ from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters
 from .filters import NOTHING
-from .forms import JsonField, OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
 Status = ScheduledCall.Status
 
@@ -174,36 +174,6 @@ class ScheduleForm(OpenedForm):
                 remarks[call.occurrence] = f"its call was moved to {moment(call.timestamp, rule.zone)}"
         return [(f"{at.astimezone(rule.zone):%a}", moment(at, rule.zone), moment(at),
                  remarks.get(at) or remark(rule, at)) for at in times]
-
-
-class PauseForm(forms.Form):
-    """For how long, and why."""
-
-    until = forms.CharField(
-        required=False, widget=forms.DateTimeInput({"type": "datetime-local", "step": 1}),
-        help_text="When it comes again by itself; empty: when somebody resumes it.")
-    reason = forms.CharField(required=False, max_length=200, widget=forms.TextInput({"size": 60}))
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.fields["until"].label = f"Until (in {settings.TIME_ZONE})"
-
-    def clean_until(self):
-        if not (text := self.cleaned_data["until"]):
-            return None
-        try:
-            until = showable(from_person(text))
-            if until <= utcnow():
-                raise ValueError(f"has passed (it is now {moment(utcnow())})")
-            return until
-        except ValueError as error:
-            raise forms.ValidationError(f"This time {error}.")
-
-    def clean_reason(self):
-        try:
-            return one_line(self.cleaned_data["reason"])
-        except ValueError as error:
-            raise forms.ValidationError(f"This reason {error}.")
 
 
 class ResumeForm(forms.Form):

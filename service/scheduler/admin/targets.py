@@ -11,15 +11,14 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from ..base.clock import utcnow
-from ..base.moments import from_person, moment
+from ..base.moments import moment
 from ..base.secrets import meet
-from ..base.words import one_line
 from ..calls import ledger, targets
 from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
 from .filters import NOTHING
-from .forms import JsonField, OnceAdmin, OpenedForm
+from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
 AGAIN = "Give it again: what is secret is not shown."
 LABELS = {"kind": "", "username": "User name (basic)", "name": "Header (header)", "token_url": "Token URL (oauth2)",
@@ -192,27 +191,6 @@ class TargetForm(OpenedForm):
             for name in ("auth_secret", "signing_key"):
                 if name in self.fields and self.data.get(self.add_prefix(name)) and AGAIN not in self.errors.get(name, ()):
                     self.add_error(name, AGAIN)
-
-
-class PauseForm(forms.Form):
-    reason = forms.CharField(required=False, max_length=200, widget=forms.TextInput({"size": 80}))
-    until = forms.CharField(required=False, help_text="A time such as 2026-08-01 14:30; empty: until somebody resumes it.")
-
-    def clean_reason(self):
-        try:
-            return one_line(self.cleaned_data["reason"])
-        except ValueError as error:
-            raise forms.ValidationError("It %(error)s.", params={"error": error}) from None
-
-    def clean_until(self):
-        text = self.cleaned_data["until"]
-        try:
-            until = from_person(text) if text else None
-            if until and until <= utcnow():
-                raise ValueError("has passed")
-            return until
-        except ValueError as error:
-            raise forms.ValidationError("It %(error)s.", params={"error": error}) from None
 
 
 class TestForm(forms.Form):

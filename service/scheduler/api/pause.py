@@ -1,6 +1,4 @@
 """A pause, of a target or a schedule, as a PATCH asks for it and as it is shown: `paused`."""
-from datetime import timezone
-
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -8,8 +6,9 @@ from ..base.clock import utcnow
 from ..base.moments import instant, showable
 from ..base.words import one_line, printable
 from ..calls import targets
+from ..models.targets import Pausable
+from .common import UtcField
 
-REASON_MAX = 200            # characters
 KEYS = ("until", "reason")
 
 ASKED = {
@@ -17,7 +16,7 @@ ASKED = {
         "type": "object", "additionalProperties": False, "properties": {
             "until": {"type": "string", "format": "date-time", "nullable": True,
                       "description": "When it ends by itself; if it is left out, when somebody ends it."},
-            "reason": {"type": "string", "maxLength": REASON_MAX}}}],
+            "reason": {"type": "string", "maxLength": Pausable.REASON_MAX}}}],
     "description": "true, or an object with `until` and `reason`: nothing is called; what falls due meanwhile is Missed. "
                    "false ends it."}
 SHOWN = {
@@ -43,12 +42,9 @@ class PausedField(serializers.Field):
     def to_representation(self, row):
         if not row.is_paused(utcnow()):
             return None
-        return {"since": _utc(row.paused_at), "until": row.paused_until and _utc(row.paused_until),
-                "by": row.paused_by, "reason": row.paused_reason}
-
-
-def _utc(at):
-    return at.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+        utc = UtcField().to_representation
+        return {"since": utc(row.paused_at), "until": row.paused_until and utc(row.paused_until), "by": row.paused_by,
+                "reason": row.paused_reason}
 
 
 def asked(value):
@@ -71,7 +67,7 @@ def asked(value):
     try:
         if not isinstance(why, str):
             raise ValueError("must be a string")
-        one_line(why, REASON_MAX)
+        one_line(why, Pausable.REASON_MAX)
     except ValueError as error:
         raise ValueError(f"`reason` {error}.") from None
     return {"until": until, "reason": why.strip()}

@@ -20,6 +20,9 @@ REMEMBERED = 1000       # values that `met` knows at most, the latest
 class Unreadable(ValueError):
     """Encrypted with a key that is none of SECRETS_KEY, or damaged."""
 
+    def __init__(self):
+        super().__init__("its secrets cannot be read: SECRETS_KEY lacks the key that they were encrypted with")
+
 
 @cache
 def _fernet(keys):
@@ -41,7 +44,7 @@ def decrypt(text, empty=dict):
     try:
         value = json.loads(_fernet(tuple(settings.SECRETS_KEY)).decrypt(text.encode()))
     except (InvalidToken, ValueError):
-        raise Unreadable("its secrets cannot be read: SECRETS_KEY lacks the key that they were encrypted with") from None
+        raise Unreadable from None
     meet(value)
     return value
 
@@ -51,7 +54,7 @@ def reencrypt(text):
     try:
         return text and _fernet(tuple(settings.SECRETS_KEY)).rotate(text.encode()).decode()
     except InvalidToken:
-        raise Unreadable("its secrets cannot be read: SECRETS_KEY lacks the key that they were encrypted with") from None
+        raise Unreadable from None
 
 
 _met = {}               # in the order in which they were last met

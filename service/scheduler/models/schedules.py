@@ -78,7 +78,7 @@ class Schedule(Pausable, models.Model):
     paused_at = models.DateTimeField(null=True, editable=False)
     paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
     paused_by = models.CharField(max_length=150, default="", db_default="", editable=False)
-    paused_reason = models.CharField(max_length=200, default="", db_default="", editable=False)
+    paused_reason = models.CharField(max_length=Pausable.REASON_MAX, default="", db_default="", editable=False)
 
     zone_data = models.CharField(
         max_length=32, null=True, editable=False,

@@ -23,6 +23,8 @@ def is_paused(paused_at, paused_until, at):
 class Pausable:
     """What can be paused, until somebody resumes it or until a time: a target or a schedule."""
 
+    REASON_MAX = 200        # characters
+
     def is_paused(self, now):
         """Whether it is, at the aware datetime `now`."""
         return is_paused(self.paused_at, self.paused_until, now)
@@ -97,7 +99,7 @@ class Target(Pausable, models.Model):
     paused_at = models.DateTimeField(null=True, editable=False)
     paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
     paused_by = models.CharField(max_length=150, blank=True, editable=False)
-    paused_reason = models.CharField(max_length=200, blank=True, editable=False)
+    paused_reason = models.CharField(max_length=Pausable.REASON_MAX, blank=True, editable=False)
     version = models.PositiveIntegerField(default=1, editable=False, help_text="Counts its changes, from 1.")
     created_at = models.DateTimeField("created", default=utcnow, editable=False)
     created_by = models.CharField(max_length=150, blank=True, editable=False)
