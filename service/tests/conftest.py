@@ -562,6 +562,37 @@ def person(name="ann", may=("view", "add", "change"), model="scheduledcall"):
     return user
 
 
+@pytest.fixture
+def client():
+    """The client of somebody who has logged in and may do everything."""
+    from django.contrib.auth.models import User
+    from django.test import Client
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    return client
+
+
+def guest(*codenames):
+    """The client of somebody who may log in to the admin, and only do what these permissions say."""
+    from django.contrib.auth.models import Permission, User
+    from django.test import Client
+    client, user = Client(), User.objects.create_user("ann", is_staff=True)
+    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def ann():
+    """The client of somebody who may schedule calls, also for targets."""
+    from django.contrib.auth.models import Permission
+    from django.test import Client
+    client, user = Client(), person()
+    user.user_permissions.add(Permission.objects.get(codename="use_target"))
+    client.force_login(user)
+    return client
+
+
 def in_seconds(seconds):
     """A whole second, that many seconds ahead: datetime."""
     return datetime.fromtimestamp(int(time.time() + seconds) + 1, timezone.utc)

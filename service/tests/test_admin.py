@@ -22,13 +22,6 @@ from scheduler.models import Schedule, ScheduledCall, Target
 LIST = "/admin/scheduler/scheduledcall/"
 
 
-@pytest.fixture
-def client():
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
-
-
 def act(client, action, calls):
     return client.post(LIST, {"action": action, "_selected_action": [call.id for call in calls]},
                        follow=True).content.decode()

@@ -4,7 +4,6 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from conftest import in_seconds, make, person, statuses
-from django.contrib.auth.models import Permission
 from django.test import Client, override_settings
 from test_transitions import at_once
 
@@ -20,15 +19,6 @@ ENDED = ["Succeeded", "Failed", "Missed", "Cancelled"]
 @pytest.fixture
 def billing():
     return Target.objects.create(name="billing", url="https://api.example.org/run", method="POST", rate="2/s")
-
-
-@pytest.fixture
-def ann():
-    client = Client()
-    user = person()
-    user.user_permissions.add(Permission.objects.get(codename="use_target"))
-    client.force_login(user)
-    return client
 
 
 def one(client, call, **headers):

@@ -25,15 +25,6 @@ def billing():
     return Target.objects.create(name="billing", url="https://api.example.org/run", method="POST")
 
 
-@pytest.fixture
-def ann():
-    client = Client()
-    user = person()
-    user.user_permissions.add(Permission.objects.get(codename="use_target"))
-    client.force_login(user)
-    return client
-
-
 def post(client, body, **headers):
     return client.post(URL, body if isinstance(body, str) else json.dumps(body), "application/json", headers=headers)
 

@@ -3,21 +3,13 @@ import json
 import time
 
 import pytest
-from django.contrib.auth.models import User
-from django.test import Client, override_settings
+from django.test import override_settings
 from test_targets import BILLING, PATH, post
 
 from scheduler.models import Schedule, Target
 
 DEEP = ["[" * 101 + "]" * 101, "[" * 700 + "]" * 700, '{"a":' * 101 + "1" + "}" * 101, '{"a":' * 700 + "1" + "}" * 700, "[" * 100_000]
 SCHEDULE = {"name": "n", "zone": "Europe/Berlin", "times": "10:00:00"}
-
-
-@pytest.fixture
-def client():
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
 
 
 def in_json(client, method, path, raw, code):

@@ -4,7 +4,7 @@ import re
 from datetime import date, datetime, timedelta, timezone
 
 import pytest
-from conftest import PASSWORD, person, statuses, until
+from conftest import PASSWORD, guest, person, statuses, until
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
@@ -23,21 +23,6 @@ LIST = "/admin/scheduler/schedule/"
 FORM = {"name": "lunch", "times": "12:30:00, 14:15:30", "cron": "", "zone": "Europe/Berlin", "days": Schedule.DAYS,
         "first_date": "", "last_date": "", "exceptions": "", "on": "on", "target": "", "body": "", "headers": "{}",
         "data": "{}", "overlap": "allow", "catch_up": "none", "jitter": "0"}
-
-
-@pytest.fixture
-def client():
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
-
-
-def guest(*codenames):
-    """The client of somebody who may only do what these permissions say."""
-    client, user = Client(), User.objects.create_user("ann", is_staff=True)
-    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
-    client.force_login(user)
-    return client
 
 
 def made(name="lunch", **fields):

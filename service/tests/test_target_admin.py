@@ -3,10 +3,9 @@ import re
 from datetime import timedelta
 
 import pytest
-from conftest import make, statuses
+from conftest import guest, make, statuses
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.contrib.auth.models import User
 from test_targets import KEY, OTHER_KEY
 
 from scheduler.base import secrets
@@ -21,21 +20,6 @@ FORM = {"name": "billing", "method": "POST", "url": "https://api.example.org/{{d
         "secret_headers": "", "initial-secret_headers": "", "signing_key": "", "keys": "", "connect_timeout": "", "timeout": "20",
         "statuses": "200-299", "contains": "", "not_contains": "", "follow_redirects": "on", "delays": "10, 60", "max_age": "",
         "max_at_once": "", "rate": "300/min", "keep_failures": "16384", "keep_successes": "0", "keep_days": "30"}
-
-
-@pytest.fixture
-def client():
-    client = Client()
-    client.force_login(User.objects.create_superuser("root"))
-    return client
-
-
-def guest(*codenames):
-    """The client of somebody who may only do what these permissions say."""
-    client, user = Client(), User.objects.create_user("ann", is_staff=True)
-    user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
-    client.force_login(user)
-    return client
 
 
 def text(page):
