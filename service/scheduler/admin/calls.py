@@ -20,13 +20,14 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
 from ..base.clock import utcnow
-from ..base.moments import moment
+from ..base.moments import moment, precise
 from ..base.words import is_id
 from ..calls import ledger, targets
-from ..calls.attempts import attempts_of
+from ..calls.attempts import attempts_of, durations
 from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
+from .attempts import CLASSES, in_lines, in_words, laid_out, milliseconds
 from .call_form import SHOWN, DueField, ScheduledCallForm, first_of
 from .filters import NOTHING
 from .forms import OnceAdmin
@@ -35,45 +36,22 @@ Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
 CANCELLABLE = (Status.PENDING, Status.RETRYING)
-# What the API has of an attempt, by its class of calls/outcomes.py.
-CLASSES = {"nothing": "it got nothing", "refused": "it refused", "unknown": "it has perhaps done it",
-           "answered": "it answered no"}
-PHASES = {"name": "name", "connect": "connection", "tls": "TLS", "answer": "answer", "end": "its end"}
 
 
 def column(field, description):
-    """A time in words: Django's own leave the zone out in an hour that the clocks show twice."""
+    """A time in words, to the millisecond: Django's own leave the zone out in an hour that the clocks show twice."""
     @admin.display(description=description, ordering=field)
     def in_words(self, call):
         at = getattr(call, field)
-        return moment(at) if at else NOTHING
+        return precise(at) if at else NOTHING
     return in_words
-
-
-def in_lines(headers):
-    """{name: value} as the lines of a request, or an answer: safe HTML."""
-    return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in headers.items())) if headers else ""
-
-
-def in_words(attempt):
-    """An attempt, as `attempts_of` has it, for the page."""
-    return attempt | {
-        "started": attempt["started_at"] and moment(attempt["started_at"]), "ended": moment(attempt["ended_at"]),
-        "api_has": CLASSES.get(attempt["class"], attempt["class"]),
-        "phases": ", ".join(f"{PHASES[name]} {attempt['phases_ms'][name]:.1f}" for name in PHASES if name in attempt["phases_ms"]),
-        "messages": [(title, first, in_lines(message["headers"]), message.get("body"), message.get("truncated"))
-                     for title, message, first in (
-                         ("What was sent", attempt["request"],
-                          attempt["request"] and "{method} {url}".format(**attempt["request"])),
-                         ("What came back", attempt["response"],
-                          attempt["http_status"] and f"HTTP status {attempt['http_status']}")) if message]}
 
 
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
-    list_display = ["id", "how", "due", "called", "late", "outcome", "who", "said"]
+    list_display = ["id", "how", "due", "called", "late", "took", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
     list_filter = filters.FILTERS
     list_select_related = ["schedule", "target"]
@@ -112,6 +90,12 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if call.lateness is None:
             return NOTHING
         return f"{call.lateness:.3f} s" + (", caught up" if call.caught_up else "")
+
+    @admin.display(description="duration")
+    def took(self, call):
+        """Of its last attempt; the list has read those of a page together."""
+        ms = getattr(call, "took_ms", None)
+        return NOTHING if ms is None else milliseconds(ms)
 
     @admin.display(description="outcome")
     def outcome(self, call):
@@ -160,7 +144,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="body")
     def own_body(self, call):
-        return format_html("<pre>{}</pre>", call.request.body) if call.request.body is not None else "the target's"
+        return format_html("<pre>{}</pre>", laid_out(call.request.body)) if call.request.body is not None else "the target's"
 
     @admin.display(description="headers")
     def own_headers(self, call):
@@ -216,6 +200,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             tabs, status, due = map(response.context_data["cl"].spec, (
                 filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
             now = utcnow()
+            calls = response.context_data["cl"].result_list = list(response.context_data["cl"].result_list)
+            took = durations(calls)
+            for call in calls:
+                call.took_ms = took.get(call.pk)
             response.context_data |= {
                 "tabs": tabs, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
                 "picture": dashboard.picture(
@@ -228,13 +216,31 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return self.new_to_target if self.uses_targets(request) else self.new
         own = hasattr(obj, "request") and self.sees_requests(request)
         shown = {"What is called": obj.target is not None, "What is sent with it": own}
-        known = [part for part in self.known if shown.get(part[0], True)]
-        return known if self.has_change_permission(request, obj) else [
-            (None, {"fields": ["due", "how", "said"]}), *known[1:]]
+        moves = self.has_change_permission(request, obj)
+        known = [(title, [name if moves or name != "timestamp" else "due" for name in part["fields"]
+                          if name == "timestamp" or self._says_more(name, obj)])
+                 for title, part in self.known if shown.get(title, True)]
+        return [(title, {"fields": fields}) for title, fields in known if fields]
+
+    def _says_more(self, name, call):
+        """Whether the field of that name has something to say of the call, and its attempts do not say it already."""
+        if not hasattr(call, "says_more"):
+            values = {name: getattr(self, name)(call) if hasattr(self, name) else getattr(call, name)
+                      for _, part in self.known for name in part["fields"]
+                      if hasattr(call, "request") or not name.startswith("own_")}
+            last = call.told[-1] if call.told else {}
+            said = {ours for ours, theirs in (("http_status", "http_status"), ("error", "error"), ("failure", "class"))
+                    if last and (getattr(call, ours) or None) == (last[theirs] or None)}
+            if len(call.told) == 1:
+                said |= {name for name in ("started", "ended") if getattr(call, f"{name}_at") == last[f"{name}_at"]}
+            call.says_more = {name for name, value in values.items() if value not in (None, "", NOTHING)} - (
+                said - {"failure"}) - ({"has_of_it"} if "failure" in said else set())
+        return name in call.says_more
 
     def get_object(self, request, object_id, from_field=None):
-        """With whether this user may see the pages of its schedule and its target."""
+        """With its attempts, and with whether this user may see the pages of its schedule and its target."""
         if call := super().get_object(request, object_id, from_field):
+            call.told = attempts_of(call, self.sees_requests(request))
             call.leads_to_schedule, call.leads_to_target = (
                 self.admin_site.get_model_admin(model).has_view_permission(request) for model in (Schedule, Target))
         return call
@@ -242,7 +248,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def render_change_form(self, request, context, obj=None, **how):
         if obj:
             context |= {
-                "attempts": [in_words(attempt) for attempt in attempts_of(obj, self.sees_requests(request))],
+                "attempts": in_words(obj.told),
                 "next_attempt": obj.status == Status.RETRYING and self.next_attempt(obj),
                 "may_cancel": self.may_cancel(request) and obj.status in CANCELLABLE,
                 "may_try": self.may_cancel(request) and obj.status == Status.RETRYING}

@@ -19,6 +19,14 @@ def moment(at, zone=None):
     return f"{timezone.localtime(at, zone):%Y-%m-%d %H:%M:%S %Z}"
 
 
+def precise(at, zone=None):
+    """As `moment`, to the millisecond where it is no whole second: 2026-08-01 14:30:00.250 UTC."""
+    if not at.microsecond:
+        return moment(at, zone)
+    local = timezone.localtime(at, zone)
+    return f"{local:%Y-%m-%d %H:%M:%S}.{local.microsecond // 1000:03} {local:%Z}"
+
+
 def _read(text):
     """The datetime, aware or not, that `text` names. Raises ValueError if it names none."""
     if not SHAPE.fullmatch(text):       # Python takes any character for the T, and an offset of +14:60

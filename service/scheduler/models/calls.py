@@ -3,7 +3,7 @@ from django.conf import settings
 from django.db import models
 
 from ..base.clock import utcnow
-from ..base.moments import moment
+from ..base.moments import precise
 from ..calls.queryset import Calls
 from .schedules import Schedule
 from .targets import Target
@@ -138,7 +138,7 @@ class ScheduledCall(models.Model):
     @property
     def due(self):
         """When, in words."""
-        return moment(self.timestamp)
+        return precise(self.timestamp)
 
     @property
     def caught_up(self):
