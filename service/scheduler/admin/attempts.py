@@ -56,17 +56,18 @@ def in_lines(headers):
     return format_html("<pre>{}</pre>", format_html_join("\n", "<b>{}</b>: {}", headers.items())) if headers else ""
 
 
-def in_words(attempts, now_open=1):
-    """What the page shows of `attempts`, a list as `attempts_of` has it: list of dicts, the last first.
+def in_words(attempts, unseen=""):
+    """What the page shows of `attempts`, a list as `attempts_of` has it: list of dicts, the last first and open.
 
-    now_open: how many of them it opens with
+    unseen: why of one there is no request and no answer to see
     """
     shown = [_in_words(attempt) for attempt in reversed(attempts)]
-    for attempt in shown[:now_open]:
+    for attempt in shown:
+        attempt["unseen"] = "" if attempt["came"] or attempt["sent"] else unseen
+    for attempt in shown[:1]:
         attempt["open"] = True
-    failed = next((attempt for attempt in shown if attempt["outcome"] == "Failed"), None)
-    if failed and failed["open"]:
-        failed["sent_open"] = True
+    for attempt in [attempt for attempt in shown if attempt["outcome"] == "Failed"][:1]:
+        attempt["sent_open"] = True
     return shown
 
 
@@ -86,17 +87,18 @@ def _in_words(attempt):
             ("the API", CLASSES.get(attempt["class"], attempt["class"])), ("address", attempt["address"]),
             ("target's version", attempt["version"])) if value],
         "phases": phases, "in_phases": ", ".join(f"{phase['says']} {phase['shown']}" for phase in phases),
-        "came": response and _message(response), "sent": request and _message(request) | {
+        "came": response and _message(response, attempt["outcome"]), "sent": request and _message(request) | {
             "line": " ".join(filter(None, [request.get("method"), request.get("url")]))},
     }
 
 
-def _message(message):
-    """A request or an answer, as it is laid out."""
+def _message(message, outcome=""):
+    """A request, or the answer of an attempt that ended like that, as it is laid out."""
     body, whole, kind = message.get("body"), not message.get("truncated"), ""
     for name, value in message["headers"].items():
         if name.lower() == "content-type":
             kind = value
-    remark = "" if whole else "Only its beginning was kept." if body else "Its body was not kept."
+    remark = "" if whole else "Only its beginning was kept." if body else "Its body was not kept" + (
+        ": its target says how much of a success is." if outcome == "Succeeded" else ".")
     return {"headers": in_lines(message["headers"]), "remark": remark,
             "body": body and (laid_out(body, whole) if whole or "json" in kind.lower() else body)}

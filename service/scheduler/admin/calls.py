@@ -36,6 +36,7 @@ Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
 CANCELLABLE = (Status.PENDING, Status.RETRYING)
+BLANK = format_html('<span class="blank">{}</span>', NOTHING)       # left out of the cards of a phone
 
 
 def column(field, description):
@@ -67,11 +68,11 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     new = [(None, {"fields": ["timestamp", "times", "note"]})]
     new_to_target = [*new, ("What is called", {"fields": ["to_target", "body", "headers", "data", "expires"]})]
     known = [
-        (None, {"fields": ["timestamp", "how", "said"]}),
-        ("How it went", {"fields": ["late", "http_status", "error", "handed_over", "started", "ended"]}),
+        (None, {"fields": ["timestamp", "how", "error", "http_status", "cancelled_by", "said"]}),
+        ("How it went", {"fields": ["late", "handed_over", "started", "ended"]}),
         ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "next_attempt", "expires"]}),
         ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
-        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as", "cancelled_by"]}),
+        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as"]}),
     ]
 
     # What it shows
@@ -95,7 +96,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def took(self, call):
         """Of its last attempt; the list has read those of a page together."""
         ms = getattr(call, "took_ms", None)
-        return NOTHING if ms is None else milliseconds(ms)
+        return BLANK if ms is None else milliseconds(ms)
 
     @admin.display(description="outcome")
     def outcome(self, call):
@@ -105,7 +106,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return ", ".join(filter(None, [said, f"next attempt {self.next_attempt(call)}"]))
         if call.cancelled_by:
             return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
-        return said or NOTHING
+        return said or BLANK
 
     @admin.display(description="scheduled by")
     def who(self, call):
@@ -132,7 +133,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     @admin.display(description="target")
     def called(self, call):
         if call.target is None:
-            return NOTHING
+            return BLANK
         if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
             return format_html("<bdi>{}</bdi>", call.target)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
@@ -156,7 +157,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="note")
     def said(self, call):
-        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else BLANK
 
     @admin.display(description="scheduled again from")
     def again(self, call):
@@ -205,7 +206,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             for call in calls:
                 call.took_ms = took.get(call.pk)
             response.context_data |= {
-                "tabs": tabs, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
+                "tabs": tabs, "view": filters.VIEWS[tabs.name].title, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
                 "picture": dashboard.picture(
                     now, tabs.name, status.status, (due.start, due.end),
                     filters.kept(request, filters.StatusFilter, filters.DueFilter))}
@@ -216,26 +217,28 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return self.new_to_target if self.uses_targets(request) else self.new
         own = hasattr(obj, "request") and self.sees_requests(request)
         shown = {"What is called": obj.target is not None, "What is sent with it": own}
-        moves = self.has_change_permission(request, obj)
-        known = [(title, [name if moves or name != "timestamp" else "due" for name in part["fields"]
-                          if name == "timestamp" or self._says_more(name, obj)])
+        known = [(title, [name for name in part["fields"] if name in self._fields(obj)
+                          or name == "timestamp" and self.has_change_permission(request, obj)])
                  for title, part in self.known if shown.get(title, True)]
         return [(title, {"fields": fields}) for title, fields in known if fields]
 
-    def _says_more(self, name, call):
-        """Whether the field of that name has something to say of the call, and its attempts do not say it already."""
-        if not hasattr(call, "says_more"):
-            values = {name: getattr(self, name)(call) if hasattr(self, name) else getattr(call, name)
-                      for _, part in self.known for name in part["fields"]
-                      if hasattr(call, "request") or not name.startswith("own_")}
-            last = call.told[-1] if call.told else {}
-            said = {ours for ours, theirs in (("http_status", "http_status"), ("error", "error"), ("failure", "class"))
-                    if last and (getattr(call, ours) or None) == (last[theirs] or None)}
-            if len(call.told) == 1:
-                said |= {name for name in ("started", "ended") if getattr(call, f"{name}_at") == last[f"{name}_at"]}
-            call.says_more = {name for name, value in values.items() if value not in (None, "", NOTHING)} - (
-                said - {"failure"}) - ({"has_of_it"} if "failure" in said else set())
-        return name in call.says_more
+    def _fields(self, call):
+        """The names of the fields that have something to say of the call, which its heading and its attempts do not
+        say already."""
+        if not hasattr(call, "fields_shown"):
+            names = {name for _, part in self.known for name in part["fields"] if name != "timestamp"}
+            if not hasattr(call, "request"):
+                names -= {"own_body", "own_headers", "own_data"}
+            if call.told:
+                last = call.told[-1]
+                names -= {name for name, same in (
+                    ("error", call.error == last["error"]), ("http_status", call.http_status == last["http_status"]),
+                    ("has_of_it", (call.failure or None) == last["class"]), ("attempts_made", call.attempts_made == len(call.told)),
+                    ("started", len(call.told) == 1 and call.started_at == last["started_at"]),
+                    ("ended", len(call.told) == 1 and call.ended_at == last["ended_at"])) if same}
+            values = {name: getattr(self, name)(call) if hasattr(self, name) else getattr(call, name) for name in names}
+            call.fields_shown = {name for name, value in values.items() if value not in (None, "", NOTHING, BLANK)}
+        return call.fields_shown
 
     def get_object(self, request, object_id, from_field=None):
         """With its attempts, and with whether this user may see the pages of its schedule and its target."""
@@ -248,11 +251,18 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def render_change_form(self, request, context, obj=None, **how):
         if obj:
             context |= {
-                "attempts": in_words(obj.told),
+                "attempts": in_words(obj.told, self._unseen(request, obj)),
                 "next_attempt": obj.status == Status.RETRYING and self.next_attempt(obj),
                 "may_cancel": self.may_cancel(request) and obj.status in CANCELLABLE,
                 "may_try": self.may_cancel(request) and obj.status == Status.RETRYING}
         return super().render_change_form(request, context, obj=obj, **how)
+
+    def _unseen(self, request, call):
+        """Why of an attempt at the call nothing more is shown."""
+        if call.target_id is None:
+            return "Of a success without a target nothing more is kept." if call.status == Status.SUCCEEDED else ""
+        return "" if self.sees_requests(request) else (
+            "The request and the answer are shown to those who may see what is sent to targets.")
 
     def get_changeform_initial_data(self, request):
         """Not the time: a query string gives one text, and its field, of two, breaks on it."""
