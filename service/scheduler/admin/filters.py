@@ -15,6 +15,7 @@ from ..base.clock import utcnow
 from ..base.moments import from_person, moment
 from ..base.words import is_id, printable
 from ..models import Schedule, ScheduledCall, Target
+from . import search
 
 Status = ScheduledCall.Status
 
@@ -54,8 +55,6 @@ def chosen_view(request):
     among all calls; else the list opens at what comes next. Of a view that can hold no call of the times that are
     chosen, the other side of now is meant."""
     view = request.GET.get("view")
-    if request.GET.get(SEARCH_VAR):
-        return "all"
     if view in VIEWS:
         with suppress(ValueError):      # which DueFilter tells
             if not VIEWS[view].may_hold(chosen_time(request, "due_from"), chosen_time(request, "due_before"), utcnow()):
@@ -288,7 +287,34 @@ class TogetherFilter(CallFilter):
         return []
 
 
-FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter]
+class SearchFilter(CallFilter):
+    """What is typed above the list; the last filter, as it looks among what the others leave. (Django's own compares
+    each word with each column of a million rows.)"""
+
+    title = "words"
+    template = "admin/scheduler/scheduledcall/nothing.html"
+    parameters = [SEARCH_VAR]
+
+    def queryset(self, request, queryset):
+        text = request.GET.get(SEARCH_VAR, "").strip()
+        if not text:
+            return queryset
+        view, status = VIEWS[chosen_view(request)], request.GET.get("status")
+        times = []
+        for name in ("due_from", "due_before"):
+            try:
+                times.append(chosen_time(request, name))
+            except ValueError:      # which DueFilter tells
+                return queryset.none()
+        found = search.Search(queryset, text, utcnow(), [status] if status in Status.values else view.statuses, *times)
+        self.says = found.says
+        return queryset.plain().filter(pk__in=found.ids)
+
+    def choices(self, changelist):
+        return []
+
+
+FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter, SearchFilter]
 
 
 class SelectedRows:
@@ -311,6 +337,11 @@ class CallList(ChangeList):
     def spec(self, kind):
         """The filter of that class."""
         return next(spec for spec in self.filter_specs if isinstance(spec, kind))
+
+    @cached_property
+    def beside_search(self):
+        """(name, value) of what the form of the search keeps: not the view, as it looks among all of them."""
+        return kept(self.spec(SearchFilter).request, SearchFilter).items()
 
     @cached_property
     def said(self):

@@ -32,6 +32,12 @@ class Calls(QuerySet):
         calls._targets = tuple(dict.fromkeys(ids))
         return calls
 
+    def plain(self):
+        """The same calls, of which a slice is read as any other queryset's: for those that are found by their ids."""
+        calls = self.all()
+        calls._statuses = calls._targets = ()
+        return calls
+
     def _clone(self):
         clone = super()._clone()
         clone._statuses, clone._targets = self._statuses, self._targets
