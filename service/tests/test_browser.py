@@ -226,24 +226,64 @@ def test_pasting_several_times_and_what_is_wrong_with_them(admin, browser, stack
     assert {call.note for call in ScheduledCall.objects.all()} == {"by hand"}
 
 
-def test_a_phone_shows_it_all(stack, phone):
-    """6: only the picture and the table are wider than the screen, and are scrolled by themselves."""
+def test_a_phone_shows_a_card_for_each_call(stack, phone):
+    """6: its status, its time and the reason; the first is on the first screen, and only the picture, once it is
+    unfolded, is wider than the screen, and is scrolled by itself."""
     User.objects.create_superuser("root", password=PASSWORD)
-    make(-3600, 3, status="Failed"), make(60, 3)
+    failed = make(-3600, 3, status="Failed", error="HTTP status 503", note="nightly import", scheduled_by="ann")[0]
+    make(-3600, status="Missed", error="not started within 60 s of its time"), make(60, 3)
     stack.start("web")
     log_in(phone, stack.url)
-    phone.get(stack.url + LIST)
-    assert phone.execute_script("return document.documentElement.scrollWidth") == 390
-    paper = one(phone, "#calls-picture .paper")
-    assert paper.size["width"] < 390 and one(phone, "#calls-picture svg").size["width"] >= 900
-    assert phone.execute_script("arguments[0].scrollLeft = 9999; return arguments[0].scrollLeft", paper) > 400
+    phone.get(stack.url + LIST + "?view=trouble")
+
+    def width():
+        return phone.execute_script("return document.documentElement.scrollWidth")
+    cards = phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr")
+    assert width() == 390 and len(cards) == 4 and cards[0].rect["y"] + cards[0].rect["height"] < 844
+    card = next(card for card in cards if "Failed" in card.text)
+    assert card.text.split("\n") == ["Failed", failed.due, "HTTP status 503", "nightly import"], "no ids, and no dashes"
+    status = card.find_element(By.CSS_SELECTOR, ".call-status")
+    assert status.size["height"] < 1.5 * float(status.value_of_css_property("font-size")[:-2]) + 6, "dot and word on a line"
     assert one(phone, "#content h1").text == "Calls" and phone.title.startswith("Calls")
-    assert one(phone, "#result_list .field-late").text == one(phone, "#result_list .field-said").text == "–"
     file = phone.execute_async_script("fetch(arguments[0]).then(answer => answer.text()).then(arguments[1])",
                                       phone.find_element(By.PARTIAL_LINK_TEXT, "CSV").get_attribute("href"))
-    assert len(file.splitlines()) == 4 and file.startswith("id,timestamp,"), "of the three that this view shows"
-    status = one(phone, "#result_list .call-status")
-    assert status.size["height"] < 1.5 * float(status.value_of_css_property("font-size")[:-2]) + 6, "dot and word on a line"
+    assert len(file.splitlines()) == 5 and file.startswith("id,timestamp,"), "of the four that this view shows"
+
+    paper, tabs = one(phone, "#calls-picture .paper"), one(phone, ".calls-tabs")
+    assert not paper.is_displayed() and not tabs.is_displayed() and not one(phone, "#changelist-filter").is_displayed()
+    one(phone, "label[for=fold-now]").click()
+    assert "2 failed" not in one(phone, "#calls-summary").text and "3 failed, 1 missed" in one(phone, "#calls-summary").text
+    assert paper.size["width"] < 390 and one(phone, "#calls-picture svg").size["width"] >= 900 and width() == 390
+    assert phone.execute_script("arguments[0].scrollLeft = 9999; return arguments[0].scrollLeft", paper) > 400
+    one(phone, "label[for=fold-views]").click()
+    assert one(phone, "#changelist-filter").is_displayed() and one(phone, "#searchbar").is_displayed() and width() == 390
+    follow(phone, phone.find_element(By.LINK_TEXT, "Upcoming"))
+    follow(phone, phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr")[1])
+    assert one(phone, "#content h1").text.startswith("Call "), "the whole card leads to it"
+
+
+def test_what_the_api_answered_is_one_click_from_the_list(admin, browser):
+    target = Target.objects.create(name="billing", url="https://api.example.org/run", method="POST")
+    at = utcnow() - timedelta(minutes=1)
+    call = make(-60, target=target, status="Failed", attempts_made=1, error="HTTP status 500", http_status=500, failure="unknown",
+                started_at=at, ended_at=at + timedelta(milliseconds=812))
+    Attempt.objects.create(call=call, number=1, started_at=at, ended_at=call.ended_at, outcome="Failed", failure="unknown",
+                           http_status=500, error="HTTP status 500", kept={
+                               "phases": {"name": 2, "connect": 10, "tls": 100, "answer": 700},
+                               "request": {"method": "POST", "url": target.url, "headers": {"X-One": "1"}, "body": '{"order":7}'},
+                               "response": {"headers": {"Content-Type": "application/json"}, "body": '{"error":"no such order"}'}})
+    admin("?view=trouble")
+    assert one(browser, "#result_list .field-took").text == "812.0 ms"
+    follow(browser, browser.find_element(By.LINK_TEXT, str(call.id)))
+    said = one(browser, "#attempts").text
+    for text in ("812.0 ms", '{\n  "error": "no such order"\n}', "Content-Type: application/json", f"POST {target.url}", "X-One: 1",
+                 '{\n  "order": 7\n}'):
+        assert text in said, text
+    assert one(browser, "#attempts pre.body").rect["y"] < 900, "without scrolling"
+    bar = one(browser, ".phases-bar")
+    parts = [part.size["width"] for part in bar.find_elements(By.TAG_NAME, "i")]
+    assert bar.accessible_name == "name 2.0 ms, connection 10.0 ms, TLS 100.0 ms, answer 700.0 ms"
+    assert parts == sorted(parts) and 6 < parts[3] / parts[2] < 8 and one(browser, ".object-tools a").text == "SCHEDULE AGAIN, NOW"
 
 
 def test_the_example_of_the_documentation_is_executed(stack, browser):
@@ -291,8 +331,9 @@ def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
     until(lambda: ScheduledCall.objects.get().status == "Succeeded", what="the call")
     browser.refresh()
     assert one(browser, ".field-how .call-status").text == "Succeeded" and "127.0.0.1" in one(browser, "#attempts").text
-    one(browser, "#attempts summary").click()
-    sent = one(browser, "#attempts details").text
+    assert "POST" not in one(browser, "#attempts").text, "of a success it is folded"
+    one(browser, "#attempts .sent summary").click()
+    sent = one(browser, "#attempts .sent").text
     assert f"POST {api.url}/ok" in sent and "Authorization: ***" in sent
     request, = api.seen
     assert request["body"] == '{"order": 7}'
@@ -321,7 +362,6 @@ def test_between_two_attempts_a_call_is_tried_now_and_cancelled(admin, browser, 
     follow(browser, browser.find_element(By.LINK_TEXT, str(call.id)))
     attempts = one(browser, "#attempts")
     assert "it refused" in attempts.text and "The next attempt is made at" in attempts.text
-    one(browser, "#attempts summary").click()
     assert "Retry-After: 540" in attempts.text and "<b>not now</b>" in attempts.text
     ask(browser, "TRY NOW", "Yes, try now")
     assert f"Call {call.id} is tried now." in one(browser, ".messagelist").text

@@ -86,7 +86,9 @@ class Search:
     def _kinds(self, there):
         return [there.of([status]) for status in self._statuses] if self._narrowed else [there]
 
-    def _around(self, calls, part=slice(NEAR)):
+    def _around(self, calls, first=0, number=None):
+        """The nearest before now, and after."""
+        part = slice(first, first + (number or NEAR))
         return (calls.filter(timestamp__lte=self._now).order_by("-timestamp", "-id")[part],
                 calls.filter(timestamp__gt=self._now).order_by("timestamp", "id")[part])
 
@@ -101,8 +103,8 @@ class Search:
             return f"; more than {FOUND:,} are, and these are some: choose a status, a target or times to see others"
         if not self._words:
             return ""
-        there, behind = self._due(ScheduledCall.objects.all()), slice(NEAR, NEAR + 1)
-        ends = zip(*([next(iter(side), None) for side in self._around(calls.values_list("timestamp", flat=True), behind)]
+        there = self._due(ScheduledCall.objects.all())
+        ends = zip(*([next(iter(side), None) for side in self._around(calls.values_list("timestamp", flat=True), NEAR, 1)]
                      for calls in self._kinds(there)))
         since, until = ([at for at in side if at] for side in ends)
         read = [f"{word} {moment(at)}" for word, at in (("after", max(since, default=None)), ("before", min(until, default=None))) if at]
