@@ -241,7 +241,7 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
     cards = phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr")
     assert width() == 390 and len(cards) == 4 and cards[0].rect["y"] + cards[0].rect["height"] < 844
     card = next(card for card in cards if "Failed" in card.text)
-    assert card.text.split("\n") == ["Failed", failed.due, "HTTP status 503", "nightly import"], "no ids, and no dashes"
+    assert card.text == f"Failed {failed.due} HTTP status 503 nightly import", "no ids, and no dashes"
     status = card.find_element(By.CSS_SELECTOR, ".call-status")
     assert status.size["height"] < 1.5 * float(status.value_of_css_property("font-size")[:-2]) + 6, "dot and word on a line"
     assert one(phone, "#content h1").text == "Calls" and phone.title.startswith("Calls")
@@ -252,7 +252,7 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
     paper, tabs = one(phone, "#calls-picture .paper"), one(phone, ".calls-tabs")
     assert not paper.is_displayed() and not tabs.is_displayed() and not one(phone, "#changelist-filter").is_displayed()
     one(phone, "label[for=fold-now]").click()
-    assert "2 failed" not in one(phone, "#calls-summary").text and "3 failed, 1 missed" in one(phone, "#calls-summary").text
+    assert "3 failed, 1 missed" in one(phone, "#calls-summary").text
     assert paper.size["width"] < 390 and one(phone, "#calls-picture svg").size["width"] >= 900 and width() == 390
     assert phone.execute_script("arguments[0].scrollLeft = 9999; return arguments[0].scrollLeft", paper) > 400
     one(phone, "label[for=fold-views]").click()
