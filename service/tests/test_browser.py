@@ -251,11 +251,11 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
 
     paper, tabs = one(phone, "#calls-picture .paper"), one(phone, ".calls-tabs")
     assert not paper.is_displayed() and not tabs.is_displayed() and not one(phone, "#changelist-filter").is_displayed()
-    one(phone, "label[for=fold-now]").click()
+    one(phone, "#fold-now summary").click()
     assert "3 failed, 1 missed" in one(phone, "#calls-summary").text
     assert paper.size["width"] < 390 and one(phone, "#calls-picture svg").size["width"] >= 900 and width() == 390
     assert phone.execute_script("arguments[0].scrollLeft = 9999; return arguments[0].scrollLeft", paper) > 400
-    one(phone, "label[for=fold-views]").click()
+    one(phone, "#fold-views summary").click()
     assert one(phone, "#changelist-filter").is_displayed() and one(phone, "#searchbar").is_displayed() and width() == 390
     follow(phone, phone.find_element(By.LINK_TEXT, "Upcoming"))
     follow(phone, phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr")[1])

@@ -76,7 +76,7 @@ def test_its_attempts(target):
                  "What came back <script>busy</script> Only its beginning was kept. Headers Retry-After: 5",
                  'What was sent POST https://api.example/run?<b> X-Api-Key: *** { "id": 7 }'):
         assert text in said, (text, said)
-    assert re.search(r"The next attempt is made at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} UTC", said)
+    assert re.search(r"The next attempt is made at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", said)
     assert 'aria-label="name 1.2 ms, connection 8.0 ms, TLS 14.1 ms, answer 188.0 ms"' in shown
     assert [float(part) for part in re.findall(r"flex-grow: ([0-9.]+)", shown)] == [1.2, 8, 14.1, 188], "a bar with a part for each"
     assert '{\n  &quot;id&quot;: 7\n}</pre>' in shown, "JSON is laid out"

@@ -38,12 +38,12 @@ CANCELLABLE = (Status.PENDING, Status.RETRYING)
 BLANK = format_html('<span class="blank">{}</span>', NOTHING)       # left out of the cards of a phone
 
 
-def column(field, description):
-    """A time in words, to the millisecond: Django's own leave the zone out in an hour that the clocks show twice."""
+def column(field, description, say=moment):
+    """A time in words: Django's own leave the zone out in an hour that the clocks show twice."""
     @admin.display(description=description, ordering=field)
     def in_words(self, call):
         at = getattr(call, field)
-        return precise(at) if at else NOTHING
+        return say(at) if at else NOTHING
     return in_words
 
 
@@ -76,9 +76,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     # What it shows
 
-    due, created = column("timestamp", "due"), column("created_at", "created")
-    handed_over = column("handed_over_at", "handed over")
-    started, ended = column("started_at", "started"), column("ended_at", "ended")
+    due, created = column("timestamp", "due", precise), column("created_at", "created")
+    handed_over = column("handed_over_at", "handed over", precise)
+    started, ended = column("started_at", "started", precise), column("ended_at", "ended", precise)
     expires, next_attempt = column("expires_at", "expires"), column("next_attempt_at", "next attempt")
 
     @admin.display(description="status", ordering="status")
