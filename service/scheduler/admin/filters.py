@@ -299,14 +299,7 @@ class SearchFilter(CallFilter):
         text = request.GET.get(SEARCH_VAR, "").strip()
         if not text:
             return queryset
-        view, status = VIEWS[chosen_view(request)], request.GET.get("status")
-        times = []
-        for name in ("due_from", "due_before"):
-            try:
-                times.append(chosen_time(request, name))
-            except ValueError:      # which DueFilter tells
-                return queryset.none()
-        found = search.Search(queryset, text, utcnow(), [status] if status in Status.values else view.statuses, *times)
+        found = search.Search(queryset, text, utcnow())
         self.says = found.says
         return queryset.plain().filter(pk__in=found.ids)
 

@@ -5,9 +5,8 @@ for among the targets and the schedules, which are few; and notes and errors in 
 before and after it, and as many of each status that errors have, as are read in a moment. What is said of the result
 says how far that went.
 """
-from itertools import product
-
-from django.db.models import Q
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.utils.text import smart_split, unescape_string_literal
 
 from ..base.moments import moment
@@ -20,6 +19,7 @@ NEAR = 50_000           # calls of each kind that are read
 FOUND = 1000            # calls that are shown
 NAMES = 10              # targets, and schedules, of which all the calls are looked at
 WORDS = 10
+READ = "id", "timestamp", "note", "error", "target", "schedule"
 ERRING = (Status.FAILED, Status.MISSED, Status.RETRYING)
 
 
@@ -35,81 +35,83 @@ def words_of(text):
 
 
 class Search:
-    """The calls of the queryset `calls` in which each word of `text` is: as their id, or anywhere in their note, their
-    error, the name of their target or of their schedule.
+    """The calls of `calls`, a models' Calls, in which each word of `text` is: as their id, or anywhere in their note,
+    their error, the name of their target or of their schedule.
 
-    statuses: of those that `calls` may have
-    start, end: aware datetimes between which they are due, or None
     ids: list, of FOUND at most; says: in words, what was looked for, and where
     """
 
-    def __init__(self, calls, text, now, statuses, start=None, end=None):
-        self._calls, self._now, self._more = calls.plain(), now, False
-        self._statuses, self._start, self._end = statuses, start, end
-        self._narrowed = len(statuses) < len(Status)
+    def __init__(self, calls, text, now):
+        self._calls, self._now = calls.order_by(), now
         self._words = words_of(text)
-        self.ids = self._find() if self._words else []
+        self.ids, more = self._find() if self._words else ([], False)
         looked_for = " and ".join(f"“{printable(word, 80)}”" for word in self._words) or "nothing that can be looked for"
-        self.says = f"with {looked_for} as id, or in note, error, name of target or schedule{self._how_far()}"
+        self.says = f"with {looked_for} as id, or in note, error, name of target or schedule"
+        if more:
+            self.says += f"; more than {FOUND:,} are, and these are some: choose a status, a target or times to see others"
+        elif self._words:
+            self.says += self._how_far()
 
     def _find(self):
-        fits, targets, schedules = Q(), [], []
+        """([id, ...], whether there are more)"""
+        fits, values, targets, schedules = [], [], [], []
         for word in self._words:
             named = [list(model.objects.filter(name__icontains=word).order_by("-id").values_list("id", flat=True)[:NAMES])
                      for model in (Target, Schedule)]
-            fits &= (Q(note__icontains=word) | Q(error__icontains=word) | Q(target__in=named[0]) | Q(schedule__in=named[1])
-                     | (Q(pk=word) if is_id(word) else Q()))
+            fits += [" OR ".join([r"UPPER(note) LIKE UPPER(%s) ESCAPE '\'", r"UPPER(error) LIKE UPPER(%s) ESCAPE '\'",
+                                  *(f"{column} IN ({', '.join(map(str, ids))})" for column, ids in zip(("target", "schedule"), named) if ids),
+                                  *([f"id = {int(word)}"] if is_id(word) else [])])]
+            values += [f"%{connection.ops.prep_for_like_query(word)}%"] * 2
             targets += named[0]
             schedules += named[1]
-        found = list(self._calls.filter(fits, pk__in=[word for word in self._words if is_id(word)]).values_list("id", flat=True))
+        found = {}
         for near in self._places(set(targets), set(schedules)):
             if len(found) > FOUND:
                 break
-            some = self._calls.filter(fits, pk__in=near.values("id")).order_by("-timestamp", "-id")
-            found = list(dict.fromkeys(found + list(some.values_list("id", flat=True)[:FOUND + 1])))
-        self._more = len(found) > FOUND
-        return found[:FOUND]
+            found |= dict.fromkeys(_ids(near, " AND ".join(f"({fit})" for fit in fits), values))
+        return list(found)[:FOUND], len(found) > FOUND
 
     def _places(self, targets, schedules):
         """Where there may be some: querysets that one index gives, of NEAR calls at most."""
-        there = self._due(ScheduledCall.objects.all())
-        for calls in self._kinds(there):
-            yield from self._around(calls)
-        for status in ERRING:
-            if status in self._statuses and not self._narrowed:
-                yield self._around(there.of([status]))[0]
-        for target, status in product(targets, self._statuses):
-            yield there.of([status]).for_targets([target]).order_by("-timestamp", "-id")[:NEAR]
+        yield self._calls.filter(pk__in=[int(word) for word in self._words if is_id(word)])[:WORDS]
+        yield from self._around(self._calls)
+        if not self._calls.statuses:
+            for status in ERRING:
+                yield self._around(self._calls.of([status]))[0]
+        for target in targets:
+            yield self._calls.for_targets([target]).order_by("-timestamp", "-id")[:NEAR]
         for schedule in schedules:
-            yield there.filter(schedule=schedule).order_by("-timestamp", "-id")[:NEAR]
-
-    def _kinds(self, there):
-        return [there.of([status]) for status in self._statuses] if self._narrowed else [there]
+            yield self._calls.filter(schedule=schedule).order_by("-timestamp", "-id")[:NEAR]
 
     def _around(self, calls, first=0, number=None):
         """The nearest before now, and after."""
         part = slice(first, first + (number or NEAR))
+        calls = calls.values_list(*READ)
         return (calls.filter(timestamp__lte=self._now).order_by("-timestamp", "-id")[part],
                 calls.filter(timestamp__gt=self._now).order_by("timestamp", "id")[part])
 
-    def _due(self, calls):
-        if self._start:
-            calls = calls.filter(timestamp__gte=self._start)
-        return calls.filter(timestamp__lt=self._end) if self._end else calls
-
     def _how_far(self):
         """What has to be said of calls that nobody looked at."""
-        if self._more:
-            return f"; more than {FOUND:,} are, and these are some: choose a status, a target or times to see others"
-        if not self._words:
-            return ""
-        there = self._due(ScheduledCall.objects.all())
-        ends = zip(*([next(iter(side), None) for side in self._around(calls.values_list("timestamp", flat=True), NEAR, 1)]
-                     for calls in self._kinds(there)))
-        since, until = ([at for at in side if at] for side in ends)
-        read = [f"{word} {moment(at)}" for word, at in (("after", max(since, default=None)), ("before", min(until, default=None))) if at]
+        ends = [next(iter(side), None) for side in self._around(self._calls, NEAR, 1)]
+        read = [f"{word} {moment(end[1])}" for word, end in zip(("after", "before"), ends) if end]
         if not read:
             return ""
         return (f". They are too many to read them all: notes were read of those due {' and '.join(read)}"
-                + ("" if self._narrowed else f", and errors of the latest {NEAR:,} that failed or were missed")
+                + ("" if self._calls.statuses else f", and errors of the latest {NEAR:,} that failed or were missed")
                 + ". Choose times to look elsewhere")
+
+
+def _ids(near, fits, values):
+    """The ids of the sliced queryset `near` that fit, the latest first, and no more than can be shown.
+
+    The slice is taken first, and in it the words are looked for: of `id IN (the slice)` and the words, PostgreSQL
+    looks for the words first, in the whole table.
+    """
+    try:
+        sql, parameters = near.values_list(*READ).query.get_compiler(connection=connection).as_sql()
+    except EmptyResultSet:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(f"WITH near(id, timestamp, note, error, target, schedule) AS ({sql}) SELECT id FROM near WHERE {fits}"
+                       f" ORDER BY timestamp DESC, id DESC LIMIT {FOUND + 1}", [*parameters, *values])
+        return [call_id for call_id, in cursor.fetchall()]

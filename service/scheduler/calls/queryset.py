@@ -32,6 +32,11 @@ class Calls(QuerySet):
         calls._targets = tuple(dict.fromkeys(ids))
         return calls
 
+    @property
+    def statuses(self):
+        """Those of `of`, a tuple, which is empty for all."""
+        return self._statuses
+
     def plain(self):
         """The same calls, of which a slice is read as any other queryset's: for those that are found by their ids."""
         calls = self.all()
