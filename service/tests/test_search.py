@@ -6,6 +6,8 @@ from html import unescape
 import pytest
 from conftest import fill, make, rows_read
 
+from django.db import connection
+
 from scheduler.admin import search
 from scheduler.base.clock import utcnow
 from scheduler.models import Schedule, ScheduledCall, Target
@@ -91,6 +93,8 @@ def test_it_reads_no_more_among_many(monkeypatch):
     monkeypatch.setattr(search, "NEAR", 100)
     billing = Target.objects.create(name="billing", url="https://a.example/")
     fill(10_000, -3 * 86400, status="Succeeded", target=billing, note="many"), fill(10_000, 3 * 86400, note="many")
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
     every = ScheduledCall.Status.values
     for text in ("needle", "billing", "many needle", "1 needle"):
         for statuses in (every, ["Failed", "Missed"], ["Pending"]):
