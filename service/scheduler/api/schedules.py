@@ -165,6 +165,8 @@ class ScheduleChangeSerializer(ExceptField, serializers.Serializer):
             schedule.full_clean(exclude=[FIELDS.get(name, name) for name in problems], validate_constraints=False)
         except ValidationError as error:
             for name, reasons in error.message_dict.items():
+                if name in REQUEST and "target" in problems:
+                    continue            # of a target that there is not nothing more can be said
                 problems.setdefault(KEYS.get(name, name), " ".join(reasons))
         if problems:
             errors = [{"key": name, "reason": problems[name]} for name in self.fields if name in problems]

@@ -115,7 +115,7 @@ def apply(file, by="", prune=False, dry_run=False):
                 transaction.set_rollback(True)
             return outcome
     except (IntegrityError, Target.DoesNotExist, Schedule.DoesNotExist):
-        raise Wrong(["Somebody else changed them meanwhile, and nothing was done. Run it again."]) from None
+        raise Wrong(["Somebody else has just changed some of this: run it again."]) from None
 
 
 class _Applying:

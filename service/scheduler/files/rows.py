@@ -115,10 +115,10 @@ def target(stands, name, said):
         stay = {path[1].lower() for path in wanted if path[0] == "secret_headers"}
         data["secret_headers"] = {path[1]: None for path in held if path[0] == "secret_headers" and path[1].lower() not in stay} | {
             path[1]: value for path, value in new.items() if path[0] == "secret_headers"}
-    keys, had = _alone(wanted), _alone(held)
-    TargetNewSerializer().changed(row, {**data, "name": name, **_first_key(keys, had)})
-    if len(keys) > 1 and keys != had and keys[1:] != had[:1]:
-        TargetChangeSerializer().changed(row, {"signing_key": keys[0]})     # in front of the one before
+    first, *others = _signing(_alone(wanted), _alone(held)) or [{}]
+    TargetNewSerializer().changed(row, {**data, "name": name, **first})
+    for change in others:
+        TargetChangeSerializer().changed(row, change)
     return row, wanted, places
 
 
@@ -126,14 +126,15 @@ def _alone(secrets):
     return [secrets[key,] for key in ALONE if (key,) in secrets]
 
 
-def _first_key(keys, had):
-    """What of signing keys is to be changed, in the API's words, if there are `keys` and were `had`, each a list with the
-    one before behind it."""
+def _signing(keys, had):
+    """What is to be asked of the API, one after the other, for there to be the signing keys `keys`, where `had` were, each
+    a list of the one that signs first and the one before."""
     if keys == had:
-        return {}
-    if len(keys) < 2:
-        return {"signing_key": keys[0], "previous_signing_key": None} if keys else {"signing_key": None}
-    return {"signing_key": keys[0] if keys[1:] == had[:1] else keys[1]}
+        return []
+    if not keys:
+        return [{"signing_key": None}]
+    last = [] if had[:1] == keys[-1:] else [{"signing_key": keys[-1]}]
+    return [*last, {"signing_key": keys[0]} if keys[1:] else {"previous_signing_key": None}]
 
 
 def _read_secrets(name, said):

@@ -8,7 +8,7 @@ import re
 
 import yaml
 
-VALUES_MAX = 1_000_000      # in one file, counted where they are used: few aliases can stand for billions
+VALUES_MAX = 200_000      # in one file, counted where they are used: few aliases can stand for billions
 TAG = "tag:yaml.org,2002:"
 NUMBER = r"-?(?:0|[1-9][0-9]*)"
 PLAIN = {"null": ("~|null|Null|NULL|", "~nN"), "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -81,7 +81,7 @@ def read(data, name):
         node = loader.get_single_node()
         return (_Reading(lines).value(node, ()) if node else None), lines
     except yaml.reader.ReaderError as error:
-        what = (f"U+{error.character:04X} stands in it, which YAML does not take" if isinstance(error.character, int)
+        what = (f"U+{error.character:04X} stands in it, which YAML does not take" if error.encoding == "unicode"
                 else "it is no text in UTF-8")
         raise Wrong([f"{name}: This is no YAML: {what}."]) from None
     except yaml.MarkedYAMLError as error:

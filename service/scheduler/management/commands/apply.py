@@ -1,15 +1,18 @@
 """`python manage.py apply calls.yaml`: makes targets and schedules what a file says."""
 import sys
 from collections import Counter
+from pathlib import Path
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError
 
-from scheduler.base.database import unlimited
+from scheduler.base.database import reason, unlimited
 from scheduler.base.words import one_line, printable
 from scheduler.files.apply import apply, read
 from scheduler.files.text import Wrong
 
 BY_MAX = 150
+LOCK = 5        # seconds for which it waits for others who change something
 
 
 class Command(BaseCommand):
@@ -26,17 +29,21 @@ class Command(BaseCommand):
     def handle(self, *, file, dry_run, prune, by, **options):
         try:
             one_line(by, BY_MAX)
-            data = self._read(file)
-            with unlimited():
-                outcome = apply(read(data, "standard input" if file == "-" else printable(file)), by, prune, dry_run)
         except ValueError as error:
             raise CommandError(f"The name of --by {error}.")
+        try:
+            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.")
+        try:
+            with unlimited(LOCK):
+                outcome = apply(read(data, "standard input" if file == "-" else printable(file)), by, prune, dry_run)
         except Wrong as error:
             number = len(error.problems)
             raise CommandError("\n".join([*error.problems, f"Nothing was changed. There {'is' if number == 1 else 'are'} "
                                                            f"{number} thing{'s' if number > 1 else ''} to mend."]))
+        except OperationalError as error:
+            raise CommandError(f"The database: {printable(reason(error))}. Nothing was changed; run it again.")
         for change in outcome.changes:
             self.stdout.write(change.diff)
         if outcome.left:
@@ -45,9 +52,3 @@ class Command(BaseCommand):
         counts = Counter(change.what for change in outcome.changes)
         done = ", ".join([f"{counts[what]} {what}" for what in ("new", "changed", "removed") if counts[what]] + [f"{outcome.same} as before"])
         self.stdout.write(f"{'Would be' if dry_run else 'Done'}: {done}.")
-
-    def _read(self, file):
-        if file == "-":
-            return sys.stdin.buffer.read()
-        with open(file, "rb") as opened:
-            return opened.read()
