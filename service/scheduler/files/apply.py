@@ -1,5 +1,6 @@
 """What a file changes, and its changing: all or nothing."""
 import difflib
+import json
 from typing import NamedTuple
 
 from django.db import IntegrityError, transaction
@@ -125,9 +126,11 @@ class _Applying:
         self.file, self.by, self.problems, self.failed = file, by, [], set()
         self.changes, self.same = {}, 0
         # Schedules first, and each by its id: so do all others that lock several rows.
-        schedules = planner.locked().order_by("id")
-        self.before = {"schedules": {one.name: one for one in schedules},
-                       "targets": {one.name: one for one in targets.there().order_by("id")}}
+        schedules, there = list(planner.locked().order_by("id")), list(targets.there().order_by("id"))
+        by_id = {target.id: target for target in there}
+        for one in schedules:
+            one.target = by_id.get(one.target_id)
+        self.before = {"schedules": {one.name: one for one in schedules}, "targets": {one.name: one for one in there}}
 
     def all(self, prune):
         for kind in KINDS:
@@ -150,6 +153,9 @@ class _Applying:
         return Outcome([self.changes[key] for key in order if key in self.changes], self.same, left)
 
     def _one(self, kind, stands, name, said):
+        if stands and stands.name == name and self._is(kind, stands, said):
+            self.same += 1
+            return
         try:
             row, old, new = (self._target if kind == "targets" else self._schedule)(stands, name, said)
         except Refusal as error:
@@ -171,12 +177,19 @@ class _Applying:
             hand_over_soon(planner.save(row, self.by))
         self.changes[kind, name] = Change(kind, name, "changed" if stands else "new", diff)
 
+    def _is(self, kind, stands, said):
+        """Whether it is already what the file says, in the words of an export. (In others it may be all the same.)"""
+        if kind == "schedules":
+            return _same(rows.of_schedule(stands), said)
+        try:
+            _, values, places = rows.read_secrets(stands.name, said)
+        except Refusal:
+            return False
+        return _same(rows.of_target(stands, _held(stands, values, places)), said)
+
     def _target(self, stands, name, said):
         row, values, places = rows.target(stands, name, said)
-        # Whether a secret is another, and no more.
-        held = {path: places[path] if values.get(path) == value else HIDDEN
-                for path, value in (rows.secrets_of(stands) if stands else {}).items()}
-        return row, stands and rows.of_target(stands, held), rows.of_target(row, places)
+        return row, stands and rows.of_target(stands, _held(stands, values, places)), rows.of_target(row, places)
 
     def _schedule(self, stands, name, said):
         row = rows.schedule(stands, name, said, self.by)
@@ -194,9 +207,22 @@ class _Applying:
 
     def _diff(self, kind, stands, name, old, new):
         """From what stands in a file for it to what is to, "" if that is the same."""
+        if stands and stands.name == name and _same(old, new):
+            return ""
+
         def lines(name, value):
             return [] if value is None else text.write({kind: {name: value}}).splitlines()
         title = f"{kind}: {printable(name, 100)}"
         found = difflib.unified_diff(lines(stands and stands.name, old), lines(name, new), f"{title}, as it is",
                                      f"{title}, as {printable(self.file.name)} has it", lineterm="")
         return "".join(f"{line}\n" for line in found)
+
+
+def _held(target, values, places):
+    """What is shown in the place of its secrets, beside those that a file asks for: whether one is another, and no more."""
+    return {path: places[path] if values.get(path) == value else HIDDEN for path, value in rows.secrets_of(target).items()}
+
+
+def _same(one, other):
+    """Whether two values of JSON are. To Python 1 is true, and 1.0."""
+    return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -6,6 +6,7 @@ of a file: they are what somebody has decided for now, and stay as they are.
 import os
 import re
 from copy import copy
+from functools import cache
 
 from ..api.errors import Refusal
 from ..api.schedules import ScheduleChangeSerializer, ScheduleNewSerializer, ScheduleSerializer
@@ -20,8 +21,12 @@ ALONE = ("signing_key", "previous_signing_key")     # each a secret; `auth` and 
 NOT_IN_FILES = ("name", "paused")
 
 
+# One of each for all rows: it takes longer to make one than to use it.
+_serializer = cache(lambda kind: kind())
+
+
 def _keys(serializer):
-    return [name for name in serializer().fields if name not in NOT_IN_FILES]
+    return [name for name in _serializer(serializer).fields if name not in NOT_IN_FILES]
 
 
 KEYS = {"targets": _keys(TargetChangeSerializer), "schedules": _keys(ScheduleChangeSerializer)}
@@ -53,6 +58,11 @@ def _without(values, defaults):
         if value and key in GROUPS or key not in GROUPS and value != defaults.get(key):
             found[key] = value
     return found
+
+
+@cache
+def _defaults(plain, model):
+    return plain(model())
 
 
 # --- Targets ---------------------------------------------------------------------------------
@@ -91,7 +101,7 @@ def of_target(target, secrets):
             found[key][name[0]] = text
         else:
             found[key] = text
-    return _without(found, _plain(Target()))
+    return _without(found, _defaults(_plain, Target))
 
 
 def target(stands, name, said):
@@ -102,7 +112,7 @@ def target(stands, name, said):
     said: {key: value} of the file
     """
     row = _emptied(copy(stands) if stands else Target(), TARGET_FIELDS)
-    said, wanted, places = _read_secrets(name, said)
+    said, wanted, places = read_secrets(name, said)
     held = secrets_of(stands) if stands else {}
     new, auth = dict(wanted), said.get("auth")
     if stands and stands.url == said.get("url") and (not auth or _plain(stands)["auth"] == auth):
@@ -116,9 +126,9 @@ def target(stands, name, said):
         data["secret_headers"] = {path[1]: None for path in held if path[0] == "secret_headers" and path[1].lower() not in stay} | {
             path[1]: value for path, value in new.items() if path[0] == "secret_headers"}
     first, *others = _signing(_alone(wanted), _alone(held)) or [{}]
-    TargetNewSerializer().changed(row, {**data, "name": name, **first})
+    _serializer(TargetNewSerializer).changed(row, {**data, "name": name, **first})
     for change in others:
-        TargetChangeSerializer().changed(row, change)
+        _serializer(TargetChangeSerializer).changed(row, change)
     return row, wanted, places
 
 
@@ -137,8 +147,9 @@ def _signing(keys, had):
     return [*last, {"signing_key": keys[0]} if keys[1:] else {"previous_signing_key": None}]
 
 
-def _read_secrets(name, said):
-    """(what the file says but for its secrets, {path: value}, {path: what stands there}). Raises Refusal."""
+def read_secrets(name, said):
+    """Of what a file says of the target `name`: (all but its secrets, {path: value}, {path: what stands there}). Raises
+    Refusal."""
     said, values, places, problems = dict(said), {}, {}, []
 
     def take(path, place):
@@ -190,13 +201,13 @@ def variable(text):
 
 def _plain_schedule(schedule):
     schedule.coming = ()        # which is not asked for
-    shown = ScheduleSerializer(schedule).data
+    shown = _serializer(ScheduleSerializer).to_representation(schedule)
     return {key: _in_order(shown[key]) for key in KEYS["schedules"]}
 
 
 def of_schedule(schedule):
     """The schedule as it stands in a file."""
-    return _without(_plain_schedule(schedule), _plain_schedule(Schedule()))
+    return _without(_plain_schedule(schedule), _defaults(_plain_schedule, Schedule))
 
 
 def schedule(stands, name, said, by):
@@ -207,4 +218,4 @@ def schedule(stands, name, said, by):
     by: who applies it
     """
     row = _emptied(copy(stands) if stands else Schedule(), SCHEDULE_FIELDS)
-    return ScheduleNewSerializer().changed(row, {**said, "name": name}, by)
+    return _serializer(ScheduleNewSerializer).changed(row, {**said, "name": name}, by)

@@ -12,6 +12,7 @@ from scheduler.files.apply import apply, read
 from scheduler.files.text import Wrong
 
 BY_MAX = 150
+PROBLEMS_MAX = 50       # that are named one by one
 LOCK = 5        # seconds for which it waits for others who change something
 
 
@@ -40,10 +41,11 @@ class Command(BaseCommand):
                 outcome = apply(read(data, "standard input" if file == "-" else printable(file)), by, prune, dry_run)
         except Wrong as error:
             number = len(error.problems)
-            raise CommandError("\n".join([*error.problems, f"Nothing was changed. There {'is' if number == 1 else 'are'} "
+            more = [f"And {number - PROBLEMS_MAX} more."] if number > PROBLEMS_MAX else []
+            raise CommandError("\n".join([*error.problems[:PROBLEMS_MAX], *more, f"Nothing was changed. There {'is' if number == 1 else 'are'} "
                                                            f"{number} thing{'s' if number > 1 else ''} to mend."]))
         except OperationalError as error:
-            raise CommandError(f"The database: {printable(reason(error))}. Nothing was changed; run it again.")
+            raise CommandError(f"The database: {printable(reason(error))}. All or nothing was done: run it again.")
         for change in outcome.changes:
             self.stdout.write(change.diff)
         if outcome.left:
