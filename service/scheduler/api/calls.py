@@ -5,7 +5,6 @@ from datetime import timedelta
 import django_filters
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.filters import OrderingFilter

@@ -40,9 +40,9 @@ def _requests(times):
             "at other times": {"times": "11:00:00"}},
         ("schedule-run", "post"): {"with a note": {"note": "asked for by the accountants"}, "without": {}},
         ("targets", "post"): {"with an API key, and retries": {
-            "name": "billing", "url": "https://api.example.org/v1/run?order={{data.order}}", "method": "POST",
+            "name": "billing", "url": "https://api.example.org/v1/run", "method": "POST",
             "headers": {"Content-Type": "application/json"}, "secret_headers": {"X-Api-Key": "s3cr3t-k3y"},
-            "body": '{"id": {{call.id}}, "note": "{{call.note}}"}', "auth": {"kind": "bearer", "token": "t0k3n-0f-b1ll1ng"},
+            "body": '{"run": {{call.id}}, "note": "{{call.note}}"}', "auth": {"kind": "bearer", "token": "t0k3n-0f-b1ll1ng"},
             "timeout": 20, "success": {"statuses": "200-299"}, "retries": {"delays": [10, 60, 600], "max_age": 86400},
             "max_at_once": 20, "rate": "300/min"}},
         ("target", "patch"): {
@@ -50,7 +50,7 @@ def _requests(times):
             "resume it": {"paused": False},
             "another token": {"auth": {"kind": "bearer", "token": "n3w-t0k3n"}},
             "fewer at once": {"max_at_once": 5, "rate": "100/min"}},
-        ("target_test", "post"): {"with what is filled in": {"data": {"order": 7}}, "with another body": {"body": {"id": 7}, "data": {"order": 7}}},
+        ("target_test", "post"): {"as it is": {}, "with another body": {"body": {"invoice": 7}}},
     }
 
 
@@ -63,15 +63,15 @@ def _answers(times):
         "number": 1, "started_at": f"{ended}.003214Z", "ended_at": f"{ended}.215614Z", "duration_ms": 212.4, "outcome": "Failed",
         "class": "answered", "http_status": 422, "error": "HTTP status 422", "version": 3, "address": "203.0.113.7",
         "phases_ms": {"name": 1.2, "connect": 8.0, "tls": 14.1, "answer": 188.0, "end": 1.1},
-        "request": {"method": "POST", "url": "https://api.example.org/v1/run?order=7",
-                    "headers": {"Content-Type": "application/json", "X-Api-Key": "***", "Authorization": "***"}, "body": '{"id": 1, "note": ""}'},
-        "response": {"headers": {"Content-Type": "application/json"}, "body": '{"error": "there is no order 7"}', "truncated": False}}
+        "request": {"method": "POST", "url": "https://api.example.org/v1/run",
+                    "headers": {"Content-Type": "application/json", "X-Api-Key": "***", "Authorization": "***"}, "body": '{"invoice": 7}'},
+        "response": {"headers": {"Content-Type": "application/json"}, "body": '{"error": "there is no invoice 7"}', "truncated": False}}
     detail = {
         "id": 1, "timestamp": f"{ended}Z", "status": "Failed", "created_at": "2026-08-01T12:00:00Z",
         "handed_over_at": "2026-08-01T14:29:50.500000Z", "started_at": attempt["started_at"], "ended_at": attempt["ended_at"],
         "lateness": 0.003, "caught_up": False, "http_status": 422, "error": "HTTP status 422", "scheduled_by": "ann",
         "scheduled_via": "API", "note": "", "again_of": None, "cancelled_by": "", "schedule": None, "target": "billing",
-        "request": {"body": None, "headers": {}, "data": {"order": 7}}, "next_attempt_at": None, "expires_at": None,
+        "request": {"body": '{"invoice": 7}', "headers": {}, "data": {}}, "next_attempt_at": None, "expires_at": None,
         "attempts": [attempt]}
     again = {"dry_run": False, "calls": 1, "unknown": 0, "more": False, "first": [new]}
     return {
@@ -93,9 +93,9 @@ def with_examples(result, **_):
     for path, operations in result["paths"].items():
         name = resolve(path.replace("{id}", "1").replace("{name}", "billing")).url_name
         for method, operation in operations.items():
-            if body := operation.get("requestBody"):
-                body["content"]["application/json"]["examples"] = {
-                    title: {"value": value} for title, value in requests[name, method].items()}
+            if some := requests.get((name, method)):
+                operation["requestBody"]["content"]["application/json"]["examples"] = {
+                    title: {"value": value} for title, value in some.items()}
             for status, answer in operation["responses"].items():
                 if (value := answers.get((name, method, status))) is not None:
                     answer["content"]["application/json"]["examples"] = {"an answer": {"value": value}}
