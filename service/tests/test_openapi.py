@@ -114,7 +114,7 @@ def test_the_answer_about_one_call_looks_as_the_example_says(client):
     shown = example["value"]
     target = Target.objects.create(name="billing", url="https://api.example.org/", method="POST")
     call = make(-60, target=target, status="Failed", error="HTTP status 422", attempts_made=1)
-    CallRequest.objects.create(call=call, data={"order": 7})
+    CallRequest.objects.create(call=call, body=shown["request"]["body"])
     now = datetime.now(timezone.utc)
     attempt = shown["attempts"][0]
     Attempt.objects.create(
