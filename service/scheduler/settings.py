@@ -392,7 +392,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
-    "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call. Reading needs the "
+    "DESCRIPTION": "Calls APIs at the times asked for, and accounts for every call. Reading needs the "
                    "permission `scheduler.view_scheduledcall`, scheduling `scheduler.add_scheduledcall`, "
                    "cancelling `scheduler.change_scheduledcall`; schedules and targets have four of their own, such as "
                    "`scheduler.view_schedule`, and targets two more, `scheduler.use_target` and "

@@ -1,6 +1,7 @@
 """Targets and schedules as files: `export` and `apply`."""
 import json
 import os
+import re
 from datetime import datetime, timedelta, timezone
 from io import StringIO
 
@@ -13,7 +14,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext, override_settings
 from hypothesis import strategies as st
 
-from conftest import empty, examples, make
+from conftest import SERVICE, empty, examples, make
 
 from scheduler.base.secrets import decrypt
 from scheduler.calls import targets
@@ -360,3 +361,10 @@ def test_what_is_written_is_read_as_it_was(value):
     found, _ = text.read(written.encode(), "calls.yaml")
     assert json.dumps(found) == json.dumps({"value": value})
     assert all(c.isprintable() or c == "\n" for c in written)
+
+
+def test_the_file_of_the_readme_can_be_applied(apply, monkeypatch):
+    for name in ("BILLING_API_KEY", "BILLING_TOKEN"):
+        monkeypatch.setenv(name, "s3cret-0f-ours")
+    example = re.search(r"```yaml\n(targets:.*?)```", (SERVICE / "README.md").read_text(), re.S)[1]
+    assert apply(example)[-1] == "Done: 2 new, 0 as before." and apply(example) == ["Done: 2 as before."]
