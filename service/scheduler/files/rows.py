@@ -17,7 +17,8 @@ from ..models import Schedule, Target
 from ..schedules import planner
 
 VARIABLE = re.compile("[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-ALONE = ("signing_key", "previous_signing_key")     # each a secret; `auth` and `secret_headers` hold some by their names
+SIGNING = ("signing_key", "previous_signing_key")
+ALONE = (*SIGNING, "notify")            # keys that are a secret each; `auth` and `secret_headers` hold some by their names
 NOT_IN_FILES = ("name", "paused")
 
 
@@ -76,8 +77,15 @@ def secrets_of(target):
     names = target.secret_names
     found = {(key, name): values.get(part, {}).get(name)
              for key, part in (("secret_headers", "headers"), ("auth", "auth")) for name in sorted(names.get(part, ()))}
-    keys = values.get("signing", ())
-    return found | {(key,): dict(enumerate(keys)).get(i) for i, key in enumerate(ALONE[:len(names.get("signing", ()))])}
+    keys = dict(enumerate(values.get("signing", ())))
+    found |= {(key,): keys.get(i) for i, key in enumerate(SIGNING[:len(names.get("signing", ()))])}
+    return found | ({("notify",): values.get("notify")} if "notify" in names else {})
+
+
+def is_same(held, value):
+    """Whether a secret, of secrets_of, is as a file asks for. Several addresses are kept as a list."""
+    return held == value or isinstance(held, list) and value is not None and (
+        re.split(r"[\s,]+", " ".join(held)) == re.split(r"[\s,]+", value.strip()))
 
 
 def _plain(target):
@@ -101,6 +109,7 @@ def of_target(target, secrets):
             found[key][name[0]] = text
         else:
             found[key] = text
+    found["auth"] = {key: found["auth"][key] for key in ("kind", *sum(Target.AUTH[found["auth"]["kind"]], ())) if key in found["auth"]}
     return _without(found, _defaults(_plain, Target))
 
 
@@ -117,7 +126,7 @@ def target(stands, name, said):
     new, auth = dict(wanted), said.get("auth")
     if stands and stands.url == said.get("url") and (not auth or _plain(stands)["auth"] == auth):
         # Those that stay are not written again. Where it leads elsewhere all are given anew.
-        new = {path: value for path, value in wanted.items() if held.get(path) != value}
+        new = {path: value for path, value in wanted.items() if not is_same(held.get(path), value)}
     data = {key: value for key, value in said.items() if key not in ALONE}
     if isinstance(auth, dict):
         data["auth"] = auth | {path[1]: value for path, value in new.items() if path[0] == "auth"}
@@ -125,15 +134,17 @@ def target(stands, name, said):
         stay = {path[1].lower() for path in wanted if path[0] == "secret_headers"}
         data["secret_headers"] = {path[1]: None for path in held if path[0] == "secret_headers" and path[1].lower() not in stay} | {
             path[1]: value for path, value in new.items() if path[0] == "secret_headers"}
-    first, *others = _signing(_alone(wanted), _alone(held)) or [{}]
+    if not is_same(held.get(("notify",)), wanted.get(("notify",))):
+        data["notify"] = wanted.get(("notify",))
+    first, *others = _signing(_keys_of(wanted), _keys_of(held)) or [{}]
     _serializer(TargetNewSerializer).changed(row, {**data, "name": name, **first})
     for change in others:
         _serializer(TargetChangeSerializer).changed(row, change)
     return row, wanted, places
 
 
-def _alone(secrets):
-    return [secrets[key,] for key in ALONE if (key,) in secrets]
+def _keys_of(secrets):
+    return [secrets[key,] for key in SIGNING if (key,) in secrets]
 
 
 def _signing(keys, had):
@@ -171,8 +182,8 @@ def read_secrets(name, said):
     for key in ALONE:
         if said.get(key) is not None:
             take((key,), said[key])
-    if len(set(_alone(values))) < len(_alone(values)) or ALONE[1:] in places and ALONE[:1] not in places:
-        problems.append({"key": ALONE[1], "reason": "Must be the key before `signing_key`, while that is being changed."})
+    if len(set(_keys_of(values))) < len(_keys_of(values)) or SIGNING[1:] in places and SIGNING[:1] not in places:
+        problems.append({"key": SIGNING[1], "reason": "Must be the key before `signing_key`, while that is being changed."})
     if problems:
         raise Refusal("", problems)
     return said, values, places
