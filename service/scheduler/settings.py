@@ -392,7 +392,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
-    "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call. Reading needs the "
+    "DESCRIPTION": "Calls APIs at the times asked for, and accounts for every call. Reading needs the "
                    "permission `scheduler.view_scheduledcall`, scheduling `scheduler.add_scheduledcall`, "
                    "cancelling `scheduler.change_scheduledcall`; schedules and targets have four of their own, such as "
                    "`scheduler.view_schedule`, and targets two more, `scheduler.use_target` and "
@@ -404,7 +404,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
     "SERVE_PERMISSIONS": ["scheduler.api.access.MayUse"],
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.calls.with_example"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.examples.with_examples"],
 }
 
 # --- What must not wait until the first call to be found wrong ---------------------------------

@@ -4,7 +4,7 @@ import time
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, status, viewsets
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
@@ -28,13 +28,6 @@ from .errors import Refusal
 
 WAIT_MAX = 50           # seconds that a test waits for its attempt; proxies give up after 60
 POLL = 0.05             # seconds between two looks at it
-
-EXAMPLE = {
-    "name": "billing", "url": "https://api.example.org/v1/run?order={{data.order}}", "method": "POST",
-    "headers": {"Content-Type": "application/json"}, "secret_headers": {"X-Api-Key": "s3cr3t-k3y"},
-    "body": '{"id": {{call.id}}, "note": "{{call.note}}"}', "auth": {"kind": "bearer", "token": "t0k3n-0f-b1ll1ng"},
-    "timeout": 20, "success": {"statuses": "200-299"}, "retries": {"delays": [10, 60, 600], "max_age": 86400},
-    "max_at_once": 20, "rate": "300/min"}
 
 # How the keys of the API that hold several lie in the model.
 GROUPS = {"success": {"statuses": "statuses", "contains": "contains", "not_contains": "not_contains"},
@@ -361,7 +354,6 @@ class Targets(_OfTargets):
 
     @extend_schema(
         summary="Make a target", request=TargetNewSerializer,
-        examples=[OpenApiExample("With an API key, and retries", EXAMPLE, request_only=True)],
         responses={201: TargetSerializer, 400: ProblemSerializer, 409: ProblemSerializer, **USUAL, **THROTTLED})
     def create(self, request):
         """Repeated, the request is a 409, as a name can be taken once. Needs the permission `add_target`; to see in
@@ -387,7 +379,6 @@ class Targets(_OfTargets):
 
     @extend_schema(
         summary="Change a target, or pause or resume it", request=TargetChangeSerializer,
-        examples=[OpenApiExample("Pause it", {"paused": {"reason": "it is being moved"}}, request_only=True)],
         responses={200: TargetSerializer, 400: ProblemSerializer, 404: ProblemSerializer, 409: ProblemSerializer,
                    **USUAL, **THROTTLED})
     def partial_update(self, request, name):
