@@ -124,7 +124,7 @@ class Broker:
         self.deaths.append(time.monotonic())
         self.reader.join(1)
         code = self.process.returncode
-        how = "; ".join([f"signal {-code}" if code < 0 else f"status {code}", *self.last])
+        how = f"signal {-code}" if code < 0 else "; ".join([f"status {code}", *self.last])
         if len(self.deaths) == DEATHS and self.deaths[-1] - self.deaths[0] < WHILE:
             self.say(f"The broker ended ({how}), as it did {DEATHS} times within {WHILE} s. Stopping the others.")
             return False

@@ -62,7 +62,8 @@ class Command(BaseCommand):
         """own: the broker.Broker that was started, or None"""
         call_command("migrate", verbosity=0, interactive=False)
         log.write([])                   # there to be watched before the first call ends
-        held = own and noted(own.url)   # until this process ends
+        if own:
+            noted(own.url)
         if not settings.DEBUG:
             call_command("collectstatic", verbosity=0, interactive=False)
         self.create_administrator()
@@ -70,7 +71,7 @@ class Command(BaseCommand):
         self.stdout.write(f"API Scheduler calls {redacted(settings.API_URL)}. "
                           f"API and admin: http://{bind}/ — Ctrl-C stops.")
         if own:
-            self.stdout.write(f"The broker is its own, {own.program}, as nothing answers at localhost:6379.")
+            self.stdout.write(f"The broker is its own, {os.path.basename(own.program)}, as nothing answers at localhost:6379.")
         command = f"{shown_python()} manage.py call"
         self.stdout.write(f"In a second terminal:  cd {shlex.quote(str(settings.BASE_DIR))}\n"
                           f"                       {command} now\n"
@@ -182,9 +183,9 @@ def start(own):
 
 
 def noted(url):
-    """Notes for other commands where the broker is. Returns what holds the note."""
+    """Notes for other commands where the broker is, until this process ends."""
     try:
-        return notes.note(settings.CALL_LOG.parent, url)
+        notes.note(settings.CALL_LOG.parent, url)
     except OSError as error:
         say(f"Other commands will not find the broker: {settings.CALL_LOG.parent} cannot be written ({error.strerror}).")
 
