@@ -21,7 +21,7 @@ from django.core.validators import validate_email
 from kombu import Exchange, Queue
 from redis import ConnectionPool, RedisError
 
-from .base import zones
+from .base import broker, zones
 from .base.database import PostgresqlConnection, SqliteConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -287,7 +287,8 @@ else:
 
 # --- Broker ----------------------------------------------------------------------------------
 
-REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
+# Beside a running `up` that has a broker of its own, that one.
+REDIS_URL = env.str("REDIS_URL", default=broker.noted(CALL_LOG.parent) or "redis://localhost:6379/0")
 try:
     ConnectionPool.from_url(REDIS_URL).make_connection()
     _redis = urlsplit(REDIS_URL)
