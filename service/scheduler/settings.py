@@ -171,7 +171,7 @@ AXES_ENABLE_ADMIN = False
 
 INSTALLED_APPS = [
     "scheduler",
-    "django.contrib.admin",
+    "scheduler.site.Admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",

@@ -701,7 +701,7 @@ def test_the_picture_counts_by_half_hour_and_status():
                      (start + timedelta(minutes=30), "Pending"): 4}
     svg = dashboard.picture(now)
     assert "5 Succeeded" in svg and "1 Failed" in svg and "4 Pending" in svg
-    assert '<svg viewBox="0 0 1000 176" role="img" aria-labelledby=' in svg
+    assert '<svg viewBox="0 0 1000 176" role="group" aria-labelledby=' in svg
     assert "In these 48 hours: 4 Pending, 5 Succeeded, 1 Failed." in svg
 
 

@@ -9,10 +9,7 @@ from .forms import OnceAdmin, OpenedForm
 
 __all__ = ["calls", "schedules", "targets"]
 
-admin.site.site_header = admin.site.site_title = "API Scheduler"
-admin.site.index_title = "Calls, people and tokens"
 admin.site.empty_value_display = filters.NOTHING
-admin.site.enable_nav_sidebar = False   # four lines, which take the list the room for its columns
 
 admin.site.unregister([User, Group])
 

@@ -107,7 +107,10 @@ def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
                     f"{found[at, status]:,} {status}" for status in STACK if found[at, status]),
                 "link": link(view=view, status=wanted, **others) if same else link(view="all", **others),
                 "chosen": any(chosen) and since <= at and at + STEP <= until,
+                "at": at,
             })
+    if bars:        # the one that the Tab key stops at, from which arrows lead on (static/scheduler/live.js)
+        next((bar for bar in bars if bar["chosen"] or not any(chosen) and bar["at"] + STEP > now), bars[-1])["stop"] = True
 
     hours = []
     for i, at in enumerate(starts):
