@@ -100,7 +100,7 @@ def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
         if parts:
             local, local_end = timezone.localtime(at), timezone.localtime(at + STEP)
             others = {"due_from": local.isoformat(), "due_before": local_end.isoformat()} | (kept or {})
-            same = any(found[at, one] for one in shown) and not (VIEWS[view].until_now and at > now)
+            same = any(found[at, one] for one in shown) and VIEWS[view].may_hold(at, at + STEP, now)
             bars.append({
                 "x": f"{LEFT + i * BAR + 1:.1f}", "parts": parts,
                 "says": f"{local:%a %H:%M}–{local_end:%H:%M}: " + ", ".join(
