@@ -7,8 +7,9 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, Permission, User
-from django.db.models import Q
+from django.db.models import Case, Q, When
 
+from ..site import place
 from .forms import OnceAdmin, OpenedForm
 
 MEANINGLESS = {"delete_scheduledcall"}      # nobody deletes a call: each is accounted for
@@ -17,11 +18,14 @@ admin.site.unregister([User, Group])
 
 
 def meant():
-    """The permissions that some page or request asks for, those of what the admin has pages of: QuerySet."""
+    """The permissions that some page or request asks for, those of what the admin has pages of, in the order of the
+    pages: QuerySet."""
     of_pages = [Q(content_type__app_label=model._meta.app_label, content_type__model=model._meta.model_name)
-                for model in admin.site._registry]
+                for model in sorted(admin.site._registry, key=lambda model: place(model.__name__))]
     return Permission.objects.filter(reduce(or_, of_pages)).exclude(codename__in=MEANINGLESS).order_by(
-        "content_type__app_label", "content_type__model", "id")
+        Case(*(When(page, then=number) for number, page in enumerate(of_pages))),
+        Case(*(When(codename__startswith=f"{right}_", then=number) for number, right in enumerate(("view", "add", "change", "delete"))),
+             default=4), "id")
 
 
 class Permissions(forms.ModelMultipleChoiceField):
