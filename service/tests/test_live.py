@@ -1,4 +1,6 @@
 """Pages that keep themselves up to date, and are used by keyboard alone: in a real browser."""
+from datetime import timedelta
+
 import pytest
 from conftest import PASSWORD, log_in, make, until
 from django.contrib.auth.models import User
@@ -6,8 +8,9 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch
-from scheduler.models import ScheduledCall
+from scheduler.models import Attempt, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
 
@@ -89,15 +92,32 @@ def test_the_page_of_a_call_follows_it_unless_somebody_types_there(admin):
     call = make(600)
     browser = admin(f"{LIST}{call.id}/change/")
     until(lambda: fragments(browser) == 1)
-    ScheduledCall.objects.update(status="Cancelled", cancelled_by="ann")
     browser.find_element(By.NAME, "timestamp_1").send_keys("0")
+    ScheduledCall.objects.update(status="Running")
     now(browser)
     assert fragments(browser) == 1 and browser.find_elements(By.NAME, "timestamp_1")
     browser = admin(f"{LIST}{call.id}/change/")
     until(lambda: fragments(browser) == 1)
-    ScheduledCall.objects.update(cancelled_by="ben")
+    ScheduledCall.objects.update(status="Failed", error="no answer within 30 s")
     now(browser)
-    until(lambda: "ben" in browser.find_element(By.CSS_SELECTOR, "#content-main").text)
+    until(lambda: "no answer within 30 s" in browser.find_element(By.ID, "content-main").text)
+
+
+def test_what_one_has_opened_on_the_page_of_a_call_stays_open(admin):
+    call = make(-60, status="Retrying", target=Target.objects.create(name="billing", url="https://api.example.org", delays=[60]),
+                started_at=utcnow(), attempts_made=1, next_attempt_at=utcnow() + timedelta(hours=1), failure="nothing", error="refused")
+    kept = {"request": {"method": "GET", "url": "https://api.example.org", "headers": [], "body": None}}
+    Attempt.objects.create(call=call, number=1, ended_at=utcnow(), outcome="Failed", failure="nothing", error="refused", kept=kept)
+    browser = admin(f"{LIST}{call.id}/change/")
+    until(lambda: fragments(browser) == 1)
+    summary = browser.find_elements(By.CSS_SELECTOR, "#attempts summary")[0]
+    summary.click()
+    opened = browser.execute_script("return document.querySelector('#attempts details').open")
+    ScheduledCall.objects.update(status="Cancelled", cancelled_by="ben")
+    now(browser)
+    until(lambda: "ben" in browser.find_element(By.ID, "content-main").text)
+    assert browser.execute_script("return document.querySelector('#attempts details').open") == opened
+    assert browser.execute_script("return window.samePage"), "without a reload"
 
 
 def test_the_picture_is_one_stop_of_the_tab_key_and_can_be_skipped(admin):

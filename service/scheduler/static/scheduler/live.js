@@ -14,8 +14,8 @@
     function busy() {
         const active = document.activeElement;
         return !document.getSelection().isCollapsed
-            || active.matches('input:not([type=checkbox], [type=submit]), select, textarea')
-            || [...document.querySelectorAll(LIVE)].some(region => region.contains(active))
+            || active.matches('input:not([type=checkbox], [type=radio], [type=submit]), textarea')
+            || active.matches(':focus-visible') && [...document.querySelectorAll(LIVE)].some(region => region.contains(active))
             || [...document.querySelectorAll('#content input, #content select, #content textarea')].some(changed);
     }
 
@@ -52,12 +52,15 @@
 
     let before = null;
 
-    function compare(page) {
-        const content = page.querySelector('#content-main');
-        content.querySelectorAll('input[type=hidden]').forEach(field => field.remove());    // keys, new each time
-        if (before !== null && before !== content.innerHTML)
-            return location.reload();
-        before = content.innerHTML;
+    function compare(content) {
+        const bare = content.cloneNode(true);
+        bare.querySelectorAll('input[type=hidden]').forEach(field => field.remove());       // keys, new each time
+        const changed = before !== null && before !== bare.innerHTML;
+        before = bare.innerHTML;
+        if (changed && document.querySelector('#content-main :is(input:not([type=hidden]), select, textarea)'))
+            location.reload();                      // fields that a script has furnished
+        else if (changed)
+            replace(whole(document), content);
     }
 
     async function refresh() {
@@ -69,7 +72,7 @@
         if (answer.ok && !busy()) {
             const page = new DOMParser().parseFromString(text, 'text/html');
             if (whole(document))
-                compare(page);
+                compare(page.querySelector('#content-main'));
             else
                 take(page);
         }
