@@ -35,7 +35,9 @@
         const open = [...region.querySelectorAll('details')].map(part => part.open);
         region.replaceChildren(...other.childNodes);
         region.querySelectorAll('.paper').forEach((part, i) => { part.scrollLeft = scrolled[i] ?? 0; });
-        region.querySelectorAll('details').forEach((part, i) => { part.open = open[i] ?? part.open; });
+        const parts = region.querySelectorAll('details');
+        if (parts.length === open.length)           // else there is another attempt, which the server opens
+            parts.forEach((part, i) => { part.open = open[i]; });
     }
 
     function take(page) {
