@@ -163,7 +163,7 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "scheduler.api.access.client_address"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_COOLOFF_MESSAGE = "Too many wrong passwords. Wait ten minutes, then try again."
+AXES_LOCKOUT_TEMPLATE = "lockout.html"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
 
@@ -171,7 +171,7 @@ AXES_ENABLE_ADMIN = False
 
 INSTALLED_APPS = [
     "scheduler",
-    "django.contrib.admin",
+    "scheduler.site.Admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -187,6 +187,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "scheduler.ops.health.for_any_host",
     "scheduler.api.middleware.own_host",
+    "scheduler.api.middleware.own_404",
     "scheduler.api.middleware.in_time",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

@@ -1,7 +1,6 @@
 """Where everything is."""
 from django.contrib import admin
 from django.urls import path, re_path
-from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView
 
 from .api.calls import ScheduledCalls
@@ -15,7 +14,7 @@ from .ops.metrics import Metrics
 handler500 = "scheduler.api.errors.server_error"
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", admin.site.admin_view(admin.site.home), name="home"),
     path("api/schedule-api/", ScheduledCalls.as_view({"get": "list", "post": "create"}), name="calls"),
     path("api/schedule-api/<int:pk>/",
          ScheduledCalls.as_view({"get": "retrieve", "delete": "destroy"}), name="call"),

@@ -580,11 +580,11 @@ def client():
     return client
 
 
-def guest(*codenames):
+def guest(*codenames, name="ann"):
     """The client of somebody who may log in to the admin, and only do what these permissions say."""
     from django.contrib.auth.models import Permission, User
     from django.test import Client
-    client, user = Client(), User.objects.create_user("ann", is_staff=True)
+    client, user = Client(), User.objects.create_user(name, is_staff=True)
     user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
     client.force_login(user)
     return client

@@ -14,8 +14,9 @@ from django.contrib.auth.models import Permission, User
 
 from django.test import Client, override_settings
 
-from scheduler.admin import dashboard
+from scheduler.admin import dashboard, filters
 from scheduler.base.clock import utcnow
+from scheduler.base.moments import moment
 from scheduler.calls import dispatch, ledger
 from scheduler.models import Schedule, ScheduledCall, Target
 
@@ -40,6 +41,11 @@ def page(client, **query):
 def shown(client, **query):
     """The ids of the list's first page, in its order."""
     return [int(call_id) for call_id in re.findall(r'name="_selected_action" value="([0-9]+)"', page(client, **query))]
+
+
+def view(answer):
+    """The title of the view that the page says it shows."""
+    return re.search('aria-current="page"[^>]*>([^<]+)', answer.split('class="calls-tabs"')[1])[1]
 
 
 def sample():
@@ -74,7 +80,7 @@ def test_a_row(client):
 def test_the_list_opens_at_now(client):
     ids = sample()
     make(7200, 150)
-    assert shown(client)[:3] == [ids["overdue"], ids["soon"], ids["later"]]
+    assert shown(client)[:4] == [ids["overdue"], ids["running"], ids["soon"], ids["later"]]
     assert shown(client) == shown(client, view="upcoming")
     assert shown(client, view="recent") == [ids[name] for name in (
         "running", "overdue", "cancelled", "missed", "failed", "succeeded")]
@@ -83,6 +89,31 @@ def test_the_list_opens_at_now(client):
     assert shown(client, view="all", p=2)[-1] == ids["succeeded"]
     assert shown(client, view="trouble", o="3") == [ids["failed"], ids["missed"]]
     assert shown(client, q=ids["succeeded"]) == [ids["succeeded"]]
+
+
+@override_settings(TIME_ZONE="America/New_York")
+@pytest.mark.parametrize("name, start, end", [
+    ("today", (2026, 11, 1, 4), (2026, 11, 2, 5)), ("tomorrow", (2026, 11, 2, 5), (2026, 11, 3, 5)),
+    ("day", (2026, 10, 31, 16), (2026, 11, 1, 16)), ("month", (2026, 10, 1, 4), (2026, 11, 1, 4))])
+def test_days_and_months_are_those_of_the_zone(name, start, end):
+    """Of a Sunday of 25 hours."""
+    now = datetime(2026, 11, 1, 16, tzinfo=timezone.utc)
+    assert filters.VIEWS[name].span(now) == tuple(datetime(*at, tzinfo=timezone.utc) for at in (start, end))
+
+
+def test_views_of_days(client):
+    now = utcnow()
+    at = {name: filters.VIEWS[name].span(now) for name in ("today", "tomorrow", "day", "month")}
+    second = timedelta(seconds=1)
+    ids = [ScheduledCall.objects.create(timestamp=time).id for time in (
+        at["month"][0] - second, at["month"][0], at["today"][0], at["today"][1] - second, at["tomorrow"][0], at["tomorrow"][1])]
+    assert shown(client, view="today") == ids[2:4] and shown(client, view="tomorrow") == ids[4:5]
+    assert shown(client, view="month")[-1] == ids[1] and ids[0] not in shown(client, view="month")
+    assert ids[2] in shown(client, view="day") and not {ids[0], ids[4]} & set(shown(client, view="day"))
+    answer = page(client, view="today")
+    assert view(answer) == "Today" and f"due from {moment(at['today'][0])} and before {moment(at['today'][1])}" in answer
+    assert view(page(client, view="tomorrow", due_before=at["today"][1].isoformat())) == "All", "it can hold nothing of these"
+    assert view(page(client, view="tomorrow", due_from=at["today"][1].isoformat())) == "Tomorrow"
 
 
 def test_a_status_is_looked_for_in_a_view_that_has_it(client):
@@ -95,7 +126,7 @@ def test_a_status_is_looked_for_in_a_view_that_has_it(client):
 
 
 @pytest.mark.parametrize("query, says", [
-    ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, recent, trouble, all."),
+    ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, today, tomorrow, recent, day, month, trouble, all."),
     ({"status": "Nix"}, "There is no status “Nix”"),
     ({"due_from": "soon"}, "From: “soon” is not a date and time such as"),
     ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
@@ -140,7 +171,7 @@ def test_choosing_times_keeps_the_view_unless_it_can_hold_nothing_of_them(client
         """The ids and the view after these times were chosen on the list that `first` asks for."""
         form = re.search('(?s)<form method="get" class="calls-due">(.*?)</form>', page(client, **first))[1]
         query = dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) | times
-        return shown(client, **query), re.search('aria-current="page">([^<]+)', page(client, **query))[1]
+        return shown(client, **query), view(page(client, **query))
     tomorrow = {"due_from": at(5), "due_before": at(90)}
     for first in ({}, {"view": "upcoming"}, {"o": "1"}, {"view": "recent"}):
         assert choose(first, **tomorrow) == ([ids["soon"], ids["later"]], "Upcoming"), first
@@ -224,7 +255,7 @@ def test_the_calls_of_a_target(client):
     assert ">old" not in answer and "old (deleted)</option>" in page(client, target=old.id)
     answer = page(client, view="upcoming", status="Pending", target=mail.id)
     links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
-    assert Counter(link.get("target") for link in links) == {str(mail.id): 1 + 4 + 8, None: 1}, (
+    assert Counter(link.get("target") for link in links) == {str(mail.id): 1 + len(filters.VIEWS) + 8, None: 1}, (
         "a bar, the tabs, the statuses, and show the others too")
     form = re.search('(?s)<summary> By target </summary>(.*?)</form>', answer)[1]
     assert dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) == {"view": "upcoming", "status": "Pending"}
@@ -239,7 +270,7 @@ def test_what_is_to_be_tried_again_is_still_to_come(client):
     assert shown(client) == shown(client, view="upcoming") == [call.id, later.id]
     assert shown(client, status="Retrying") == [call.id]
     answer = page(client)
-    line = " ".join(re.sub("<[^>]+>", "", answer.split('id="calls-summary">')[1].split("</p>")[0]).split())
+    line = " ".join(re.sub("<[^>]+>", "", answer.split('id="calls-summary"')[1].split(">", 1)[1].split("</p>")[0]).split())
     assert " 1 to be tried again" in line and re.search(r"next call in 4 min 5\d s", line), line
     assert "1 Retrying" in answer.split("<desc")[1].split("</desc>")[0]
     row = re.sub(r"<[^>]+>", "", answer.split("<tbody>")[1])
@@ -260,7 +291,7 @@ def test_filters_keep_each_other(client):
     assert f'<input type="hidden" name="schedule" value="{schedule.id}">' in answer
     links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
     kept = [link for link in links if link not in (by_time, by_schedule)]
-    assert len(kept) == 1 + 4 + 8 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
+    assert len(kept) == 1 + len(filters.VIEWS) + 8 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
         "a bar, the tabs, the statuses")
     again = page(client, view="all", ids=f"{call.id}-{other.id}", again_of="7")
     assert f"ids={call.id}-{other.id}&amp;again_of=7" in again
@@ -701,7 +732,7 @@ def test_the_picture_counts_by_half_hour_and_status():
                      (start + timedelta(minutes=30), "Pending"): 4}
     svg = dashboard.picture(now)
     assert "5 Succeeded" in svg and "1 Failed" in svg and "4 Pending" in svg
-    assert '<svg viewBox="0 0 1000 176" role="img" aria-labelledby=' in svg
+    assert '<svg viewBox="0 0 1000 176" role="group" aria-labelledby=' in svg
     assert "In these 48 hours: 4 Pending, 5 Succeeded, 1 Failed." in svg
 
 
