@@ -18,6 +18,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.support.ui import Select
 from test_browser import follow, one
 
+from scheduler.admin import paste
 from scheduler.base.clock import utcnow
 from scheduler.base.moments import moment
 from scheduler.calls import ledger
@@ -50,7 +51,7 @@ def opened(client, path):
 
 
 def new_calls(times="2095-07-01 12:00:00, 2095-07-02 12:00:00"):
-    return {"timestamp_0": "", "timestamp_1": "", "times": times, "note": "by hand"}
+    return {"timestamp_0": "", "timestamp_1": "", "times": times, "note": "by hand", "previewed": paste.mark(times)}
 
 
 def due(at):

@@ -56,8 +56,8 @@ class ScheduledCallForm(OpenedForm):
     """A call's time. For new calls also many, pasted, a note, and what is called with what."""
 
     times = forms.CharField(
-        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
-        label="Or several, pasted")
+        required=False, strip=False, label="Or several, pasted",
+        widget=forms.Textarea(attrs={"rows": 8, "cols": 80, "spellcheck": "false"}))
     to_target = forms.ModelChoiceField(
         targets.there(), required=False, label="Target", empty_label="none: API_URL, with GET",
         help_text="What is called.")
@@ -85,6 +85,16 @@ class ScheduledCallForm(OpenedForm):
                 f"One on each line: 2026-08-01 14:30:00 (in {zone}), with an offset 2026-08-01T14:30:00Z, or as spreadsheets "
                 "have it, 28.11.2026 14:00 or 11/28/2026 2:00 PM. A second column is the note; a line above the columns may "
                 f"name them, of {paste.NAMED}. What was understood is shown before anything is made.")
+
+    def clean_timestamp(self):
+        if timestamp := self.cleaned_data["timestamp"]:
+            try:
+                if "timestamp" in self.changed_data and comes_twice(timestamp):
+                    self.twice.append(timestamp)
+                now = utcnow()
+                return now if now - JUST_PASSED < timestamp < now else checked(timestamp, now)
+            except ValueError as error:
+                raise forms.ValidationError(f"This time {error}.")
 
     def clean_times(self):
         """The paste.Rows. All are looked at, and what is wrong is said once for each kind."""
