@@ -208,7 +208,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("What is called", {"fields": ["target", "body", "headers", "data"]}),
         ("Of its calls", {"fields": ["overlap", "catch_up", "jitter"]}),
     ]
-    kept = ["comes_next", "went", "its_calls", "pause", "created", "planned"]
+    kept = ["comes_next", "went", "its_calls", "created", "planned"]
 
     def get_queryset(self, request):
         """With what the list shows of its calls, all in one query."""

@@ -218,7 +218,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
     ordering = ["name"]
     show_facets = admin.ShowFacets.NEVER
     actions = None
-    kept = ["state", "went", "version", "created"]
+    kept = ["went", "version", "created"]
     fieldsets = [
         (None, {"fields": ["name", "method", "url", "headers", "body"]}),
         ("Who it proves to be", {"fields": ["auth", "auth_secret", "secret_headers", "signing_key", "keys"]}),
