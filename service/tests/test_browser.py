@@ -227,7 +227,7 @@ def test_pasting_several_times_and_what_is_wrong_with_them(admin, browser, stack
     assert [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#pasted tbody tr")] == [
         "Mon 2095-11-28 14:00:00 EST 28-Nov-2095 2:00 PM the first", "Tue 2095-11-29 14:00:00 EST 11/29/2095 2:00 PM by hand"]
     assert not ScheduledCall.objects.exists()
-    follow(browser, one(browser, "[name=_save]"))
+    follow(browser, one(browser, "#pasted [name=_save]"))
     assert "2 calls were added." in one(browser, ".messagelist").text and len(ids(browser)) == 2
     assert {call.note for call in ScheduledCall.objects.all()} == {"the first", "by hand"}
 

@@ -126,6 +126,7 @@ def test_targets_are_for_who_may_use_them(client):
 
 @pytest.mark.parametrize("text, says", [
     ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "Line 1: “01/02/2096 14:00” could be the 1 February or the 2 January"),
+    ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "So are 2 more: lines 2, 3."),
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "Line 1: “28.11.2020 14:00” is in the past"),
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "So is 1 more: line 2."),
     ("time\tcolour\n28.11.2096 14:00\tred", "has a column “colour”, which means nothing here; there are time, date, note, target, body, data"),

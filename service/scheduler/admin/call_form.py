@@ -113,7 +113,7 @@ class ScheduledCallForm(OpenedForm):
             try:
                 one_line(row.note, NOTE_MAX)
             except ValueError as error:
-                problems.append(paste.Problem(row.line, row.note, f"as a note {error}"))
+                problems.append(paste.Problem(row.line, row.note, f"as a note {error}", "note"))
         if problems:
             raise forms.ValidationError(paste.told(problems))
         self.twice += [row.at for row in rows if not has_offset(row.written) and comes_twice(row.at)]

@@ -6,7 +6,7 @@ import re
 from datetime import datetime
 from typing import NamedTuple
 
-from ..base.moments import days_first, from_person
+from ..base.moments import Ambiguous, days_first, from_person
 from ..base.words import printable
 
 SHOWN = 10              # kinds of problems, and numbers of lines, that are named
@@ -38,11 +38,13 @@ class Row(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What is wrong with a line: `written` is the piece of it, `why` a clause of which that is the subject."""
+    """What is wrong with a line: `written` is the piece of it, `why` a clause of which that is the subject. Those of a kind
+    are said together, also if their words differ."""
 
     line: int
     written: str
     why: str
+    kind: str = ""      # as `why`, if it is ""
 
 
 def mark(text):
@@ -76,7 +78,7 @@ def read(text):
                 at = from_person(when, day_first=day_first)
                 rows.append(Row(line, when, at, *(cell(cells, name) for name in ("note", "target", "body", "data"))))
             except ValueError as error:
-                problems.append(Problem(line, when, str(error)))
+                problems.append(Problem(line, when, str(error), "date" if isinstance(error, Ambiguous) else ""))
     return rows, problems
 
 
@@ -122,10 +124,10 @@ def told(problems):
     """The problems as sentences, one for each kind, in the order in which they come."""
     kinds = {}
     for problem in problems:
-        kinds.setdefault(problem.why, []).append(problem)
+        kinds.setdefault(problem.kind or problem.why, []).append(problem)
     said = []
-    for why, some in list(kinds.items())[:SHOWN]:
-        sentence = f"Line {some[0].line}: “{printable(some[0].written, 80)}” {why}."
+    for some in list(kinds.values())[:SHOWN]:
+        sentence = f"Line {some[0].line}: “{printable(some[0].written, 80)}” {some[0].why}."
         if more := list(dict.fromkeys(problem.line for problem in some[1:])):
             numbers = ", ".join(map(str, more[:SHOWN])) + (", …" if len(more) > SHOWN else "")
             sentence += f" So {'is' if len(more) == 1 else 'are'} {len(more)} more: line{'s' if len(more) > 1 else ''} {numbers}."

@@ -27,6 +27,10 @@ MONTHS = ("january", "february", "march", "april", "may", "june", "july", "augus
 ZONED = re.compile(r"([Zz]|UTC|GMT|[+-]\d\d(:?[0-5]\d)?)$", re.ASCII)
 
 
+class Ambiguous(ValueError):
+    """A date that could be two."""
+
+
 def moment(at, zone=None):
     """The aware datetime `at` as people read it, on every page: 2026-08-01 14:30:00 UTC, in `zone`, a tzinfo,
     or TIME_ZONE."""
@@ -95,8 +99,8 @@ def days_first(texts):
 
 
 def _as_iso(text, day_first):
-    """What people write, as ISO 8601 has it; what is none of it as it is. Raises ValueError for a date that could be
-    two."""
+    """What people write, as ISO 8601 has it; what is none of it as it is. Raises Ambiguous, or ValueError for a
+    date alone."""
     found, rest = _split(text)
     time = found and TIME.fullmatch(rest)
     if not time or not (time["rest"] or time["half"]):
@@ -114,7 +118,7 @@ def _as_iso(text, day_first):
     elif parts.get("one"):
         one, other = int(parts["one"]), int(parts["other"])
         if one <= 12 and other <= 12 and one != other and day_first is None:
-            raise ValueError(f"could be the {one} {MONTHS[other - 1].capitalize()} or the {other} {MONTHS[one - 1].capitalize()}: "
+            raise Ambiguous(f"could be the {one} {MONTHS[other - 1].capitalize()} or the {other} {MONTHS[one - 1].capitalize()}: "
                              f"write the month as a word, or the year first, such as {year}-{other:02}-{one:02}")
         day, month = (one, other) if one > 12 or one <= 12 and other <= 12 and day_first else (other, one)
     hour, half = int(time["hour"]), (time["half"] or "").lower()
@@ -132,7 +136,7 @@ def from_person(text, *, later=False, day_first=None):
 
     later: which of two is meant where clocks are set back, and an hour comes twice; else the earlier
     day_first: whether 01/02/2026 is a day of February or of January; None for neither
-    Raises ValueError saying why not, also for a time that the clocks of TIME_ZONE leave out.
+    Raises ValueError saying why not, also for a time that the clocks of TIME_ZONE leave out; Ambiguous is one.
     """
     zone = timezone.get_default_timezone()
     text = " ".join(text.split())
