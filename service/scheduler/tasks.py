@@ -68,7 +68,7 @@ def dispatch_all():
     done(notify.tell)   # calls are made whether anybody is told or not
     if all([handed_over, done(ledger.miss), done(ledger.reap), done(planner.compare), done(planner.plan)]):
         if done(dispatch.beat):
-            outage.database.over()
+            outage.database_answered()
     connection.close()      # who waits for nothing holds no connection
 
 

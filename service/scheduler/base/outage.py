@@ -3,6 +3,8 @@ each, however often it is asked for in between."""
 import logging
 import threading
 
+from django.conf import settings
+
 from .clock import steady
 
 logger = logging.getLogger(__name__)
@@ -45,3 +47,9 @@ database = Outage("the database")
 broker = Outage("the broker")
 room = Outage("calls", "find no room on this machine", "find room again")
 mail = Outage("the mail server", "takes no mail", "takes mails again")
+
+
+def database_answered():
+    """Says that the database is back, once everybody who had waited for it in vain must have said so: others may
+    still be waiting for one of the pool's connections, and would have it gone again."""
+    database.over(after=settings.DATABASE_TIMEOUT + 1)
