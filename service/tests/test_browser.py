@@ -216,14 +216,30 @@ def test_pasting_several_times_and_what_is_wrong_with_them(admin, browser, stack
     one(browser, "[name=times]").send_keys("2095-07-01 12:00:00\nnoon\n2095-03-13 02:30:00")
     follow(browser, one(browser, "[name=_save]"))
     wrong = one(browser, ".field-times .errorlist").text
-    assert "“noon” is not a date and time" in wrong and "“2095-03-13 02:30:00” does not exist in America/New_York" in wrong
+    assert "Line 2: “noon” is not a date and time" in wrong and "“2095-03-13 02:30:00” does not exist in America/New_York" in wrong
     assert not ScheduledCall.objects.exists()
     one(browser, "[name=times]").clear()
-    one(browser, "[name=times]").send_keys("2095-07-01 12:00:00, 2095-07-01T12:00:00Z")
+    # As a spreadsheet puts it on the clipboard: send_keys would leave the field at a tab.
+    browser.execute_script("arguments[0].value = arguments[1]", one(browser, "[name=times]"),
+                           "28-Nov-2095 2:00 PM\tthe first\n11/29/2095 2:00 PM\t\n")
     one(browser, "[name=note]").send_keys("by hand")
     follow(browser, one(browser, "[name=_save]"))
+    assert [row.text for row in browser.find_elements(By.CSS_SELECTOR, "#pasted tbody tr")] == [
+        "Mon 2095-11-28 14:00:00 EST 28-Nov-2095 2:00 PM the first", "Tue 2095-11-29 14:00:00 EST 11/29/2095 2:00 PM by hand"]
+    assert not ScheduledCall.objects.exists()
+    follow(browser, one(browser, "#pasted [name=_save]"))
     assert "2 calls were added." in one(browser, ".messagelist").text and len(ids(browser)) == 2
-    assert {call.note for call in ScheduledCall.objects.all()} == {"by hand"}
+    assert {call.note for call in ScheduledCall.objects.all()} == {"the first", "by hand"}
+
+
+def test_now_beside_the_calendar_is_now(admin, browser, stack):
+    browser.get(stack.url + LIST + "add/")
+    one(browser, ".field-timestamp .datetimeshortcuts a[href='#']")
+    browser.find_element(By.LINK_TEXT, "Now").click()
+    at = one(browser, "[name=timestamp_1]").get_attribute("value")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", at) and not one(browser, "[name=timestamp_0]").get_attribute("value")
+    follow(browser, one(browser, "[name=_save]"))
+    assert abs(ScheduledCall.objects.get().timestamp - utcnow()) < timedelta(seconds=10)
 
 
 def test_a_phone_shows_a_card_for_each_call(stack, phone):

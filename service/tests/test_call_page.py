@@ -12,6 +12,7 @@ from django.test import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.admin import paste
 from scheduler.admin.attempts import laid_out
 from scheduler.base.clock import utcnow
 from scheduler.calls import ledger
@@ -225,7 +226,8 @@ def add(client, **fields):
     due = utcnow() + timedelta(days=1)
     empty = dict.fromkeys(("times", "note", "to_target", "body", "headers", "data", "expires_0", "expires_1"), "")
     return words(client.post(f"{LIST}add/", empty | {
-        "timestamp_0": f"{due:%Y-%m-%d}", "timestamp_1": f"{due:%H:%M:%S}"} | fields, follow=True).content.decode())
+        "timestamp_0": f"{due:%Y-%m-%d}", "timestamp_1": f"{due:%H:%M:%S}",
+        "previewed": paste.mark(fields.get("times", ""))} | fields, follow=True).content.decode())
 
 
 def test_adding_calls_for_a_target(target):

@@ -251,6 +251,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
                 "next_attempt": obj.status == Status.RETRYING and self.next_attempt(obj),
                 "may_cancel": self.may_cancel(request) and obj.status in CANCELLABLE,
                 "may_try": self.may_cancel(request) and obj.status == Status.RETRYING}
+        else:
+            context["pasted"] = context["adminform"].form.preview()
         return super().render_change_form(request, context, obj=obj, **how)
 
     def _unseen(self, request, call):
@@ -324,7 +326,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             soon = [obj]
         else:
             soon = request.calls = ledger.schedule(
-                calls=[form.new_call(time) for time in form.all_times()], by=request.user.get_username(), via="admin")
+                calls=form.new_calls(), by=request.user.get_username(), via="admin")
             targets.still_there([call.target_id for call in soon if call.target_id])
             request.twice = form.twice
             obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp

@@ -24,13 +24,12 @@ from ..calls import targets
 from ..calls.dispatch import hand_over_soon
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
-from . import filters
+from . import filters, outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
 Status = ScheduledCall.Status
 
-LAST = 5            # outcomes shown of each schedule
 AT_ONCE = 1000      # schedules that one action takes
 DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
 CHOICES = {"overlap": [("allow", "is made"), ("skip", "is skipped")],
@@ -196,7 +195,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
                            models.JSONField: {"form_class": JsonField}}
-    list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "is_on", "its_calls"]
+    list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "took", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]
     search_fields = ["name"]
@@ -209,19 +208,15 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("What is called", {"fields": ["target", "body", "headers", "data"]}),
         ("Of its calls", {"fields": ["overlap", "catch_up", "jitter"]}),
     ]
-    kept = ["comes_next", "last_ended", "its_calls", "pause", "created", "planned"]
+    kept = ["comes_next", "went", "its_calls", "created", "planned"]
 
     def get_queryset(self, request):
         """With what the list shows of its calls, all in one query."""
         now = utcnow()
-        calls = ScheduledCall.objects.filter(schedule=OuterRef("pk"))
-        soon = calls.filter(status=Status.PENDING, timestamp__gt=now).order_by("timestamp", "id")
-        # Not those that a change of the schedule has cancelled.
-        ended = calls.filter(status__in=ScheduledCall.FINISHED, timestamp__lte=now).exclude(
-            status=Status.CANCELLED, occurrence=None).order_by("-timestamp", "-id")
+        soon = ScheduledCall.objects.filter(schedule=OuterRef("pk"), status=Status.PENDING, timestamp__gt=now).order_by(
+            "timestamp", "id")
         return super().get_queryset(request).filter(deleted_at=None).annotate(
-            soon=Subquery(soon.values("timestamp")[:1]),
-            **{f"ended_{i}": Subquery(ended.values("status")[i:i + 1]) for i in range(LAST)})
+            soon=Subquery(soon.values("timestamp")[:1]), **outcomes.of_schedules(now))
 
     @admin.display(description="when")
     def when(self, schedule):
@@ -253,13 +248,18 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             at = next((planner.due_at(schedule, at) for at in planner.upcoming(rule, schedule.planned_until, 1)), None)
         return moment(at, rule.zone) if at else NOTHING
 
-    @admin.display(description="last ended")
+    @admin.display(description="last calls")
     def last_ended(self, schedule):
-        """The latest at the right, as in a line of time, and as a word."""
-        ended = [status for i in reversed(range(LAST)) if (status := getattr(schedule, f"ended_{i}"))]
-        return format_html('<span class="outcomes">{} {}</span>', format_html_join(
-            "", '<span class="outcome outcome-{}" role="img" aria-label="{}" title="{}"></span>',
-            ((status, status, status) for status in ended)), ended[-1]) if ended else NOTHING
+        return outcomes.Outcomes(schedule).html()
+
+    @admin.display(description="median, p99")
+    def took(self, schedule):
+        return ", ".join(outcomes.Outcomes(schedule).durations or [NOTHING])
+
+    @admin.display(description="last calls")
+    def went(self, schedule):
+        """On its page, where each bar leads to its call."""
+        return outcomes.Outcomes(schedule).html(getattr(schedule, "leads_to_calls", False), at_length=True)
 
     @admin.display(description="on", boolean=True, ordering="on")
     def is_on(self, schedule):
@@ -320,11 +320,22 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             self.message_user(request, "Somebody has just deleted its target; nothing was saved.", messages.ERROR)
         return HttpResponseRedirect(request.path)
 
-    def render_change_form(self, request, context, **how):
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see its calls."""
+        if schedule := super().get_object(request, object_id, from_field):
+            schedule.leads_to_calls = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
+        return schedule
+
+    def render_change_form(self, request, context, obj=None, **how):
         form = context["adminform"].form
         context |= {"preview": form.preview(), "preview_zone": form.instance.zone, "admin_zone": settings.TIME_ZONE,
-                    "zones": sorted(zones.names()), "is_paused": form.instance.is_paused(utcnow())}
-        return super().render_change_form(request, context, **how)
+                    "zones": sorted(zones.names()), "is_paused": form.instance.is_paused(utcnow()),
+                    "may_run": obj and (obj.target_id is None or request.user.has_perm("scheduler.use_target"))}
+        if obj and obj.is_paused(utcnow()):
+            may_resume = self.has_change_permission(request, obj) and context["may_run"]
+            context["paused"] = pauses.of_schedule(
+                obj, obj.leads_to_calls, reverse("admin:scheduler_schedule_resume", args=[obj.pk]) if may_resume else "")
+        return super().render_change_form(request, context, obj=obj, **how)
 
     def save_model(self, request, obj, form, change):
         hand_over_soon(planner.save(obj, request.user.get_username()))
@@ -408,7 +419,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
                 reverse("admin:scheduler_schedule_change", args=[schedule_id])))
         return TemplateResponse(request, "admin/scheduler/schedule/act.html", {
             **self.admin_site.each_context(request), "title": question, "yes": yes, "original": schedule, "opts": self.opts,
-            "form": form})
+            "form": form, "consequence": pauses.of_schedule_to_come(schedule) if act == self._pause else ""})
 
     def _pause(self, request, schedule_id, said):
         schedule = planner.locked().get(pk=schedule_id)

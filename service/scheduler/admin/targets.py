@@ -17,6 +17,7 @@ from ..calls import ledger, targets
 from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
+from . import outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
@@ -211,13 +212,13 @@ class TestForm(forms.Form):
 @admin.register(Target)
 class TargetAdmin(OnceAdmin, admin.ModelAdmin):
     form = TargetForm
-    list_display = ["name", "method", "state", "limits", "retried", "version"]
+    list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
     show_facets = admin.ShowFacets.NEVER
     actions = None
-    kept = ["state", "version", "created"]
+    kept = ["went", "version", "created"]
     fieldsets = [
         (None, {"fields": ["name", "method", "url", "headers", "body"]}),
         ("Who it proves to be", {"fields": ["auth", "auth_secret", "secret_headers", "signing_key", "keys"]}),
@@ -229,7 +230,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
     ]
 
     def get_queryset(self, request):
-        return super().get_queryset(request).filter(deleted_at=None)
+        return super().get_queryset(request).filter(deleted_at=None).annotate(**outcomes.of_targets())
 
     @admin.display(description="state")
     def state(self, target):
@@ -237,6 +238,19 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
             return "ready"
         until = f", until {moment(target.paused_until)}" if target.paused_until else ""
         return f"{target.pause} (since {moment(target.paused_at)}{until})"
+
+    @admin.display(description="last calls")
+    def last_calls(self, target):
+        return outcomes.Outcomes(target).html()
+
+    @admin.display(description="median, p99")
+    def took(self, target):
+        return ", ".join(outcomes.Outcomes(target).durations or [NOTHING])
+
+    @admin.display(description="last calls")
+    def went(self, target):
+        """On its page, where each bar leads to its call."""
+        return outcomes.Outcomes(target).html(getattr(target, "leads_to_calls", False), at_length=True)
 
     @admin.display(description="limits")
     def limits(self, target):
@@ -279,16 +293,25 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
                  + [line.partition(":")[2].strip() for line in request.POST.get("secret_headers", "").splitlines()])
         title = {"title": "Target" if object_id else "Add a target"}
         try:
-            return super().changeform_view(request, object_id, form_url, title | self._may(request, object_id) | (extra_context or {}))
+            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
         except IntegrityError:
             self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
         except Target.DoesNotExist:
             self.message_user(request, "Somebody has just deleted it; nothing was saved.", messages.ERROR)
         return HttpResponseRedirect(request.path)
 
-    def _may(self, request, object_id):
-        target = object_id and self.get_queryset(request).filter(pk=unquote(object_id)).first() if str(object_id).isdecimal() else None
-        return {"is_paused": bool(target) and target.is_paused(utcnow()), "may_use": request.user.has_perm("scheduler.use_target")}
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see its calls."""
+        if target := super().get_object(request, object_id, from_field):
+            target.leads_to_calls = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
+        return target
+
+    def render_change_form(self, request, context, obj=None, **how):
+        context |= {"is_paused": bool(obj) and obj.is_paused(utcnow()), "may_use": request.user.has_perm("scheduler.use_target")}
+        if context["is_paused"]:
+            context["paused"] = pauses.of_target(obj, obj.leads_to_calls, reverse(
+                "admin:scheduler_target_resume", args=[obj.pk]) if self.has_change_permission(request, obj) else "")
+        return super().render_change_form(request, context, obj=obj, **how)
 
     def save_model(self, request, obj, form, change):
         targets.save(obj, request.user.get_username())
@@ -343,7 +366,8 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
         form = PauseForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
             return self._ask(request, target, f"Pause {target.name}?", "Yes, pause it", form,
-                             "What falls due meanwhile is Missed, and is not made up for when it is resumed.")
+                             "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
+                             + pauses.of_target_to_come(target))
         targets.pause(target, request.user.get_username(), form.cleaned_data["reason"], form.cleaned_data["until"])
         self.log_change(request, target, f"{target.pause.capitalize()}.")
         self.message_user(request, f"{target.name} is paused.", messages.SUCCESS)
