@@ -58,7 +58,7 @@ class Target(Pausable, models.Model):
     # Of the numbers the least, the most, and whether only whole ones are taken.
     LIMITS = {"connect_timeout": (0.1, 60, False), "timeout": (0.1, 900, False), "max_age": (1, 2_592_000, True),
               "max_at_once": (1, 10_000, True), "keep_failures": (0, 262_144, True), "keep_successes": (0, 262_144, True),
-              "keep_days": (1, 3650, True)}
+              "keep_days": (1, 3650, True), "notify_after": (1, 1000, True)}
 
     SAFE = (Method.GET, Method.HEAD, Method.OPTIONS)    # RFC 9110, 9.2.1: asking again changes nothing
 
@@ -95,6 +95,8 @@ class Target(Pausable, models.Model):
     rate = models.CharField(max_length=20, blank=True, help_text="Requests at most, such as 300/min.")
     keep_failures = models.PositiveIntegerField(default=16384, help_text="Bytes of the body of an answer that is no success.")
     keep_successes = models.PositiveIntegerField(default=0, help_text="Bytes of the body of one that is.")
+    notify_after = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="Failures in a row after which it is told that calls fail.")
     keep_days = models.PositiveIntegerField(default=30, help_text="Days for which the attempts are kept.")
     paused_at = models.DateTimeField(null=True, editable=False)
     paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
