@@ -57,6 +57,7 @@ class Told(models.Model):
     waiting = models.JSONField(default=dict, help_text="Sums of the failures that no notice has told of.")
     failing_since = models.DateTimeField(
         null=True, help_text="When the first ended that it was told of; null if it was told since that calls succeed again.")
+    succeeded_at = models.DateTimeField(null=True, help_text="When the first call was due that succeeded since the last failure.")
     told_at = models.DateTimeField(null=True, help_text="When a notice last reached it.")
     unsent_since = models.DateTimeField(null=True, help_text="Since when a notice is tried in vain.")
     tried_at = models.DateTimeField(null=True, help_text="When somebody last began to send, or gave up;")
