@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client, override_settings
-from test_mail import sent
+from test_notices import sent
 
 from scheduler import tasks
 from scheduler.base.clock import utcnow

@@ -47,7 +47,7 @@ def read(text):
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)     # it would say what it cannot read
     if re.search(r"[\x00-\x08\x0e-\x1f\x7f]", text):
         raise ValueError(f"Must be {WORDS}, without control characters.")
-    found = parse_urls(text)
+    found = list(dict.fromkeys(parse_urls(text)))
     if len(found) > MOST or any(len(url) > LENGTH for url in found):
         raise ValueError(f"Must be at most {MOST} addresses of at most {LENGTH} characters.")
     for position, url in enumerate(found, 1):

@@ -28,12 +28,15 @@ def main():
     with suppress(OSError):
         os.nice(NICE)
     for line in sys.stdin:
-        notice = json.loads(line)
-        try:
-            wrong = _mail(notice) if "mail" in notice else _notify(notice)
-        except Exception as error:
-            wrong = str(error) or type(error).__name__ if "mail" in notice else type(error).__name__
-        print(json.dumps(wrong), file=answers, flush=True)
+        print(json.dumps(deliver(json.loads(line))), file=answers, flush=True)
+
+
+def deliver(notice):
+    """Sends one notice. Returns None, or what is wrong."""
+    try:
+        return _mail(notice) if "mail" in notice else _notify(notice)
+    except Exception as error:
+        return str(error) or type(error).__name__ if "mail" in notice else type(error).__name__
 
 
 def _mail(notice):
