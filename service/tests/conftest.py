@@ -213,7 +213,7 @@ def pytest_configure(config):
         redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
-    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL"):
+    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL", "NOTIFY", "HEARTBEAT_URL"):
         os.environ.pop(name, None)
     os.environ.update(
         DJANGO_SETTINGS_MODULE="scheduler.settings", SECRET_KEY="k" * 60, ALLOWED_HOSTS="127.0.0.1,testserver",
@@ -298,17 +298,18 @@ def clean(request):
     from scheduler.models import (
         Attempt,
         CallRequest,
+        Failure,
         Heartbeat,
         IdempotentAnswer,
-        Notice,
         Schedule,
         ScheduledCall,
         Tally,
         Target,
+        Told,
     )
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(Attempt, CallRequest, ScheduledCall, Schedule, Target, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
+    empty(Attempt, CallRequest, ScheduledCall, Failure, Told, Schedule, Target, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User)
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None

@@ -58,7 +58,7 @@ def tell(now=NOW):
     """Gathers what failed, and has threads send what is due. Nothing is waited for but the database: two short SELECTs,
     as long as nothing fails.
 
-    now: expression of an aware datetime; by default the database's clock
+    now: aware datetime; by default the database's clock
     """
     for _ in range(BATCHES):
         if not _gather(now):
@@ -180,14 +180,15 @@ def _due(told):
         if not _lasts(told.failed_at if way is None else told.told_at, GONE if way is None else EVERY, now):
             Told.objects.filter(id=told.id, version=told.version).delete()
         return []
+    over = _over(told)
     if _lasts(told.told_at, EVERY, now):
         return []
     begins = not told.failing_since
     if waiting and (_urgent(waiting) or (told.in_a_row >= (told.target.notify_after if told.target else 1) if begins
-                                         else not _lasts(told.told_at, DAY, now) and not _over(told))):
+                                         else not _lasts(told.told_at, DAY, now) and not over)):
         return [(way, (*_of_failures(told, begins), {
             "waiting": {}, "told_at": now, "failing_since": told.failing_since or datetime.fromisoformat(waiting["first"])}))]
-    if not begins and _over(told):
+    if over:
         return [(way, (*_of_success(told), {"waiting": {}, "told_at": now, "failing_since": None, "in_a_row": 0}))]
     return []
 
@@ -195,10 +196,12 @@ def _due(told):
 def _over(told):
     """Whether it succeeds again: a call that was due since has, and none has failed for a while. When that call was due
     is kept: of API_URL's successes there is no index, and only the latest are looked through."""
+    if not told.failing_since:
+        return False
     if not (told.succeeded_at and told.succeeded_at > told.failed_at):
         since = told.failed_at
         if not told.target:
-            since = max(since, told.now - timedelta(seconds=settings.GRACE + settings.TIMEOUT + 60))
+            since = max(since, told.now - told.pause - timedelta(seconds=settings.GRACE + settings.TIMEOUT + 60))
         call = ScheduledCall.objects.filter(target=told.target, status=Status.SUCCEEDED, timestamp__gt=since,
                                             timestamp__lte=told.now).order_by("timestamp").first()
         if not call or not _change(told, succeeded_at=call.timestamp):

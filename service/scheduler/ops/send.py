@@ -20,6 +20,8 @@ from ..calls import networks
 
 NICE = 10               # calls that are due go before
 
+_refused = []           # where this process was not to connect to
+
 
 def main():
     answers = os.fdopen(os.dup(1), "w")
@@ -28,6 +30,8 @@ def main():
     with suppress(OSError):
         os.nice(NICE)
     for line in sys.stdin:
+        if json.loads(line).get("own"):
+            keep_to_public()
         print(json.dumps(deliver(json.loads(line))), file=answers, flush=True)
 
 
@@ -64,7 +68,7 @@ def _mail(notice):
 
 def _notify(notice):
     import apprise
-    said, refused = [], []
+    said = []
 
     class Says(logging.Handler):
         def emit(self, record):
@@ -72,15 +76,13 @@ def _notify(notice):
     logger = logging.getLogger("apprise")
     logger.handlers, logger.propagate = [Says()], False
     logger.setLevel(logging.WARNING)
-    if notice["own"]:
-        _keep_to_public(refused)
     channel = apprise.Apprise.instantiate(notice["url"], asset=apprise.AppriseAsset(app_id="API Scheduler", app_desc="API Scheduler"))
     if channel is None:
         return "Apprise does not understand its address"
     if channel.notify(body=notice["body"], title=notice["title"], body_format=apprise.NotifyFormat.TEXT,
                       notify_type=notice.get("type", "failure")):
         return None
-    if refused:
+    if _refused:
         return "it is at no public address, and TARGET_NETWORKS does not allow it"
     # What it says may hold parts of the address.
     status = re.search(r"error=([1-5]\d\d)\b", " ".join(said))
@@ -89,9 +91,9 @@ def _notify(notice):
     return "it cannot be reached" if "onnection error" in " ".join(said) else "it does not take it"
 
 
-def _keep_to_public(refused):
+def keep_to_public():
     """From now on this process connects to where targets may be, and nowhere else: also where a name leads that means
-    another address a moment later, and a redirect. `refused`: the list to which is added what was refused."""
+    another address a moment later, and a redirect."""
     proxy = urlsplit(settings.TARGET_PROXY)
     allowed = networks.allowed
     if proxy.hostname:
@@ -103,7 +105,7 @@ def _keep_to_public(refused):
     def watch(event, args):
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and (address := args[1]) is not None:
             if not (isinstance(address, tuple) and allowed(address[0])):
-                refused.append(address)
+                _refused.append(address)
                 raise PermissionError("not allowed")
     sys.addaudithook(watch)
 
