@@ -16,8 +16,6 @@ from .base import clock, outage, zones
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler.settings")
 
-NOTIFY_EVERY = 5        # seconds between two looks at what people are to be told
-
 app = Celery("scheduler")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
@@ -40,10 +38,10 @@ class Every(schedules.schedule):
 
 
 @app.on_after_configure.connect
-def dispatch_every_tick(sender, **_):
+def beat_every_tick(sender, **_):
     """What beat does. It stands here, as the settings are only read."""
     sender.add_periodic_task(Every(settings.TICK), sender.signature("scheduler.tasks.tick"), name="dispatcher")
-    sender.add_periodic_task(Every(NOTIFY_EVERY), sender.signature("scheduler.tasks.notify"), name="notices", expires=NOTIFY_EVERY)
+    sender.add_periodic_task(Every(2 * settings.TICK), sender.signature("scheduler.tasks.notify"), name="notices", expires=2 * settings.TICK)
 
 
 class Beat(beat.Scheduler):

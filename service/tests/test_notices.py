@@ -1,9 +1,12 @@
 """Notices of failures, to a real SMTP server and a real HTTP server, and with the real processes where that is what counts."""
 import http.server
 import json
+import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -14,7 +17,7 @@ import pytest
 import requests
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from conftest import KIND, all_ended, certificate, fill, free_port, in_seconds, make, rows_read, until
+from conftest import KIND, SERVICE, all_ended, certificate, fill, free_port, in_seconds, make, rows_read, until
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import override_settings
@@ -707,13 +710,13 @@ def test_from_a_failure_to_the_notice_and_back(stack, hook, api):
         server.stop()
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore:Requiring AUTH")     # that server does not see that it speaks TLS
 @pytest.mark.parametrize("scheme, password, trusted", [
     ("smtp+tls", "p%40ss%2fword", True), ("smtp+ssl", "p%40ss%2fword", True), ("smtp+tls", "wrong-one", True),
     ("smtp+tls", "p%40ss", False), ("smtp+ssl", "p%40ss", False)])
-def test_tls_and_a_password(stack, work, api, scheme, password, trusted):
-    """As EMAIL_URL says, with the service's own processes. A certificate that nobody vouches for gets none,
-    and no line shows the password."""
+def test_tls_and_a_password(work, scheme, password, trusted):
+    """As EMAIL_URL says. A certificate that nobody vouches for gets none, and no line shows the password."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     files = certificate(work)
     context.load_cert_chain(*files)
@@ -726,22 +729,20 @@ def test_tls_and_a_password(stack, work, api, scheme, password, trusted):
     server = MailServer(authenticator=check, auth_required=True,
                         auth_require_tls=scheme == "smtp+tls", **tls).start()
     try:
-        stack.start("worker", "beat", FAILURES_TO=TO[0], DEFAULT_FROM_EMAIL="Scheduler <s@example.org>",
-                    EMAIL_URL=f"{scheme}://ops%40x:{password}@127.0.0.1:{server.port}",
-                    SSL_CERT_FILE=files[0] if trusted else "/dev/null")
-        make(-300)
-        if trusted and "wrong" not in password:
-            until(lambda: server.mails)
-            assert server.subjects == ["API Scheduler: API_URL calls were missed: 1 missed"]
-            assert server.mails[0]["From"] == "Scheduler <s@example.org>"
-        else:
-            until(lambda: "the mail server takes no notice: " in stack.says("worker"))
-            assert server.mails == [] and bool(seen) == trusted
-            assert ("535" if trusted else "certificate verify failed") in stack.says("worker")
-        for secret in ("p@ss", "p%40ss", "wrong-one"):
-            assert secret not in stack.says("worker") + stack.says("beat")
+        tried = subprocess.run([sys.executable, "manage.py", "notify"], cwd=SERVICE, capture_output=True, text=True, env=os.environ | {
+            "FAILURES_TO": TO[0], "DEFAULT_FROM_EMAIL": "Scheduler <s@example.org>",
+            "EMAIL_URL": f"{scheme}://ops%40x:{password}@127.0.0.1:{server.port}",
+            "SSL_CERT_FILE": str(files[0]) if trusted else "/dev/null"})
     finally:
         server.stop()
+    if trusted and "wrong" not in password:
+        assert (tried.stdout, tried.returncode) == ("the mail server: taken\n", 0)
+        assert server.subjects == ["API Scheduler: a try"] and server.mails[0]["From"] == "Scheduler <s@example.org>"
+    else:
+        assert tried.returncode == 1 and server.mails == [] and bool(seen) == trusted
+        assert ("535" if trusted else "certificate verify failed") in tried.stdout
+    for secret in ("p@ss", "p%40ss", "wrong-one"):
+        assert secret not in tried.stdout + tried.stderr
 
 
 def test_while_a_channel_hangs_calls_are_on_time_and_health_is_good(stack, api):
