@@ -37,4 +37,12 @@ class Migration(migrations.Migration):
         ]}),
         migrations.AddField("target", "notify_after", models.PositiveIntegerField(
             default=1, db_default=1, help_text="Failures in a row after which it is told that calls fail.")),
+        migrations.AlterField("target", "secrets", models.TextField(
+            blank=True, editable=False,
+            help_text="Encrypted (base/secrets.py): JSON with headers {name: value}, auth {name: value}, signing "
+                      "[key, ...] and notify [address, ...].")),
+        migrations.AlterField("target", "secret_names", models.JSONField(
+            default=dict, editable=False,
+            help_text="What there is in `secrets`, without the values, each with the time of its change: "
+                      "{\"headers\": {name: ISO 8601}, \"auth\": {...}, \"signing\": [ISO 8601, ...], \"notify\": ISO 8601}.")),
     ]
