@@ -1,6 +1,5 @@
 """Notices of failures, to a real SMTP server and a real HTTP server, and with the real processes where that is what counts."""
 import http.server
-import json
 import os
 import re
 import socket
@@ -79,45 +78,6 @@ class MailServer:
     @property
     def last(self):
         return self.mails[-1].get_content().replace("\r\n", "\n") if self.mails else None
-
-
-class Hook:
-    """A web server on the loopback that takes notices as JSON. `took` is what it has taken; `says` the HTTP status that it
-    answers with; `before` is called with each request before it is answered."""
-
-    def __init__(self):
-        self.took, self.says, self.before = [], 200, None
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(handler):
-                notice = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-                if self.before:
-                    self.before()
-                if self.says == 200:
-                    self.took.append((handler.path, notice))
-                handler.send_response(self.says)
-                handler.end_headers()
-
-            def log_message(self, *_):
-                pass
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"json://127.0.0.1:{self.server.server_port}/hook/t0k3n-0f-th3-hook"
-
-    def titles(self, path="/hook/t0k3n-0f-th3-hook"):
-        return [notice["title"] for where, notice in self.took if where == path]
-
-    @property
-    def last(self):
-        return self.took[-1][1]["message"]
-
-
-@pytest.fixture
-def hook():
-    hook = Hook()
-    yield hook
-    hook.server.shutdown()
-    hook.server.server_close()
 
 
 @pytest.fixture
