@@ -10,8 +10,8 @@ SCHEDULER_TEST_QUICK: only what needs no second process, as `tests/run --quick`.
 """
 import asyncio
 import ctypes
-import itertools
 import http.server
+import itertools
 import json
 import os
 import pwd
