@@ -83,7 +83,7 @@ def dispatch_all():
     if all([done(lambda: dispatch.hand_over(dispatch.send)), done(ledger.miss), done(ledger.reap), done(planner.compare),
             done(planner.plan)]):
         if done(dispatch.beat):
-            outage.database.over()
+            outage.database_answered()
             done(heartbeat.beat)
     connection.close()      # who waits for nothing holds no connection
 

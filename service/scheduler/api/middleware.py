@@ -40,7 +40,7 @@ class DatabaseAway:
     def __call__(self, request):
         response = self.get_response(request)
         if connection.connection is not None:       # it was asked, and not without an answer
-            outage.database.over(after=settings.DATABASE_TIMEOUT + 1)       # by then who waited in vain has said so
+            outage.database_answered()
         return response
 
     def process_exception(self, request, error):
