@@ -228,9 +228,8 @@ class DueFilter(CallFilter):
         return queryset.filter(timestamp__lt=self.end) if self.end else queryset
 
     def choices(self, changelist):
-        for name, label, time in (("due_from", "From", self.start), ("due_before", "Before", self.end)):
-            yield {"name": name, "label": label,
-                   "value": f"{timezone.localtime(time):%Y-%m-%dT%H:%M:%S}" if time else ""}
+        for name, label, at in (("due_from", "From", self.start), ("due_before", "Before", self.end)):
+            yield {"name": name, "label": label, "value": f"{timezone.localtime(at):%Y-%m-%dT%H:%M:%S}" if at else ""}
 
     def zone(self):
         return timezone.get_default_timezone_name()

@@ -34,7 +34,7 @@ def make_groups(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("scheduler", "0013_indexes_of_targets"), ("auth", "0012_alter_user_first_name_max_length"),
+    dependencies = [("scheduler", "0015_failures_noted"), ("auth", "0012_alter_user_first_name_max_length"),
                     ("contenttypes", "0002_remove_content_type_name"), ("authtoken", "0004_alter_tokenproxy_options")]
 
     operations = [migrations.RunPython(make_groups, migrations.RunPython.noop)]     # people may be in them
