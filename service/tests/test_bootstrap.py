@@ -9,11 +9,9 @@ import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import bootstrap
 import pytest
 from conftest import SERVICE, free_port
-
-sys.path.insert(0, str(SERVICE))
-import bootstrap  # noqa: E402
 
 BASE = os.path.realpath(sys._base_executable)       # the Python of no environment
 SEEN = ("import bootstrap, sys\nbootstrap.enter(make=sys.argv[1] == 'up')\nimport importlib.metadata as m\n"

@@ -279,24 +279,28 @@ def test_off_a_terminal_it_makes_an_administrator_once(up):
     assert password not in up().ready().says() and User.objects.count() == 2
 
 
-def test_on_a_terminal_it_asks_for_an_administrator_and_return_leaves_it_the_choice(up):
+@pytest.mark.parametrize("typed", [
+    {"Username: ": ""},
+    {"Username: ": "bob", "already taken": "ann", "Password: ": PASSWORD, "Password (again): ": PASSWORD}])
+def test_on_a_terminal_it_asks_for_an_administrator_and_return_leaves_it_the_choice(typed):
+    User.objects.create_user("bob")
     ours, its = os.openpty()
     process = subprocess.Popen([sys.executable, "manage.py", "up", "--bind", f"127.0.0.1:{free_port()}"], cwd=SERVICE,
                                env={**os.environ, "DEBUG": "true"}, stdin=its, stdout=its, stderr=its, start_new_session=True)
     os.close(its)
-    said = b""
+    said = ""
     try:
-        while b"Username: " not in said:
-            said += os.read(ours, 10000)
-        assert b"Return: both are chosen" in said
-        os.write(ours, b"\n")
-        while b"--body " not in said:
-            said += os.read(ours, 10000)
+        for question, answer in (typed | {"--body ": ""}).items():
+            while question not in said:
+                said += os.read(ours, 10000).decode()
+            os.write(ours, answer.encode() + b"\n")
     finally:
         end(process)
         os.close(ours)
-    name, password = shown(said.decode())
-    assert name == "admin" and User.objects.get(username="admin").check_password(password)
+    name, password = ("ann", PASSWORD) if "ann" in typed.values() else shown(said)
+    assert "Return: both are chosen" in said and name in ("ann", "admin")
+    user = User.objects.get(is_superuser=True)
+    assert user.username == name and user.check_password(password)
 
 
 def test_serving_others_it_expects_https_and_says_so(up):

@@ -108,11 +108,14 @@ class Command(BaseCommand):
             self.stdout.write("The admin has no account yet. Choose a name for it, then its password "
                               "(Return: both are chosen for you; Ctrl-C: later).")
             try:
-                if name := input("Username: ").strip():
-                    call_command("createsuperuser", username=name, email="")
-                    return
+                while name := input("Username: ").strip():
+                    try:
+                        call_command("createsuperuser", username=name, email="")
+                        return
+                    except CommandError as error:       # that name is no good, or taken
+                        self.stdout.write(str(error))
             except (SystemExit, KeyboardInterrupt, EOFError):
-                self.stdout.write("\nThe admin has no account yet: python manage.py createsuperuser")
+                self.stdout.write(f"\nThe admin has no account yet: {shown_python()} manage.py createsuperuser")
                 return
         name = ADMINISTRATOR
         while users.filter(username=name).exists():
