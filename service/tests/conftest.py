@@ -10,7 +10,9 @@ SCHEDULER_TEST_QUICK: only what needs no second process, as `tests/run --quick`.
 """
 import asyncio
 import ctypes
+import http.server
 import itertools
+import json
 import os
 import pwd
 import secrets
@@ -213,7 +215,7 @@ def pytest_configure(config):
         redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
-    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL"):
+    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL", "NOTIFY", "HEARTBEAT_URL"):
         os.environ.pop(name, None)
     os.environ.update(
         DJANGO_SETTINGS_MODULE="scheduler.settings", SECRET_KEY="k" * 60, ALLOWED_HOSTS="127.0.0.1,testserver",
@@ -298,17 +300,18 @@ def clean(request):
     from scheduler.models import (
         Attempt,
         CallRequest,
+        Failure,
         Heartbeat,
         IdempotentAnswer,
-        Notice,
         Schedule,
         ScheduledCall,
         Tally,
         Target,
+        Told,
     )
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(Attempt, CallRequest, ScheduledCall, Schedule, Target, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
+    empty(Attempt, CallRequest, ScheduledCall, Failure, Told, Schedule, Target, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User)
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None
@@ -599,6 +602,45 @@ def ann():
     user.user_permissions.add(Permission.objects.get(codename="use_target"))
     client.force_login(user)
     return client
+
+
+class Hook:
+    """A web server on the loopback that takes notices as JSON. `took` is what it has taken; `says` the HTTP status that it
+    answers with; `before` is called with each request before it is answered."""
+
+    def __init__(self):
+        self.took, self.says, self.before = [], 200, None
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(handler):
+                notice = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+                if self.before:
+                    self.before()
+                if self.says == 200:
+                    self.took.append((handler.path, notice))
+                handler.send_response(self.says)
+                handler.end_headers()
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"json://127.0.0.1:{self.server.server_port}/hook/t0k3n-0f-th3-hook"
+
+    def titles(self, path="/hook/t0k3n-0f-th3-hook"):
+        return [notice["title"] for where, notice in self.took if where == path]
+
+    @property
+    def last(self):
+        return self.took[-1][1]["message"]
+
+
+@pytest.fixture
+def hook():
+    hook = Hook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
 
 
 def in_seconds(seconds):

@@ -309,6 +309,22 @@ def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
     assert one(browser, ".field-state .readonly").text == "ready"
 
 
+def test_somebody_is_told_that_a_target_fails(stack, api, browser, hook):
+    """The channel is written on its page, and never shown there again."""
+    User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8")
+    log_in(browser, stack.url)
+    browser.get(stack.url + "/admin/scheduler/target/add/")
+    for name, text in {"name": "billing", "url": api.url + "/status/500", "notify": hook.url}.items():
+        one(browser, f"[name={name}]").send_keys(text)
+    follow(browser, one(browser, "[name=_continue]"))
+    assert "Empty leaves what is there: ***" in one(browser, ".field-notify").text and "t0k3n" not in browser.page_source
+    ask(browser, "TEST", "Yes, call it now")
+    until(lambda: hook.titles() == ["API Scheduler: billing begins to fail: 1 failed, 1 of them with an unknown outcome"]
+          or hook.titles() == ["API Scheduler: billing begins to fail: 1 failed"], what="a notice")
+    assert f"call {ScheduledCall.objects.get().id}, failed: HTTP status 500" in hook.last
+
+
 def test_between_two_attempts_a_call_is_tried_now_and_cancelled(admin, browser, stack):
     target = Target.objects.create(name="billing", url="https://api.example.org/run", delays=[600])
     later = utcnow() + timedelta(minutes=9)

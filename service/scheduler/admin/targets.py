@@ -26,7 +26,7 @@ LABELS = {"kind": "", "username": "User name (basic)", "name": "Header (header)"
 KINDS = {"none": "None", "basic": "User name and password", "bearer": "Bearer token", "header": "A header of its own",
          "oauth2": "OAuth 2 client credentials"}
 REQUEST = ("url", "headers", "body", "auth", "secret_headers", "auth_secret")     # seen with `see_request` alone
-SECRET = ("secret_headers", "auth_secret", "signing_key", "keys")
+SECRET = ("secret_headers", "auth_secret", "signing_key", "keys", "notify", "notify_no_more")
 
 
 def lines(text):
@@ -125,6 +125,10 @@ class TargetForm(OpenedForm):
     delays = DelaysField(required=False, label="Retries after", help_text="Seconds from the end of an attempt to the next, "
                                                                         "each ±20 %: 10, 60, 600. Empty: no retries.")
 
+    notify = forms.CharField(
+        required=False, label="Whom to tell", widget=forms.PasswordInput({"size": 80, "autocomplete": "new-password"}))
+    notify_no_more = forms.BooleanField(required=False, label="Tell those of NOTIFY and FAILURES_TO again")
+
     class Meta:
         widgets = {"name": forms.TextInput({"size": 40}), "url": forms.TextInput({"size": 100}),
                    "body": forms.Textarea({"rows": 6, "cols": 100}), "rate": forms.TextInput({"size": 12}),
@@ -143,6 +147,11 @@ class TargetForm(OpenedForm):
             said = [kept.format(HIDDEN, names["signing"][0])] if names["signing"] else ["None yet."]
             said += [f"The previous one, of {names['signing'][1]}, signs too."] if len(names["signing"]) > 1 else []
             self.fields["signing_key"].help_text = " ".join(["As in Standard Webhooks, whsec_ and base64.", *said])
+
+        if "notify" in self.fields:
+            self.fields["notify"].help_text = (
+                "Addresses of Apprise, separated by spaces or commas: they are told when its calls fail, in place of those of NOTIFY and "
+                "FAILURES_TO. " + (kept.format(HIDDEN, names["notify"]) if "notify" in names else "None yet."))
 
     def clean_name(self):
         name = self.cleaned_data["name"]
@@ -172,6 +181,8 @@ class TargetForm(OpenedForm):
             changes["signing_key"] = cleaned["signing_key"].strip()
         elif cleaned.get("keys") == "all":
             changes["signing_key"] = None
+        if cleaned.get("notify") or cleaned.get("notify_no_more"):
+            changes["notify"] = cleaned.get("notify") or None
         if cleaned.get("keys") == "previous":
             changes["previous_signing_key"] = None
         return cleaned
@@ -224,6 +235,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
         ("How long it may take", {"fields": ["connect_timeout", "timeout"]}),
         ("What is a success", {"fields": ["statuses", "contains", "not_contains", "follow_redirects"]}),
         ("What happens when it fails", {"fields": ["delays", "max_age", "repeatable"]}),
+        ("Who is told of failures", {"fields": ["notify", "notify_no_more", "notify_after"]}),
         ("How much at once", {"fields": ["max_at_once", "rate"]}),
         ("What is kept", {"fields": ["keep_failures", "keep_successes", "keep_days"]}),
     ]
@@ -275,7 +287,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
         if request.method == "POST":
-            meet([request.POST.get(name, "") for name in ("auth_secret", "signing_key")]
+            meet([request.POST.get(name, "") for name in ("auth_secret", "signing_key", "notify")]
                  + [line.partition(":")[2].strip() for line in request.POST.get("secret_headers", "").splitlines()])
         title = {"title": "Target" if object_id else "Add a target"}
         try:

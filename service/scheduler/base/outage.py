@@ -46,7 +46,16 @@ class Outage:
 database = Outage("the database")
 broker = Outage("the broker")
 room = Outage("calls", "find no room on this machine", "find room again")
-mail = Outage("the mail server", "takes no mail", "takes mails again")
+heartbeat = Outage("HEARTBEAT_URL", back="is reached again")
+_channels = {}
+
+
+def channel(key, name):
+    """The Outage of one of the channels by which people are told.
+
+    key: which, a str; name: in a sentence
+    """
+    return _channels.setdefault(key, Outage(name, "takes no notice", "takes notices again"))
 
 
 def database_answered():

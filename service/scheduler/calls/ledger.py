@@ -14,7 +14,8 @@
 that failed in a way that allows another. Each is a conditional UPDATE and a look at which rows it
 changed: "somebody else was first" is a normal case and needs no lock that outlives a statement. That makes duplicate messages, two
 dispatchers and late workers harmless. Each writes the log lines of the calls it ended, after its
-transaction is safe.
+transaction is safe. Of a call that ends as Failed or Missed the database itself notes that it did, in the same
+transaction, for ops/notify.py (models.Failure).
 
 One clock: due times and leases are compared with the clock of the database, by the database, so
 that a machine with a wrong clock takes no call too early, misses none that is yet to come, and takes
