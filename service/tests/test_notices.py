@@ -725,6 +725,7 @@ def test_a_targets_own_channel_leads_to_public_addresses_only(clock, hook, billi
     billing.changes = {"notify": hook.url.replace("127.0.0.1", "localhost")}
     billing.full_clean(), targets.save(billing)
     monkeypatch.setenv("TARGET_NETWORKS", "10.0.0.0/8")
+    monkeypatch.setenv("HTTP_PROXY", hook.url.replace("json", "http"))      # which is for API_URL alone
     clock.fail(target=billing), clock.tick()
     assert hook.took == [] and caplog.records[-1].message == (
         "the channel json of target billing takes no notice: it is at no public address, and TARGET_NETWORKS does not allow it. "

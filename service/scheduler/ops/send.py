@@ -101,9 +101,10 @@ def keep_to_public():
     another address a moment later, and a redirect."""
     proxy = urlsplit(settings.TARGET_PROXY)
     allowed = networks.allowed
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:     # those are not for targets
+        del os.environ[name]
     if proxy.hostname:
-        os.environ.update(dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], settings.TARGET_PROXY))
-        os.environ.update(no_proxy="", NO_PROXY="")
+        os.environ.update(http_proxy=settings.TARGET_PROXY, https_proxy=settings.TARGET_PROXY)
         ways = {entry[4][0] for entry in socket.getaddrinfo(proxy.hostname, None)}
         allowed = ways.__contains__
 
