@@ -13,8 +13,8 @@ A channel is told of a target at most once in EVERY: what comes in between waits
 
 Each failure is gathered once: its row of Failure (see there) is deleted and what is said of it added to the rows of Told
 in one transaction. That happens whether anybody wants to be told or not. A Told changes only by a conditional UPDATE on
-the version that was read, so of several processes one gathers, and one sends. What it claims for sending is its own for
-LEASE. One that dies between sending and noting that it has sent leaves a notice that is sent again: rather twice than not at all.
+the version that was read, so of several processes one gathers, and one sends. What it claims for sending (`sending`) is its
+own for LEASE; what fails meanwhile waits for the next notice. One that dies between sending and noting that it has sent leaves a notice that is sent again: rather twice than not at all.
 
 Each channel has a thread of its own, and a process that sends (base/channels.py), for no longer than WITHIN. One that is away,
 hangs or refuses has what it is to be told wait, for up to a DAY, and delays nothing else.
@@ -67,14 +67,17 @@ def tell(now=NOW):
     due = {}
     for told in Told.objects.select_related("target").annotate(now=as_column(now)):
         if not _lasts(told.tried_at, told.pause, told.now):
+            told.waiting = _together(told.sending, told.waiting)
             for way, notice in _due(told):
                 due.setdefault(way.key, (way, []))[1].append((told, notice))
     for key, (way, notices) in due.items():
         for other in [other for other, thread in _threads.items() if not thread.is_alive()]:
             del _threads[other]
         if key not in _threads and len(_threads) < AT_ONCE:
+            # What is gathered while it is sent is for the next one.
             claimed = [(told, notice, told.pause) for told, notice in notices[:TOGETHER]
-                       if _change(told, tried_at=now, pause=LEASE)]
+                       if _change(told, tried_at=told.now, pause=LEASE, sending=told.waiting, waiting={},
+                                  in_a_row=told.in_a_row if notice[2]["failing_since"] else 0)]
             if claimed:
                 _threads[key] = threading.Thread(target=_send, args=(way, claimed, now), name="notices", daemon=True)
                 _threads[key].start()
@@ -126,7 +129,7 @@ def _add(key, target, failed, now):
     told = Told.objects.get_or_create(channel=key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
     waiting, run = told.waiting, told.in_a_row
     after = target.notify_after if target else 1
-    success = after > 1 and not told.failing_since and ScheduledCall.objects.filter(
+    success = after > 1 and not (told.failing_since or told.sending) and ScheduledCall.objects.filter(
         target=target, status=Status.SUCCEEDED, timestamp__gt=told.failed_at, timestamp__lte=now).order_by("-timestamp").first()
     if success:                     # those before it were no beginning, and need no telling
         run = 0
@@ -144,6 +147,17 @@ def _add(key, target, failed, now):
         waiting = told.waiting if not success else {}
     return _change(told, waiting=waiting, in_a_row=run,
                    failed_at=max([told.failed_at, *(call.ended_at for call in failed)]))
+
+
+def _together(first, then):
+    """The sums of two."""
+    if not (first and then):
+        return first or then
+    calls = list(first["calls"])
+    for call in then["calls"]:
+        _name(calls, call)
+    return {"first": min(first["first"], then["first"]), "last": max(first["last"], then["last"]), "calls": calls,
+            **{name: first[name] + then[name] for name in (Status.FAILED, Status.MISSED, UNKNOWN)}}
 
 
 def _is_urgent(call):
@@ -195,9 +209,9 @@ def _due(told):
     if waiting and (_urgent(waiting) or (told.in_a_row >= (told.target.notify_after if told.target else 1) if begins
                                          else not _lasts(told.told_at, DAY, now) and not over)):
         return [(way, (*_of_failures(told, begins), {
-            "waiting": {}, "told_at": now, "failing_since": told.failing_since or datetime.fromisoformat(waiting["first"])}))]
+            "told_at": now, "failing_since": told.failing_since or datetime.fromisoformat(waiting["first"])}))]
     if over:
-        return [(way, (*_of_success(told), {"waiting": {}, "told_at": now, "failing_since": None, "in_a_row": 0}))]
+        return [(way, (*_of_success(told), {"told_at": now, "failing_since": None}))]
     return []
 
 
@@ -294,10 +308,12 @@ def _send(way, claimed, now):
             why = problem(way, answer)
             if why is None:
                 outage.channel(way.key, way.name).over()
-                values = {**sent, "pause": timedelta(0), "unsent_since": None}
+                values = {**sent, "sending": {}, "pause": timedelta(0), "unsent_since": None}
             else:
                 values = _not_sent(way, told, title, sent, pause, why)
-            _change(told, tried_at=now, **values)
+            # If it is still this one's: others may have added to what waits, and it is another's after LEASE.
+            Told.objects.filter(id=told.id, tried_at=told.now, pause=LEASE).update(
+                tried_at=now, version=F("version") + 1, **values)
     except Exception as error:
         logger.error("notices were sent, or not, and that cannot be noted; they are sent again: %s: %s", type(error).__name__, error)
     finally:
@@ -309,7 +325,6 @@ def _not_sent(way, told, title, sent, pause, why):
     pause = min(max(2 * pause, AGAIN), EVERY)
     if told.unsent_since and not _lasts(told.unsent_since, DAY, told.now):
         logger.error("%s has taken no notice for a day, and this one is given up: %s", way.name, printable(title))
-        return {**sent, "told_at": told.told_at, "pause": pause, "unsent_since": None,
-                "failing_since": sent["failing_since"] and told.failing_since, "in_a_row": 0}
+        return {"sending": {}, "pause": pause, "unsent_since": None, "failing_since": sent["failing_since"] and told.failing_since}
     outage.channel(way.key, way.name).began(why, f"Notices wait; the next attempt is in {pause.total_seconds() / 60:g} min")
     return {"pause": pause, "unsent_since": told.unsent_since or told.now}
