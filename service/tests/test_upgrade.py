@@ -184,7 +184,7 @@ def test_failures_that_the_version_before_writes_are_told(before, monkeypatch):
     with override_settings(FAILURES_TO=["ops@example.org"]):
         notify.tell()
         sent()
-    assert Told.objects.get().waiting["Failed"] == Told.objects.get().waiting["Missed"] == 1
+    assert Told.objects.get().sending["Failed"] == Told.objects.get().sending["Missed"] == 1
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -23,6 +23,8 @@ class Migration(migrations.Migration):
             ("failed_at", models.DateTimeField(help_text="When a failure was last added.")),
             ("in_a_row", models.PositiveIntegerField(default=0, help_text="Failures since the last success.")),
             ("waiting", models.JSONField(default=dict, help_text="Sums of the failures that no notice has told of.")),
+            ("sending", models.JSONField(
+                default=dict, help_text="What of these the notice tells of that somebody sends, or has tried to.")),
             ("failing_since", models.DateTimeField(
                 null=True, help_text="When the first ended that it was told of; null if it was told since that calls succeed again.")),
             ("succeeded_at", models.DateTimeField(

@@ -13,8 +13,8 @@ A channel is told of a target at most once in EVERY: what comes in between waits
 
 Each failure is gathered once: its row of Failure (see there) is deleted and what is said of it added to the rows of Told
 in one transaction. That happens whether anybody wants to be told or not. A Told changes only by a conditional UPDATE on
-the version that was read, so of several processes one gathers, and one sends. What it claims for sending is its own for LEASE. One that
-dies between sending and noting that it has sent leaves a notice that is sent again: rather twice than not at all.
+the version that was read, so of several processes one gathers, and one sends. What it claims for sending (`sending`) is its
+own for LEASE; what fails meanwhile waits for the next notice. One that dies between sending and noting that it has sent leaves a notice that is sent again: rather twice than not at all.
 
 Each channel has a thread of its own, and a process that sends (base/channels.py), for no longer than WITHIN. One that is away,
 hangs or refuses has what it is to be told wait, for up to a DAY, and delays nothing else.
@@ -32,7 +32,7 @@ from ..base.channels import channel, kind, send
 from ..base.moments import moment
 from ..base.secrets import Unreadable, decrypt
 from ..base.words import hidden, printable, redacted
-from ..calls.ledger import BATCH, NOW, as_column, unlocked
+from ..calls.ledger import NOW, as_column, unlocked
 from ..models import Failure, ScheduledCall, Target, Told
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ DAY = timedelta(days=1)             # between two that only say that it still fa
 WITHIN = 60                         # seconds for what a process sends
 LEASE = timedelta(seconds=WITHIN + 30)      # of who sends, with some time to note it
 AGAIN = timedelta(minutes=1)        # after a channel that took nothing; twice as long each time, up to EVERY
-BATCHES = 10                        # gathered at once at most
+BATCH = 250                         # failures in one transaction: SQLite has one write lock, and calls that end wait for it
+BATCHES = 40                        # gathered at once at most
 AT_ONCE = 20                        # channels that one process sends to
 TOGETHER = 10                       # notices that one process sends
 FEW = 10                            # calls that a notice names
@@ -66,13 +67,17 @@ def tell(now=NOW):
     due = {}
     for told in Told.objects.select_related("target").annotate(now=as_column(now)):
         if not _lasts(told.tried_at, told.pause, told.now):
+            told.waiting = _together(told.sending, told.waiting)
             for way, notice in _due(told):
                 due.setdefault(way.key, (way, []))[1].append((told, notice))
     for key, (way, notices) in due.items():
-        _threads.pop(key, None) if key in _threads and not _threads[key].is_alive() else None
-        if key not in _threads and sum(thread.is_alive() for thread in _threads.values()) < AT_ONCE:
+        for other in [other for other, thread in _threads.items() if not thread.is_alive()]:
+            del _threads[other]
+        if key not in _threads and len(_threads) < AT_ONCE:
+            # What is gathered while it is sent is for the next one.
             claimed = [(told, notice, told.pause) for told, notice in notices[:TOGETHER]
-                       if _change(told, tried_at=now, pause=LEASE)]
+                       if _change(told, tried_at=told.now, pause=LEASE, sending=told.waiting, waiting={},
+                                  in_a_row=told.in_a_row if notice[2]["failing_since"] else 0)]
             if claimed:
                 _threads[key] = threading.Thread(target=_send, args=(way, claimed, now), name="notices", daemon=True)
                 _threads[key].start()
@@ -85,9 +90,15 @@ def channels(target):
     except Unreadable:
         own = []                    # its calls fail, and the others are told of that
     if own:
-        return [channel(url, f"the channel {kind(url)} of target {target.name}", own=True) for url in own]
+        return _numbered(own, f"target {target.name}", True)
     mail = [channel("", "the mail server", of=",".join(sorted(settings.FAILURES_TO)))] if settings.FAILURES_TO else []
-    return mail + [channel(url, f"the channel {kind(url)} of NOTIFY") for url in settings.NOTIFY]
+    return mail + _numbered(settings.NOTIFY, "NOTIFY", False)
+
+
+def _numbered(urls, where, own):
+    """Those of several can be told apart by their place."""
+    return [channel(url, f"the channel {kind(url)}{f' (number {number})' if len(urls) > 1 else ''} of {where}", own)
+            for number, url in enumerate(urls, 1)]
 
 
 def _gather(now):
@@ -118,7 +129,7 @@ def _add(key, target, failed, now):
     told = Told.objects.get_or_create(channel=key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
     waiting, run = told.waiting, told.in_a_row
     after = target.notify_after if target else 1
-    success = after > 1 and not told.failing_since and ScheduledCall.objects.filter(
+    success = after > 1 and not (told.failing_since or told.sending) and ScheduledCall.objects.filter(
         target=target, status=Status.SUCCEEDED, timestamp__gt=told.failed_at, timestamp__lte=now).order_by("-timestamp").first()
     if success:                     # those before it were no beginning, and need no telling
         run = 0
@@ -136,6 +147,17 @@ def _add(key, target, failed, now):
         waiting = told.waiting if not success else {}
     return _change(told, waiting=waiting, in_a_row=run,
                    failed_at=max([told.failed_at, *(call.ended_at for call in failed)]))
+
+
+def _together(first, then):
+    """The sums of two."""
+    if not (first and then):
+        return first or then
+    calls = list(first["calls"])
+    for call in then["calls"]:
+        _name(calls, call)
+    return {"first": min(first["first"], then["first"]), "last": max(first["last"], then["last"]), "calls": calls,
+            **{name: first[name] + then[name] for name in (Status.FAILED, Status.MISSED, UNKNOWN)}}
 
 
 def _is_urgent(call):
@@ -187,9 +209,9 @@ def _due(told):
     if waiting and (_urgent(waiting) or (told.in_a_row >= (told.target.notify_after if told.target else 1) if begins
                                          else not _lasts(told.told_at, DAY, now) and not over)):
         return [(way, (*_of_failures(told, begins), {
-            "waiting": {}, "told_at": now, "failing_since": told.failing_since or datetime.fromisoformat(waiting["first"])}))]
+            "told_at": now, "failing_since": told.failing_since or datetime.fromisoformat(waiting["first"])}))]
     if over:
-        return [(way, (*_of_success(told), {"waiting": {}, "told_at": now, "failing_since": None, "in_a_row": 0}))]
+        return [(way, (*_of_success(told), {"told_at": now, "failing_since": None}))]
     return []
 
 
@@ -211,7 +233,7 @@ def _over(told):
 
 
 def _what(target):
-    return f"target {target.name}" if target else f"API_URL ({printable(redacted(settings.API_URL))})"
+    return f"Target {target.name}" if target else f"API_URL ({printable(redacted(settings.API_URL))})"
 
 
 def _numbers(waiting):
@@ -222,13 +244,11 @@ def _numbers(waiting):
 def _of_failures(told, begins):
     """(title, body)"""
     waiting, name = told.waiting, told.target.name if told.target else "API_URL"
-    fails = "begins to fail" if begins else "still fails"
-    if not waiting[Status.FAILED]:
-        fails = "calls were missed"
+    fails = (" begins to fail" if begins else " still fails") if waiting[Status.FAILED] else ""
     lines = "".join(f"Due {_moment(due)}, call {call_id}, {status.lower()}: {error}\n"
                     for due, call_id, status, error in waiting["calls"])
     number = waiting[Status.FAILED] + waiting[Status.MISSED]
-    body = [f"{_what(told.target)[0].upper()}{_what(told.target)[1:]}: {_numbers(waiting)}; the first ended at "
+    body = [f"{_what(told.target)}: {_numbers(waiting)}; the first ended at "
             f"{_moment(waiting['first'])}, the last at {_moment(waiting['last'])}."]
     if not begins:
         body.append(f" It fails since {moment(told.failing_since)}.")
@@ -240,14 +260,14 @@ def _of_failures(told, begins):
                     "again.\n")
     body.append("\nThe admin has them all. Of further failures you are told once a day, of calls that are missed and of unknown outcomes "
                 f"each {EVERY.total_seconds() / 60:g} minutes at most, and when calls succeed again.\n")
-    return f"API Scheduler: {name} {fails}: {_numbers(waiting)}", "".join(body)
+    return f"API Scheduler: {name}{fails}: {_numbers(waiting)}", "".join(body)
 
 
 def _of_success(told):
     name, waiting = told.target.name if told.target else "API_URL", told.waiting
     more = f" Since the last notice: {_numbers(waiting)}." if waiting else ""
     return (f"API Scheduler: {name} works again",
-            f"{_what(told.target)[0].upper()}{_what(told.target)[1:]}: calls succeed again, beginning with the one that was due {moment(told.succeeded_at)}. "
+            f"{_what(told.target)}: calls succeed again, beginning with the one that was due {moment(told.succeeded_at)}. "
             f"It failed since {moment(told.failing_since)}; the last failure was at {moment(told.failed_at)}.{more}\n")
 
 
@@ -288,10 +308,12 @@ def _send(way, claimed, now):
             why = problem(way, answer)
             if why is None:
                 outage.channel(way.key, way.name).over()
-                values = {**sent, "pause": timedelta(0), "unsent_since": None}
+                values = {**sent, "sending": {}, "pause": timedelta(0), "unsent_since": None}
             else:
                 values = _not_sent(way, told, title, sent, pause, why)
-            _change(told, tried_at=now, **values)
+            # If it is still this one's: others may have added to what waits, and it is another's after LEASE.
+            Told.objects.filter(id=told.id, tried_at=told.now, pause=LEASE).update(
+                tried_at=now, version=F("version") + 1, **values)
     except Exception as error:
         logger.error("notices were sent, or not, and that cannot be noted; they are sent again: %s: %s", type(error).__name__, error)
     finally:
@@ -303,7 +325,6 @@ def _not_sent(way, told, title, sent, pause, why):
     pause = min(max(2 * pause, AGAIN), EVERY)
     if told.unsent_since and not _lasts(told.unsent_since, DAY, told.now):
         logger.error("%s has taken no notice for a day, and this one is given up: %s", way.name, printable(title))
-        return {**sent, "told_at": told.told_at, "pause": pause, "unsent_since": None,
-                "failing_since": sent["failing_since"] and told.failing_since, "in_a_row": 0}
+        return {"sending": {}, "pause": pause, "unsent_since": None, "failing_since": sent["failing_since"] and told.failing_since}
     outage.channel(way.key, way.name).began(why, f"Notices wait; the next attempt is in {pause.total_seconds() / 60:g} min")
     return {"pause": pause, "unsent_since": told.unsent_since or told.now}

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import signal
 import smtplib
 import socket
 import sys
@@ -19,6 +20,7 @@ from django.conf import settings
 from ..calls import networks
 
 NICE = 10               # calls that are due go before
+ALONE = 120             # seconds after which it ends by itself, should who started it be dead
 
 _refused = []           # where this process was not to connect to
 
@@ -29,6 +31,7 @@ def main():
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     with suppress(OSError):
         os.nice(NICE)
+    signal.alarm(ALONE)
     for line in sys.stdin:
         if json.loads(line).get("own"):
             keep_to_public()
@@ -79,6 +82,8 @@ def _notify(notice):
     channel = apprise.Apprise.instantiate(notice["url"], asset=apprise.AppriseAsset(app_id="API Scheduler", app_desc="API Scheduler"))
     if channel is None:
         return "Apprise does not understand its address"
+    if "overflow=" not in notice["url"]:        # what is too long for it is sent in parts, and not refused
+        channel.overflow_mode = apprise.OverflowMode.SPLIT
     if channel.notify(body=notice["body"], title=notice["title"], body_format=apprise.NotifyFormat.TEXT,
                       notify_type=notice.get("type", "failure")):
         return None
@@ -96,9 +101,10 @@ def keep_to_public():
     another address a moment later, and a redirect."""
     proxy = urlsplit(settings.TARGET_PROXY)
     allowed = networks.allowed
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:     # those are not for targets
+        del os.environ[name]
     if proxy.hostname:
-        os.environ.update(dict.fromkeys(["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"], settings.TARGET_PROXY))
-        os.environ.update(no_proxy="", NO_PROXY="")
+        os.environ.update(http_proxy=settings.TARGET_PROXY, https_proxy=settings.TARGET_PROXY)
         ways = {entry[4][0] for entry in socket.getaddrinfo(proxy.hostname, None)}
         allowed = ways.__contains__
 
