@@ -12,13 +12,15 @@ from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 
+from django.db import connection
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from scheduler.admin import dashboard, filters, paste
 from scheduler.base.clock import utcnow
 from scheduler.base.moments import moment
 from scheduler.calls import dispatch, ledger
-from scheduler.models import Schedule, ScheduledCall, Target
+from scheduler.models import Attempt, Schedule, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
 
@@ -75,6 +77,29 @@ def test_a_row(client):
     assert row.count("–</td>") == 2 and row.count("–</span></td>") == 3, "lateness and by; duration, outcome and note"
     change = client.get(f"{LIST}{empty.id}/change/").content.decode()
     assert "–<" not in change and ">None<" not in change, "what there is nothing to say of is left out"
+
+
+def test_times_have_milliseconds_where_they_are_no_whole_seconds(client):
+    at = datetime(2026, 8, 1, 14, 30, tzinfo=timezone.utc)
+    call = ScheduledCall.objects.create(
+        timestamp=at, status="Failed", error="refused", started_at=at + timedelta(microseconds=2999),
+        ended_at=at + timedelta(milliseconds=1250), handed_over_at=at - timedelta(seconds=9))
+    answer = client.get(f"{LIST}{call.id}/change/").content.decode()
+    for text in ("due 2026-08-01 14:30:00 UTC", "14:30:00.002 UTC", "14:30:01.250 UTC", "14:29:51 UTC"):
+        assert text in answer, text
+    ScheduledCall.objects.update(timestamp=at + timedelta(milliseconds=7))
+    row = page(client, view="all")
+    assert ">2026-08-01 14:30:00.007 UTC</a>" in row and ">1,247 ms</td>" in row.replace('<td class="field-took">', ">")
+
+
+def test_durations_cost_no_query_for_each_call(client):
+    billing = target()
+    for call in make(-60, 30, status="Retrying", target=billing, attempts_made=1):
+        Attempt.objects.create(call=call, number=1, started_at=utcnow(), ended_at=utcnow(), outcome="Failed")
+    page(client, view="all", status="Retrying")
+    with CaptureQueriesContext(connection) as queries:
+        page(client, view="all", status="Retrying")
+    assert sum("scheduler_attempt" in query["sql"] for query in queries) == 1
 
 
 def test_the_list_opens_at_now(client):
@@ -143,7 +168,8 @@ def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
 
 @pytest.mark.parametrize("query", [
     {"ids": "1-999999999999999999"}, {"p": "9" * 30}, {"p": "x"}, {"o": "99.-99.x"}, {"again_of": "9" * 18}, {"e": "1"},
-    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"}])
+    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
+    {"q": "x" * 60_000}, {"q": "x " * 1000, "view": "trouble", "again_of": "1"}])
 def test_no_address_breaks_the_page(client, query):
     make(60)
     page(client, **query)

@@ -19,6 +19,7 @@ NEAR = 50_000           # calls of each kind that are read
 FOUND = 1000            # calls that are shown
 NAMES = 10              # targets, and schedules, of which all the calls are looked at
 WORDS = 10
+TEXT = 200              # characters, as many as the form takes
 READ = "id", "timestamp", "note", "error", "target", "schedule"
 ERRING = (Status.FAILED, Status.MISSED, Status.RETRYING)
 
@@ -26,7 +27,7 @@ ERRING = (Status.FAILED, Status.MISSED, Status.RETRYING)
 def words_of(text):
     """What is looked for, a list of str: each blank parts two, but within quotation marks."""
     found = []
-    for word in smart_split(text.replace("\0", " ")):
+    for word in smart_split(text[:TEXT].replace("\0", " ")):
         if len(word) > 1 and word[0] in "\"'" and word[0] == word[-1]:
             word = unescape_string_literal(word)
         if word.strip():
