@@ -318,16 +318,24 @@ def clean(request):
 
 def empty(*models):
     """Deletes the rows of those of the models that have any, most tests write to none or to one: ours in this order
-    and as they are, Django would read tens of thousands first."""
-    from django.db import connection
-    with connection.cursor() as cursor:
+    and as they are, Django would read tens of thousands first. It may take longer than the service waits for anything."""
+    from django.db import connection, transaction
+
+    from scheduler.base.database import anew
+    connection.close_if_unusable_or_obsolete()      # by the test before, which is none of this one's business
+    with anew(60), connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(
             f"SELECT {number} WHERE EXISTS (SELECT 1 FROM {model._meta.db_table})" for number, model in enumerate(models)))
-        for number in sorted(number for number, in cursor.fetchall()):
-            if models[number]._meta.app_label == "scheduler":
-                cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
-            else:
-                models[number].objects.all().delete()
+        if not (full := sorted(number for number, in cursor.fetchall())):
+            return
+        with transaction.atomic():
+            if KIND == "postgresql":
+                cursor.execute("SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'")
+            for number in full:
+                if models[number]._meta.app_label == "scheduler":
+                    cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
+                else:
+                    models[number].objects.all().delete()
 
 
 @pytest.fixture

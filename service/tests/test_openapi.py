@@ -60,7 +60,7 @@ def test_the_service_keeps_to_it(stack):
          "--exclude-checks", "use_after_free,positive_data_acceptance",
          "--exclude-path-regex", "/test/$",     # which would call what it made up
          "-H", f"Authorization: Token {token}"],
-        cwd=os.path.dirname(stack.outputs["web"]), capture_output=True, text=True, timeout=240)
+        cwd=os.path.dirname(stack.outputs["web"]), capture_output=True, text=True, timeout=480)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert "Internal Server Error" not in stack.outputs["web"].read_text()
 
