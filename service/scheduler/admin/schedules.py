@@ -201,6 +201,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
+    list_per_page = 50      # as each reads its last calls
     show_facets = admin.ShowFacets.NEVER
     actions = ["switch_off", "switch_on"]
     parts = [

@@ -226,6 +226,7 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
+    list_per_page = 50      # as each reads its last calls
     show_facets = admin.ShowFacets.NEVER
     actions = None
     kept = ["went", "version", "created"]
