@@ -223,4 +223,4 @@ class _Applying:
 
 def _held(target, values, places):
     """What is shown in the place of its secrets, beside those that a file asks for: whether one is another, and no more."""
-    return {path: places[path] if rows.issame(value, values.get(path)) and path in places else HIDDEN for path, value in rows.secrets_of(target).items()}
+    return {path: places[path] if rows.is_same(value, values.get(path)) and path in places else HIDDEN for path, value in rows.secrets_of(target).items()}
