@@ -10,8 +10,6 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext, override_settings
 from hypothesis import given, settings
-from django.db import connection
-from django.test.utils import CaptureQueriesContext, override_settings
 from hypothesis import strategies as st
 
 from conftest import SERVICE, empty, examples, make

@@ -165,7 +165,8 @@ class _Applying:
                 self.problems.append((self.file.line(path), self.file.problem(path, bad["reason"])))
             return
         if row.name != name:
-            self.problems.append((self.file.line((kind, name)), self.file.problem((kind, name), "Must be a name without blanks around it.")))
+            problem = self.file.problem((kind, name), "Must be a name without blanks around it.")
+            self.problems.append((self.file.line((kind, name)), problem))
             return
         diff = self._diff(kind, stands, name, old, new)
         if not diff:
@@ -223,4 +224,5 @@ class _Applying:
 
 def _held(target, values, places):
     """What is shown in the place of its secrets, beside those that a file asks for: whether one is another, and no more."""
-    return {path: places[path] if rows.is_same(value, values.get(path)) and path in places else HIDDEN for path, value in rows.secrets_of(target).items()}
+    return {path: places[path] if path in places and rows.is_same(value, values.get(path)) else HIDDEN
+            for path, value in rows.secrets_of(target).items()}
