@@ -3,7 +3,7 @@ import json
 import os
 import re
 from datetime import datetime, timedelta, timezone
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -259,6 +259,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_by_its_line(apply, variabl
     ("targets: {a: {url: http://a.example.org/, was: a}}", "line 1: targets: a: was: Must be the name before this one"),
     ("targets: {a b: {url: http://a.example.org/}}", "line 1: targets: a b: name"),
     ("schedules: {'': {times: 12:00:00, zone: UTC}}", "line 1: schedules: : name"),
+    ("schedules: {' a': {times: 12:00:00, zone: UTC}}", "line 1: schedules:  a: Must be a name without blanks around it."),
     ("targets: {a", "line 1: This is no YAML: "),
     ("targets: !!python/object:os.system {}", "line 1: It holds a tag (!), which means nothing here."),
     ("targets: !!set {a}", "line 1: It holds a tag (!), which means nothing here."),
@@ -326,6 +327,23 @@ def test_a_change_leaves_a_pause_and_says_who(apply, variables):
     assert (lunch.times, lunch.paused_by, lunch.paused_reason, lunch.created_by) == ("13:30:00", "bob", "holidays", "ann")
     assert (billing.rate, billing.paused_by, billing.created_by) == ("1/s", "bob", "ann")
     assert not ScheduledCall.objects.filter(schedule=lunch, status="Pending")
+
+
+def test_one_is_not_true(apply):
+    def file(value):
+        return f"targets: {{t: {{url: http://t.example.org/}}}}\nschedules: {{s: {{times: 08:00:00, zone: UTC, target: t, data: {{x: {value}}}}}}}"
+    apply(file("1"))
+    assert apply(file("true"))[-1] == "Done: 1 changed, 1 as before."
+    assert Schedule.objects.get().data["x"] is True and apply(file("true")) == ["Done: 2 as before."]
+
+
+def test_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"targets: {t: {url: nowhere}}")))
+    with pytest.raises(CommandError, match="^standard input, line 1: targets: t: url: Must be a whole"):
+        call_command("apply", "-")
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(b"targets: {t: {url: http://t.example.org/}}")))
+    call_command("apply", "-", stdout=StringIO())
+    assert Target.objects.get().name == "t"
 
 
 def test_names_of_variables_are_each_one_s_own(apply, monkeypatch):

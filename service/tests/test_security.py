@@ -38,7 +38,10 @@ def test_each_request_needs_the_permission_that_the_admin_asks_for(by, method, p
     person(may={"view", "add", "change"} - {NEEDS[method]})
     answer = ask(client, method, path, **how)
     assert answer.status_code == 403
-    assert f"scheduler.{NEEDS[method]}_scheduledcall" in answer.json()["detail"]
+    if (path, by) == ("/api/docs/", "session"):     # for people, a page
+        assert answer["Content-Type"].startswith("text/html")
+    else:
+        assert f"scheduler.{NEEDS[method]}_scheduledcall" in answer.json()["detail"]
     assert statuses() == {"Pending": 1}
     person(may=[NEEDS[method]])
     assert ask(client, method, path, **how).status_code in (200, 201)

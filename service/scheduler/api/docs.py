@@ -15,6 +15,6 @@ class Docs(SpectacularSwaggerView):
     def handle_exception(self, exc):
         if isinstance(exc, NotAuthenticated):
             return redirect_to_login(self.request.get_full_path(), reverse("admin:login"))
-        if isinstance(exc, PermissionDenied):
+        if isinstance(exc, PermissionDenied) and self.request.auth is None:     # not by a token, as programs come
             raise exceptions.PermissionDenied(str(exc.detail)) from exc
         return super().handle_exception(exc)

@@ -1,6 +1,5 @@
 """What a file changes, and its changing: all or nothing."""
 import difflib
-import json
 from typing import NamedTuple
 
 from django.db import IntegrityError, transaction
@@ -10,6 +9,7 @@ from ..base.words import printable
 from ..calls import targets
 from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, Target
+from ..models.rules import same
 from ..models.targets import HIDDEN
 from ..schedules import planner
 from . import rows, text
@@ -164,6 +164,10 @@ class _Applying:
                 path = (kind, name, *filter(None, bad["key"].split(".")))
                 self.problems.append((self.file.line(path), self.file.problem(path, bad["reason"])))
             return
+        if row.name != name:
+            problem = self.file.problem((kind, name), "Must be a name without blanks around it.")
+            self.problems.append((self.file.line((kind, name)), problem))
+            return
         diff = self._diff(kind, stands, name, old, new)
         if not diff:
             self.same += 1
@@ -180,12 +184,12 @@ class _Applying:
     def _is(self, kind, stands, said):
         """Whether it is already what the file says, in the words of an export. (In others it may be all the same.)"""
         if kind == "schedules":
-            return _same(rows.of_schedule(stands), said)
+            return same(rows.of_schedule(stands), said)
         try:
             _, values, places = rows.read_secrets(stands.name, said)
         except Refusal:
             return False
-        return _same(rows.of_target(stands, _held(stands, values, places)), said)
+        return same(rows.of_target(stands, _held(stands, values, places)), said)
 
     def _target(self, stands, name, said):
         row, values, places = rows.target(stands, name, said)
@@ -207,7 +211,7 @@ class _Applying:
 
     def _diff(self, kind, stands, name, old, new):
         """From what stands in a file for it to what is to, "" if that is the same."""
-        if stands and stands.name == name and _same(old, new):
+        if stands and stands.name == name and same(old, new):
             return ""
 
         def lines(name, value):
@@ -220,9 +224,5 @@ class _Applying:
 
 def _held(target, values, places):
     """What is shown in the place of its secrets, beside those that a file asks for: whether one is another, and no more."""
-    return {path: places[path] if rows.is_same(value, values.get(path)) and path in places else HIDDEN for path, value in rows.secrets_of(target).items()}
-
-
-def _same(one, other):
-    """Whether two values of JSON are. To Python 1 is true, and 1.0."""
-    return one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    return {path: places[path] if path in places and rows.is_same(value, values.get(path)) else HIDDEN
+            for path, value in rows.secrets_of(target).items()}

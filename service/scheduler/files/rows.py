@@ -134,7 +134,7 @@ def target(stands, name, said):
         stay = {path[1].lower() for path in wanted if path[0] == "secret_headers"}
         data["secret_headers"] = {path[1]: None for path in held if path[0] == "secret_headers" and path[1].lower() not in stay} | {
             path[1]: value for path, value in new.items() if path[0] == "secret_headers"}
-    if not is_same(held.get(("notify",)), wanted.get(("notify",))):
+    if (("notify",) in held) != (("notify",) in wanted) or not is_same(held.get(("notify",)), wanted.get(("notify",))):
         data["notify"] = wanted.get(("notify",))
     first, *others = _signing(_keys_of(wanted), _keys_of(held)) or [{}]
     _serializer(TargetNewSerializer).changed(row, {**data, "name": name, **first})

@@ -56,6 +56,11 @@ def number(value, least, most, whole=True):
     return int(value) if value == int(value) else value
 
 
+def same(one, other):
+    """Whether two values of JSON are the same. To Python 1 is true, and 1.0."""
+    return one == other and (not isinstance(one, (dict, list)) or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
 def shallow(value):
     """A value of JSON that is not nested too deeply."""
     level = [value]
