@@ -1,9 +1,7 @@
 """The broker that `up` starts where there is none."""
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import redis
