@@ -19,7 +19,7 @@ from scheduler.models import ScheduledCall, Target
 from scheduler.models.rules import content_type
 
 WAITED_FOR = 60         # seconds: who schedules a call for later than that does not wait for it
-SILENT = 30             # seconds without a tick: nobody makes calls
+SILENT = 30             # seconds without a tick: it seems that nobody makes calls
 
 
 class Command(BaseCommand):
@@ -44,7 +44,7 @@ class Command(BaseCommand):
         self.stdout.flush()
         age = dispatch.since_beat()
         if age is None or age > SILENT:
-            self.stdout.write("Nobody is there to make it: start the service (python3 manage.py up).")
+            self.stdout.write("No dispatcher has run of late: is the service up (python3 manage.py up)?")
             self.stdout.flush()
         if soon and not no_wait:
             sys.exit(self.wait(call.id))
