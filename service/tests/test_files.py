@@ -384,3 +384,18 @@ def test_the_file_of_the_readme_can_be_applied(apply, monkeypatch):
         monkeypatch.setenv(name, "s3cret-0f-ours")
     example = re.search(r"```yaml\n(targets:.*?)```", (SERVICE / "README.md").read_text(), re.S)[1]
     assert apply(example)[-1] == "Done: 2 new, 0 as before." and apply(example) == ["Done: 2 as before."]
+
+
+def test_whom_a_target_s_notices_go_to_is_a_secret(apply, monkeypatch):
+    file = "targets: {a: {url: http://a.example.org/, notify: {env: TO}, notify_after: 3}}"
+    monkeypatch.setenv("TO", "json://127.0.0.1:9/s3cret, mailto://us:pass@mail.example.org?to=a@example.org,b@example.org")
+    apply(file)
+    target = Target.objects.get()
+    assert target.notify_after == 3 and len(decrypt(target.secrets)["notify"]) == 2
+    assert apply(file) == ["Done: 1 as before."] and "notify: {env: A_NOTIFY}" in export() and "s3cret" not in export()
+    monkeypatch.setenv("TO", "json://127.0.0.1:9/another")
+    said = apply(file)
+    assert changed_lines(said) == {"-    notify: '***'", "+    notify: {env: TO}"}
+    assert decrypt(Target.objects.get().secrets)["notify"] == ["json://127.0.0.1:9/another"]
+    apply("targets: {a: {url: http://a.example.org/}}")
+    assert not Target.objects.get().secrets and Target.objects.get().notify_after == 1
