@@ -10,6 +10,7 @@ from django.db.models.functions import Coalesce, JSONArray
 from django.template.loader import render_to_string
 from django.urls import reverse
 
+from ..calls.ledger import WORKER_LOST
 from ..models import Attempt, ScheduledCall
 from .filters import NOTHING
 
@@ -33,8 +34,9 @@ class Rows(Subquery):
 
 def _latest(calls):
     """The latest of the queryset `calls`, which an index has in order of time: [id, due, status, began, ended], the last two
-    of the last attempt, where they are known."""
-    attempt = Attempt.objects.filter(call=OuterRef("pk"), number=Coalesce(OuterRef("attempts_made"), 1)).order_by()
+    of the last attempt, where they are known: of a worker that was lost, only when that was noticed is."""
+    attempt = Attempt.objects.filter(call=OuterRef("pk"), number=Coalesce(OuterRef("attempts_made"), 1)).exclude(
+        error=WORKER_LOST).order_by()
     # What is left of a first success is in the call's own row.
     first = Q(status=Status.SUCCEEDED) & (Q(attempts_made=None) | Q(attempts_made=1))
     began = Coalesce(Subquery(attempt.values("started_at")), Case(When(first, then=F("started_at"))))
