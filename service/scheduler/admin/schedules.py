@@ -14,7 +14,7 @@ from django.db.models import Q, Count, OuterRef, Subquery
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 
 from ..base import zones
 from ..base.clock import utcnow
