@@ -749,6 +749,25 @@ def test_a_targets_own_channel_leads_to_public_addresses_only(clock, hook, billi
     assert len(hook.took) == 1
 
 
+@pytest.mark.processes
+def test_a_targets_own_channel_sends_no_file_of_this_machine(hook, work, monkeypatch):
+    """Several kinds of channels take a template: else who may change a target was sent what this service can read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(work))
+    hook.server.socket = context.wrap_socket(hook.server.socket, server_side=True)
+    known = work / "known.json"
+    known.write_text('{"type": "message", "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "content": '
+                     '{"type": "AdaptiveCard", "body": [{"type": "TextBlock", "text": "s3cr3t"}]}}]}')
+    monkeypatch.setenv("TARGET_NETWORKS", "127.0.0.0/8")
+    url = f"workflows://127.0.0.1:{hook.server.server_port}/{'w' * 32}/{'s' * 43}/?verify=no"
+
+    def send(url, own):
+        return channels.send([{"title": "billing begins to fail", "body": "It does.", "own": own, "url": url}], 30)[0]
+    assert send(f"{url}&template={known}", False) is None and "s3cr3t" in str(hook.took.pop()), "whoever runs the service may"
+    assert send(f"{url}&template={known}", True) == "it names a file of this machine, and those are not read for a target"
+    assert hook.took == [] and send(url, True) is None and len(hook.took) == 1
+
+
 @pytest.mark.parametrize("text", ["ops@example.org", "slack://", "json://example.org/s3cr3t nonsense://s3cr3t", "json://h/s3cr3t\x00",
                                   " ".join(f"json://example.org/s3cr3t/{i}" for i in range(21))])
 def test_what_is_no_channel_is_refused_without_its_text(text, client):
