@@ -316,6 +316,20 @@ def test_the_clock_is_set_back(told, clock):
     clock.minutes -= 10 * 24 * HOUR
     clock.fail(1, "Missed"), clock.tick(1)
     assert len(told.took) == 2
+    clock.minutes += 20
+    clock.succeed(), clock.tick(), clock.tick(20)
+    assert told.titles()[2:] == ["API Scheduler: API_URL works again"], "nor until they succeed"
+
+
+def test_a_target_that_another_version_has_removed_is_not_taken_for_api_url(told, clock, billing):
+    """That version knows nothing of Told, as its delete shows."""
+    clock.fail(target=billing), clock.tick()
+    with connection.cursor() as cursor:
+        for table in ("scheduledcall", "target"):
+            cursor.execute(f"DELETE FROM scheduler_{table}")
+    clock.minutes += 20
+    clock.succeed(), clock.tick(20), clock.tick(20)
+    assert told.titles() == ["API Scheduler: billing begins to fail: 1 failed"] and not Told.objects.exists()
 
 
 # --- To whom ---------------------------------------------------------------------------------
@@ -812,11 +826,13 @@ def test_trouble_with_notices_is_none_of_the_dispatcher():
 @pytest.mark.processes
 def test_an_outside_watcher_is_called_each_minute_while_all_is_well(monkeypatch, caplog):
     from scheduler.ops import heartbeat
-    seen, says = [], [200]
+    seen, says, hangs = [], [200], threading.Event()
+    hangs.set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(handler):
             seen.append(handler.path)
+            hangs.wait(20)
             handler.send_response(says[0])
             handler.end_headers()
 
@@ -840,12 +856,22 @@ def test_an_outside_watcher_is_called_each_minute_while_all_is_well(monkeypatch,
         monkeypatch.setattr(dispatch, "hand_over", lambda send: 1 / 0)
         tick()
         assert len(seen) == 4, "all is not well"
+        monkeypatch.undo()
+        hangs.clear()
+        for _ in range(2):
+            monkeypatch.setattr(heartbeat, "_next", 0.0)
+            tasks.dispatch_all()
+        until(lambda: len(seen) == 5)
+        hangs.set(), tick()
+        monkeypatch.setattr(heartbeat, "_next", 0.0)
+        tick()
         watcher.shutdown(), watcher.server_close()
         monkeypatch.undo()
         monkeypatch.setattr(heartbeat, "_next", 0.0)
         tick()
     assert [record.message for record in caplog.records if "HEARTBEAT" in record.message] == [
         "HEARTBEAT_URL cannot be reached: HTTP status 500", "HEARTBEAT_URL is reached again",
+        "HEARTBEAT_URL cannot be reached: no answer within 60 s", "HEARTBEAT_URL is reached again",
         "HEARTBEAT_URL cannot be reached: ConnectionError"]
     assert "s3cr3t" not in caplog.text
     outage.heartbeat.over()

@@ -71,7 +71,9 @@ def tell(now=NOW):
         time.sleep(steady() - began)
     due = {}
     for told in Told.objects.select_related("target").annotate(now=as_column(now)):
-        if not _lasts(told.tried_at, told.pause, told.now):
+        if told.target_id and not told.target:      # by a version that does not know this table
+            told.delete()
+        elif not _lasts(told.tried_at, told.pause, told.now):
             told.waiting = _together(told.sending, told.waiting)
             for way, notice in _due(told):
                 due.setdefault(way.key, (way, []))[1].append((told, notice))
@@ -227,6 +229,9 @@ def _over(told):
     """Whether it succeeds again: a call that was due since has, and none has failed for a while. When that call was due
     is kept: of API_URL's successes there is no index, and only the latest are looked through."""
     if not told.failing_since:
+        return False
+    if told.failed_at > told.now:       # the clock was set back: what has succeeded since is not known
+        _change(told, failed_at=told.now)
         return False
     if not (told.succeeded_at and told.succeeded_at > told.failed_at):
         since = told.failed_at
