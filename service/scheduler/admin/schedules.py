@@ -209,7 +209,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
                            models.JSONField: {"form_class": JsonField}}
-    list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "took", "is_on", "its_calls"]
+    list_display = ["name", "when", "what", "comes_next", "last_ended", "took", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]
     search_fields = ["name"]
@@ -223,7 +223,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("What is called", {"fields": ["target", "body", "headers", "data"]}),
         ("Of its calls", {"fields": ["overlap", "catch_up", "jitter"]}),
     ]
-    kept = ["comes_next", "went", "its_calls", "created", "planned"]
+    kept = ["next_time", "went", "its_calls", "created", "planned"]
 
     def get_queryset(self, request):
         """With what the list shows of its calls, all in one query."""
@@ -247,14 +247,26 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def what(self, schedule):
         return schedule.target.name if schedule.target else "API_URL"
 
+<<<<<<< HEAD
     @admin.display(description="paused")
     def pause(self, schedule):
         if not schedule.is_paused(utcnow()):
             return NOTHING
         return format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until, schedule.clocks)}" or "")
 
+=======
+>>>>>>> w-L
     @admin.display(description="next")
     def comes_next(self, schedule):
+        """With why there is none, or why it is so late."""
+        if not schedule.is_paused(utcnow()):
+            return self.next_time(schedule)
+        paused = format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until, schedule.clocks)}" or "")
+        at = self.next_time(schedule)
+        return paused if at == NOTHING else format_html("{}; {}", at, paused)
+
+    @admin.display(description="next")
+    def next_time(self, schedule):
         try:
             at, rule = schedule.soon, schedule.rule
         except ValueError as error:
@@ -311,9 +323,6 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def get_readonly_fields(self, request, obj=None):
         return self._without_calls(request, self.kept)
-
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"title": "Schedules", **(extra_context or {})})
 
     def get_form(self, request, obj=None, change=False, **kwargs):
         form = super().get_form(request, obj, change=change, **kwargs)

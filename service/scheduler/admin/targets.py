@@ -297,9 +297,6 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
             del form.base_fields[name]
         return form
 
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"title": "Targets"} | (extra_context or {}))
-
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
         if request.method == "POST":
             meet([request.POST.get(name, "") for name in ("auth_secret", "signing_key", "notify")]
