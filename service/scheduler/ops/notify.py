@@ -21,14 +21,16 @@ hangs or refuses has what it is to be told wait, for up to a DAY, and delays not
 """
 import logging
 import threading
+import time
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from ..base import outage
 from ..base.channels import channel, kind, send
+from ..base.clock import steady
 from ..base.moments import moment
 from ..base.secrets import Unreadable, decrypt
 from ..base.words import hidden, printable, redacted
@@ -62,11 +64,16 @@ def tell(now=NOW):
     now: aware datetime; by default the database's clock
     """
     for _ in range(BATCHES):
+        began = steady()
         if not _gather(now):
             break
+        # Half of the time is others': of who waits for SQLite's lock nobody gets it whom the next transaction follows at once.
+        time.sleep(steady() - began)
     due = {}
     for told in Told.objects.select_related("target").annotate(now=as_column(now)):
-        if not _lasts(told.tried_at, told.pause, told.now):
+        if told.target_id and not told.target:      # by a version that does not know this table
+            told.delete()
+        elif not _lasts(told.tried_at, told.pause, told.now):
             told.waiting = _together(told.sending, told.waiting)
             for way, notice in _due(told):
                 due.setdefault(way.key, (way, []))[1].append((told, notice))
@@ -114,19 +121,22 @@ def _gather(now):
             if not (call.status == Status.MISSED and call.error.startswith(BY_PAUSE)):
                 news.setdefault(call.target_id, []).append(call)
         targets = Target.objects.in_bulk([target for target in news if target])
+        rows = {(told.channel, told.target_id): told for told in Told.objects.filter(
+            Q(target__in=[target for target in news if target]) | (Q(target=None) if None in news else Q()))}
         for target_id, failed in news.items():
             target = targets.get(target_id)
             for way in channels(target):
-                if not _add(way.key, target, failed, now):
+                told = rows.get((way.key, target_id)) or Told.objects.get_or_create(
+                    channel=way.key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
+                if not _add(told, target, failed, now):
                     transaction.set_rollback(True)      # somebody else was first
                     return False
         Failure.objects.filter(id__in=ids)._raw_delete(connection.alias)
     return len(ids) == BATCH
 
 
-def _add(key, target, failed, now):
-    """Adds `failed`, the failures of one target, to what a channel is to be told. Returns whether nobody else was first."""
-    told = Told.objects.get_or_create(channel=key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
+def _add(told, target, failed, now):
+    """Adds `failed`, the failures of one target, to what a channel is to be told of it. Returns whether nobody else was first."""
     waiting, run = told.waiting, told.in_a_row
     after = target.notify_after if target else 1
     success = after > 1 and not (told.failing_since or told.sending) and ScheduledCall.objects.filter(
@@ -219,6 +229,9 @@ def _over(told):
     """Whether it succeeds again: a call that was due since has, and none has failed for a while. When that call was due
     is kept: of API_URL's successes there is no index, and only the latest are looked through."""
     if not told.failing_since:
+        return False
+    if told.failed_at > told.now:       # the clock was set back: what has succeeded since is not known
+        _change(told, failed_at=told.now)
         return False
     if not (told.succeeded_at and told.succeeded_at > told.failed_at):
         since = told.failed_at
