@@ -247,15 +247,6 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def what(self, schedule):
         return schedule.target.name if schedule.target else "API_URL"
 
-<<<<<<< HEAD
-    @admin.display(description="paused")
-    def pause(self, schedule):
-        if not schedule.is_paused(utcnow()):
-            return NOTHING
-        return format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until, schedule.clocks)}" or "")
-
-=======
->>>>>>> w-L
     @admin.display(description="next")
     def comes_next(self, schedule):
         """With why there is none, or why it is so late."""
