@@ -286,7 +286,7 @@ def test_two_queries_when_nothing_fails(told, clock):
 
 
 def test_more_may_fail_than_are_gathered_at_once(told, clock, monkeypatch):
-    monkeypatch.setattr(notify, "BATCHES", 2)
+    monkeypatch.setattr(notify, "GATHERED", 20)
     monkeypatch.setattr(notify, "BATCH", 10)
     clock.fail(55)
     clock.tick(), clock.tick(1), clock.tick(1)
@@ -890,3 +890,22 @@ def test_looking_for_what_to_tell_reads_few_rows(told, clock, billing):
     clock.fail(target=billing)
     assert rows_read(lambda: clock.tick(1)) < 5000 and len(told.took) == 2
     assert rows_read(lambda: clock.tick(20)) < 5000, "it looks for those that succeed again"
+
+
+def test_of_many_targets_that_fail_side_by_side_each_is_written_once_and_all_are_asked_for_at_once(told, clock, monkeypatch):
+    monkeypatch.setattr(notify, "BATCH", 30)
+    many = Target.objects.bulk_create([Target(name=f"target {number}", url="https://api.example/") for number in range(30)])
+    for _ in range(10):
+        for target in many:
+            clock.fail(target=target)
+    with CaptureQueriesContext(connection) as queries:
+        clock.tick()
+    written = [query for query in queries if query["sql"].startswith('UPDATE "scheduler_told"')]
+    assert len(written) <= 2 * len(many), "what waits, and that it is sent"
+    for minutes in (1, 20):
+        for _ in range(5):
+            clock.tick(1)       # those that were not sent in the same process
+        with CaptureQueriesContext(connection) as queries:
+            clock.tick(minutes)
+        assert len(queries) == 2
+    assert Told.objects.exclude(failing_since=None).count() == len(many)

@@ -40,7 +40,7 @@ class Command(BaseCommand):
         delay = delay_of(when)
         call = self.scheduled({"delay": delay.total_seconds()} if delay is not None else {"timestamps": instant(when)}, options)
         soon = call.timestamp <= utcnow() + timedelta(seconds=WAITED_FOR)
-        self.stdout.write(f"Call {call.id} is due at {moment(call.timestamp)}.")
+        self.stdout.write(f"Call {call.id} is due at {call.due}.")
         self.stdout.flush()
         age = dispatch.since_beat()
         if age is None or age > SILENT:
