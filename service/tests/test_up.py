@@ -15,6 +15,7 @@ import redis
 from conftest import PASSWORD, SERVICE, WORK, all_ended, end, free_port, in_seconds, redis_server, until
 from django.contrib.auth.models import User
 
+from scheduler.base import broker as notes
 from scheduler.models import ScheduledCall
 
 
@@ -147,7 +148,11 @@ def test_with_no_redis_it_has_a_broker_of_its_own(up, work, api):
     with socket.socket() as probe:
         if probe.connect_ex(("localhost", 6379)) == 0:
             pytest.skip("a Redis answers at localhost:6379")
+    other = notes.note(work, "redis://localhost:1/0")       # of another `up` in this folder, which ends later
     service = up(REDIS_URL=None, CALL_LOG=str(work / "calls.log")).ready()
+    assert notes.noted(work) == "redis://localhost:1/0"
+    os.close(other)
+    until(lambda: notes.noted(work))
     assert "The broker is its own, redis-server, as" in service.says()
     assert re.search("Succeeded: HTTP status 200, [0-9]+ ms", command(service, "call", "now")[1])
     url, = re.findall("redis://.*", (work / ".broker").read_text())

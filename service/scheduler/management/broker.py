@@ -66,6 +66,7 @@ class Broker:
         self.password = secrets.token_hex(24)
         self.url = f"redis://:{self.password}@{HOST}:{self.port}/0"
         self.program = self.process = self.watcher = None
+        self.noted = False              # for other commands
         self.deaths = deque(maxlen=DEATHS)
         self.last = deque(maxlen=3)     # lines that it wrote: of interest once it has ended
 

@@ -63,7 +63,7 @@ class Command(BaseCommand):
         call_command("migrate", verbosity=0, interactive=False)
         log.write([])                   # there to be watched before the first call ends
         if own:
-            noted(own.url)
+            own.noted = noted(own.url)
         if not settings.DEBUG:
             call_command("collectstatic", verbosity=0, interactive=False)
         self.create_administrator()
@@ -186,11 +186,13 @@ def start(own):
 
 
 def noted(url):
-    """Notes for other commands where the broker is, until this process ends."""
+    """Notes for other commands where the broker is, until this process ends. Returns whether there is no more to be done:
+    while another `up` in this folder has noted its own, there is."""
     try:
-        notes.note(settings.CALL_LOG.parent, url)
+        return notes.note(settings.CALL_LOG.parent, url) is not None
     except OSError as error:
         say(f"Other commands will not find the broker: {settings.CALL_LOG.parent} cannot be written ({error.strerror}).")
+        return True
 
 
 class Tail:
@@ -272,6 +274,8 @@ def run(commands, own=None, tail=None):
     while hope and not signals and all(child.poll() is None for child in children.values()):
         time.sleep(0.1)
         show_calls()
+        if own:
+            own.noted = own.noted or noted(own.url)
         hope = own is None or own.look_after()
     if signals:
         say(f"Stopping. Calls in flight may end, within {settings.TIMEOUT:g} s; Ctrl-C again ends them now.")
