@@ -110,7 +110,8 @@ class DelaysField(forms.CharField):
 
 
 class TargetForm(OpenedForm):
-    headers = HeadersField(required=False, help_text="Lines such as X-Name: value. Placeholders are filled in.")
+    headers = HeadersField(required=False, help_text="Lines such as X-Name: value; a body needs "
+                                                  "one, such as Content-Type: application/json. Placeholders are filled in.")
     secret_headers = forms.CharField(
         required=False, show_hidden_initial=True, widget=SecretHeaders({"rows": 3, "cols": 80, "autocomplete": "off"}),
         help_text=f"Lines such as X-Api-Key: value. {HIDDEN} leaves one as it is; one that is taken out is forgotten.")

@@ -12,7 +12,7 @@ told of each target by itself:
 A channel is told of a target at most once in EVERY: what comes in between waits in the row, as sums and the first few.
 
 Each failure is gathered once: its row of Failure (see there) is deleted and what is said of it added to the rows of Told
-in one transaction. That happens whether anybody wants to be told or not. A Told changes only by a conditional UPDATE on
+in one transaction. Those of one target are gathered together: of many targets that fail side by side each is written once. That happens whether anybody wants to be told or not. A Told changes only by a conditional UPDATE on
 the version that was read, so of several processes one gathers, and one sends. What it claims for sending (`sending`) is its
 own for LEASE; what fails meanwhile waits for the next notice. One that dies between sending and noting that it has sent leaves a notice that is sent again: rather twice than not at all.
 
@@ -21,14 +21,16 @@ hangs or refuses has what it is to be told wait, for up to a DAY, and delays not
 """
 import logging
 import threading
+import time
 from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import F
+from django.db.models import F, OuterRef, Subquery
 
 from ..base import outage
 from ..base.channels import channel, kind, send
+from ..base.clock import steady
 from ..base.moments import moment
 from ..base.secrets import Unreadable, decrypt
 from ..base.words import hidden, printable, redacted
@@ -44,7 +46,7 @@ WITHIN = 60                         # seconds for what a process sends
 LEASE = timedelta(seconds=WITHIN + 30)      # of who sends, with some time to note it
 AGAIN = timedelta(minutes=1)        # after a channel that took nothing; twice as long each time, up to EVERY
 BATCH = 250                         # failures in one transaction: SQLite has one write lock, and calls that end wait for it
-BATCHES = 40                        # gathered at once at most
+GATHERED = 10_000                   # at once at most
 AT_ONCE = 20                        # channels that one process sends to
 TOGETHER = 10                       # notices that one process sends
 FEW = 10                            # calls that a notice names
@@ -61,12 +63,16 @@ def tell(now=NOW):
 
     now: aware datetime; by default the database's clock
     """
-    for _ in range(BATCHES):
-        if not _gather(now):
-            break
+    _gather(now)
     due = {}
-    for told in Told.objects.select_related("target").annotate(now=as_column(now)):
-        if not _lasts(told.tried_at, told.pause, told.now):
+    # Asked of all targets in this one statement; see _over.
+    since = ScheduledCall.objects.filter(
+        target=OuterRef("target"), status=Status.SUCCEEDED, timestamp__gt=OuterRef("failed_at"), timestamp__lte=as_column(now))
+    for told in Told.objects.select_related("target").annotate(
+            now=as_column(now), success=Subquery(since.order_by("timestamp").values("timestamp")[:1])):
+        if told.target_id and not told.target:      # by a version that does not know this table
+            told.delete()
+        elif not _lasts(told.tried_at, told.pause, told.now):
             told.waiting = _together(told.sending, told.waiting)
             for way, notice in _due(told):
                 due.setdefault(way.key, (way, []))[1].append((told, notice))
@@ -102,31 +108,39 @@ def _numbered(urls, where, own):
 
 
 def _gather(now):
-    """Adds up to BATCH failures to what waits to be told. Returns whether there may be more."""
-    if Failure.objects.order_by("id").values_list("id").first() is None:     # without SQLite's one write lock
-        return False
+    """Adds up to GATHERED failures to what waits to be told."""
+    noted = {}
+    call = ScheduledCall.objects.filter(pk=OuterRef("call_id"))
+    for pk, target_id in Failure.objects.order_by("id").values_list("id", Subquery(call.values("target")[:1]))[:GATHERED]:
+        noted.setdefault(target_id, []).append(pk)
+    for target_id, ids in noted.items():
+        for i in range(0, len(ids), BATCH):
+            began = steady()
+            if not _gather_some(target_id, ids[i:i + BATCH], now):
+                break
+            # Half of the time is others': of who waits for SQLite's lock nobody gets it whom the next transaction follows at once.
+            time.sleep(steady() - began)
+
+
+def _gather_some(target_id, ids, now):
+    """Those failures of one target, as far as nobody else does. Returns whether nobody has been first."""
     with transaction.atomic():
-        ids = dict(unlocked(Failure.objects.order_by("id")).values_list("id", "call_id")[:BATCH])
-        calls = ScheduledCall.objects.filter(id__in=ids.values()).order_by("ended_at", "id").only(
+        ids = dict(unlocked(Failure.objects.filter(id__in=ids)).values_list("id", "call_id"))
+        failed = [call for call in ScheduledCall.objects.filter(id__in=ids.values()).order_by("ended_at", "id").only(
             "id", "status", "timestamp", "ended_at", "error", "target_id")
-        news = {}
-        for call in calls:
-            if not (call.status == Status.MISSED and call.error.startswith(BY_PAUSE)):
-                news.setdefault(call.target_id, []).append(call)
-        targets = Target.objects.in_bulk([target for target in news if target])
-        for target_id, failed in news.items():
-            target = targets.get(target_id)
-            for way in channels(target):
-                if not _add(way.key, target, failed, now):
-                    transaction.set_rollback(True)      # somebody else was first
-                    return False
+            if not (call.status == Status.MISSED and call.error.startswith(BY_PAUSE))]
+        target = Target.objects.filter(pk=target_id).first() if target_id else None
+        for way in channels(target) if failed and bool(target) == bool(target_id) else ():
+            told = Told.objects.get_or_create(channel=way.key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
+            if not _add(told, target, failed, now):
+                transaction.set_rollback(True)
+                return False
         Failure.objects.filter(id__in=ids)._raw_delete(connection.alias)
-    return len(ids) == BATCH
+    return True
 
 
-def _add(key, target, failed, now):
-    """Adds `failed`, the failures of one target, to what a channel is to be told. Returns whether nobody else was first."""
-    told = Told.objects.get_or_create(channel=key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
+def _add(told, target, failed, now):
+    """Adds `failed`, the failures of one target, to what a channel is to be told of it. Returns whether nobody else was first."""
     waiting, run = told.waiting, told.in_a_row
     after = target.notify_after if target else 1
     success = after > 1 and not (told.failing_since or told.sending) and ScheduledCall.objects.filter(
@@ -220,15 +234,19 @@ def _over(told):
     is kept: of API_URL's successes there is no index, and only the latest are looked through."""
     if not told.failing_since:
         return False
+    if told.failed_at > told.now:       # the clock was set back: what has succeeded since is not known
+        _change(told, failed_at=told.now)
+        return False
     if not (told.succeeded_at and told.succeeded_at > told.failed_at):
-        since = told.failed_at
+        success = told.success
         if not told.target:
-            since = max(since, told.now - told.pause - timedelta(seconds=settings.GRACE + settings.TIMEOUT + 60))
-        call = ScheduledCall.objects.filter(target=told.target, status=Status.SUCCEEDED, timestamp__gt=since,
-                                            timestamp__lte=told.now).order_by("timestamp").first()
-        if not call or not _change(told, succeeded_at=call.timestamp):
+            since = max(told.failed_at, told.now - told.pause - timedelta(seconds=settings.GRACE + settings.TIMEOUT + 60))
+            success = ScheduledCall.objects.filter(
+                target=None, status=Status.SUCCEEDED, timestamp__gt=since, timestamp__lte=told.now).order_by(
+                "timestamp").values_list("timestamp", flat=True).first()
+        if not success or not _change(told, succeeded_at=success):
             return False
-        told.succeeded_at = call.timestamp
+        told.succeeded_at = success
     return not _lasts(told.failed_at, EVERY, told.now)
 
 
