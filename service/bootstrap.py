@@ -77,9 +77,11 @@ def wants_broker():
 
 def usable():
     """Whether `.venv` has a Python that runs, and is new enough."""
-    return os.path.exists(PYTHON) and subprocess.call(
-        [PYTHON, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"], stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL) == 0
+    return os.path.exists(PYTHON) and runs(PYTHON, "import sys; sys.exit(sys.version_info < (3, 11))")
+
+
+def runs(python, code):
+    return subprocess.call([python, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
 
 def fill(*files, **how):
@@ -94,12 +96,14 @@ def fill(*files, **how):
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)      # two that are started at once do it once
         if not usable():
-            make()
+            make("--clear")
         # A copy of each file in there says that it was installed as it stands.
         copies = {name: os.path.join(VENV, name.replace("/", "-")) for name in files}
         missing = [name for name in files if text_of(copies[name]) != text_of(os.path.join(HERE, name))]
         if not missing:
             return
+        if not runs(PYTHON, "import pip._internal.cli.main"):     # Ctrl-C, when it was half made
+            make()
         print("Installing the packages of {} in {}, once.".format(" and ".join(missing), VENV), flush=True)
         arguments = [word for name in missing for word in ("-r", os.path.join(HERE, name))]
         quiet = {} if needed else {"stderr": subprocess.DEVNULL}
@@ -130,12 +134,15 @@ def text_of(path):
         return None
 
 
-def make():
-    """Makes `.venv`, with pip in it."""
-    has_pip = subprocess.call([sys.executable, "-c", "import ensurepip, venv"], stderr=subprocess.DEVNULL) == 0
+def make(*options):
+    """Makes `.venv`, with pip in it, or makes up what it lacks. options: of the module venv"""
+    has_pip = runs(sys.executable, "import ensurepip, venv")
     print("Making the virtual environment {}.".format(VENV), flush=True)
-    if subprocess.call([sys.executable, "-m", "venv", "--clear", VENV] + ([] if has_pip else ["--without-pip"])) != 0:
-        sys.exit("This Python makes no virtual environments. Install what it lacks (Debian: apt-get install python3-venv).")
+    options = list(options) + ([] if has_pip else ["--without-pip"])
+    if subprocess.call([sys.executable, "-m", "venv", VENV] + options) != 0:
+        if not runs(sys.executable, "import venv"):
+            sys.exit("This Python makes no virtual environments. Install what it lacks (Debian: apt-get install python3-venv).")
+        sys.exit("{} cannot be made; the lines above say why. An environment of your own will do as well, see README.md.".format(VENV))
     if has_pip:
         return
     wheel = os.path.join(VENV, PIP)

@@ -9,7 +9,7 @@ from django.urls import reverse
 
 # What is looked at each day comes first.
 ORDER = ["scheduler", "auth", "authtoken", "ScheduledCall", "Target", "Schedule", "User", "Group", "TokenProxy"]
-NAMES = {"auth": "People", "authtoken": "Tokens"}
+NAMES = {"auth": "People", "authtoken": "Access to the API"}      # of what others have named
 FRAGMENT = "X-Fragment"     # the header by which static/scheduler/live.js asks for a page without its frame
 
 
@@ -28,7 +28,6 @@ class Site(admin.AdminSite):
     def get_app_list(self, request, app_label=None):
         apps = sorted(super().get_app_list(request, app_label), key=lambda app: place(app["app_label"]))
         for app in apps:
-            app["name"] = NAMES.get(app["app_label"], app["name"])
             app["models"].sort(key=lambda model: place(model["object_name"]))
         return apps
 
@@ -49,3 +48,8 @@ class Admin(AdminConfig):
     """Django's admin, with this site."""
 
     default_site = "scheduler.site.Site"
+
+    def ready(self):
+        super().ready()
+        for label, name in NAMES.items():
+            self.apps.get_app_config(label).verbose_name = name

@@ -116,6 +116,12 @@ def test_the_list_opens_at_now(client):
     assert shown(client, q=ids["succeeded"]) == [ids["succeeded"]]
 
 
+def test_where_nothing_is_to_come_the_list_leads_to_what_was(client):
+    make(status=ScheduledCall.Status.FAILED)
+    assert '<a href="?view=recent">Recent</a>' in page(client)
+    assert 'under <a href="?view=recent">' not in page(client, view="tomorrow")
+
+
 @override_settings(TIME_ZONE="America/New_York")
 @pytest.mark.parametrize("name, start, end", [
     ("today", (2026, 11, 1, 4), (2026, 11, 2, 5)), ("tomorrow", (2026, 11, 2, 5), (2026, 11, 3, 5)),

@@ -86,6 +86,17 @@ def test_a_folder_that_nobody_may_write(folder):
     (folder / ".venv").write_text("not a folder")
     status, said = run(folder, "up")
     assert status == 1 and not any("Traceback" in line for line in said)
+    assert said[-1].startswith(f"{folder}/.venv cannot be made; the lines above say why.")
+
+
+@pytest.mark.processes
+def test_one_that_was_half_made_is_completed(folder):
+    """Ctrl-C came before pip was in it, or between that and the packages."""
+    subprocess.run([BASE, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    mine = folder / ".venv" / "mine"
+    mine.write_text("")
+    status, said = run(folder, "up")
+    assert status == 0 and said[-1] == f"{folder}/.venv standin=1.0" and mine.exists()
 
 
 def test_who_has_the_packages_is_left_alone(monkeypatch):

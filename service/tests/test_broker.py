@@ -77,6 +77,35 @@ def test_it_ends_with_who_started_it_within_a_second(work):
     until(lambda: not answers(url), 1)
 
 
+def test_it_ends_with_who_started_it_also_if_its_watcher_was_killed_before(own):
+    own.watcher.kill()
+    own.watcher.wait()
+    assert own.look_after()
+    own.watcher.stdin.close()       # as the system does for who is killed
+    own.process.wait(1)
+
+
+def test_who_dies_as_it_starts_one_leaves_none(work, monkeypatch):
+    """Killed between two processes: neither is told anything."""
+    program = work / "redis-server"
+    program.write_text(f"#!/bin/sh\ntouch {work}/started\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{work}:{os.environ['PATH']}")
+    another = broker.Broker(print)
+
+    class Killed(BaseException):
+        pass
+
+    def killed():
+        raise Killed
+    monkeypatch.setattr(another, "_watch", killed)
+    with pytest.raises(Killed):
+        another.start()
+    another.process.stdin.close()
+    another.process.wait(1)
+    assert not (work / "started").exists()
+
+
 def test_it_is_the_first_that_runs_also_of_the_package(monkeypatch, work):
     """A stand-in for the package: that one's program at its place."""
     real = broker.programs()[0]

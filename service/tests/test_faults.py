@@ -143,7 +143,7 @@ def test_worker_stopped_kindly_in_mid_call(stack, api, log):
 def test_a_stopped_worker_leaves_what_it_has_not_begun_to_another(stack, api, log):
     """In time to be made when it is due; it does not wait for that itself."""
     stack.start("worker1", "beat")
-    due = in_seconds(7)
+    due = in_seconds(9)
     ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(150)])
     until(lambda: ScheduledCall.objects.filter(handed_over_at=None).count() == 0)
     until(lambda: redis_server.command("llen", "scheduler.calls") == "0", what="the worker has the messages")
@@ -154,7 +154,7 @@ def test_a_stopped_worker_leaves_what_it_has_not_begun_to_another(stack, api, lo
     assert utcnow() < due and statuses() == {"Pending": 150}
     assert all_ended(150) == {"Succeeded": 150}
     never_early(api, due)
-    assert max(api.arrivals(due)) < 1
+    assert max(api.arrivals(due)) < 2       # handed over anew when that was found out it would be later
     one_line_each(log, 150)
     assert len(api.seen) == 150
 

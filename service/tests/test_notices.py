@@ -316,6 +316,20 @@ def test_the_clock_is_set_back(told, clock):
     clock.minutes -= 10 * 24 * HOUR
     clock.fail(1, "Missed"), clock.tick(1)
     assert len(told.took) == 2
+    clock.minutes += 20
+    clock.succeed(), clock.tick(), clock.tick(20)
+    assert told.titles()[2:] == ["API Scheduler: API_URL works again"], "nor until they succeed"
+
+
+def test_a_target_that_another_version_has_removed_is_not_taken_for_api_url(told, clock, billing):
+    """That version knows nothing of Told, as its delete shows."""
+    clock.fail(target=billing), clock.tick()
+    with connection.cursor() as cursor:
+        for table in ("scheduledcall", "target"):
+            cursor.execute(f"DELETE FROM scheduler_{table}")
+    clock.minutes += 20
+    clock.succeed(), clock.tick(20), clock.tick(20)
+    assert told.titles() == ["API Scheduler: billing begins to fail: 1 failed"] and not Told.objects.exists()
 
 
 # --- To whom ---------------------------------------------------------------------------------
@@ -749,6 +763,25 @@ def test_a_targets_own_channel_leads_to_public_addresses_only(clock, hook, billi
     assert len(hook.took) == 1
 
 
+@pytest.mark.processes
+def test_a_targets_own_channel_sends_no_file_of_this_machine(hook, work, monkeypatch):
+    """Several kinds of channels take a template: else who may change a target was sent what this service can read."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate(work))
+    hook.server.socket = context.wrap_socket(hook.server.socket, server_side=True)
+    known = work / "known.json"
+    known.write_text('{"type": "message", "attachments": [{"contentType": "application/vnd.microsoft.card.adaptive", "content": '
+                     '{"type": "AdaptiveCard", "body": [{"type": "TextBlock", "text": "s3cr3t"}]}}]}')
+    monkeypatch.setenv("TARGET_NETWORKS", "127.0.0.0/8")
+    url = f"workflows://127.0.0.1:{hook.server.server_port}/{'w' * 32}/{'s' * 43}/?verify=no"
+
+    def send(url, own):
+        return channels.send([{"title": "billing begins to fail", "body": "It does.", "own": own, "url": url}], 30)[0]
+    assert send(f"{url}&template={known}", False) is None and "s3cr3t" in str(hook.took.pop()), "whoever runs the service may"
+    assert send(f"{url}&template={known}", True) == "it names a file of this machine, and those are not read for a target"
+    assert hook.took == [] and send(url, True) is None and len(hook.took) == 1
+
+
 @pytest.mark.parametrize("text", ["ops@example.org", "slack://", "json://example.org/s3cr3t nonsense://s3cr3t", "json://h/s3cr3t\x00",
                                   " ".join(f"json://example.org/s3cr3t/{i}" for i in range(21))])
 def test_what_is_no_channel_is_refused_without_its_text(text, client):
@@ -793,11 +826,13 @@ def test_trouble_with_notices_is_none_of_the_dispatcher():
 @pytest.mark.processes
 def test_an_outside_watcher_is_called_each_minute_while_all_is_well(monkeypatch, caplog):
     from scheduler.ops import heartbeat
-    seen, says = [], [200]
+    seen, says, hangs = [], [200], threading.Event()
+    hangs.set()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(handler):
             seen.append(handler.path)
+            hangs.wait(20)
             handler.send_response(says[0])
             handler.end_headers()
 
@@ -821,12 +856,22 @@ def test_an_outside_watcher_is_called_each_minute_while_all_is_well(monkeypatch,
         monkeypatch.setattr(dispatch, "hand_over", lambda send: 1 / 0)
         tick()
         assert len(seen) == 4, "all is not well"
+        monkeypatch.undo()
+        hangs.clear()
+        for _ in range(2):
+            monkeypatch.setattr(heartbeat, "_next", 0.0)
+            tasks.dispatch_all()
+        until(lambda: len(seen) == 5)
+        hangs.set(), tick()
+        monkeypatch.setattr(heartbeat, "_next", 0.0)
+        tick()
         watcher.shutdown(), watcher.server_close()
         monkeypatch.undo()
         monkeypatch.setattr(heartbeat, "_next", 0.0)
         tick()
     assert [record.message for record in caplog.records if "HEARTBEAT" in record.message] == [
         "HEARTBEAT_URL cannot be reached: HTTP status 500", "HEARTBEAT_URL is reached again",
+        "HEARTBEAT_URL cannot be reached: no answer within 60 s", "HEARTBEAT_URL is reached again",
         "HEARTBEAT_URL cannot be reached: ConnectionError"]
     assert "s3cr3t" not in caplog.text
     outage.heartbeat.over()

@@ -129,7 +129,7 @@ def test_targets_are_for_who_may_use_them(client):
     ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "So are 2 more: lines 2, 3."),
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "Line 1: “28.11.2020 14:00” is in the past"),
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "So is 1 more: line 2."),
-    ("time\tcolour\n28.11.2096 14:00\tred", "has a column “colour”, which means nothing here; there are time, date, note, target, body, data"),
+    ("time\tcolour\n28.11.2096 14:00\tred", "has a column “colour”, which means nothing here: leave it out, or call it one of time, date, note, target, body, data"),
     ("note\tbody\na\tb", "has no column of the name time"), ("time\twhen\na\tb", "has two columns for time"),
     ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\tnote\n\ta", "Line 2: “a” has no time"),
     ("28.11.2096 14:00\t" + "x" * 201, "as a note has 201 characters; at most 200 are taken"),

@@ -57,6 +57,7 @@ def test_a_colleague_who_may_only_look_is_one_page(client):
     page = client.get("/admin/auth/user/add/").content.decode()
     box = re.search(r'<input type="checkbox" name="is_staff"[^>]*>', page)[0]
     assert "checked" in box, "or he could not log in"
+    assert "a Viewer sees calls, targets and schedules, and why a call failed" in page
     client.post("/admin/auth/user/add/", {"username": "ben", "usable_password": "true", "password1": PASSWORD,
                                          "password2": PASSWORD, "is_staff": "on", "groups": viewer.pk})
     ben = Client()

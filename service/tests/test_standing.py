@@ -82,7 +82,7 @@ def test_a_duration_is_that_of_the_last_attempt_where_it_is_known():
     Attempt.objects.create(call=given_up, number=1, started_at=given_up.started_at, outcome="Failed",
                            ended_at=given_up.started_at + timedelta(milliseconds=3))
     called(300, took=5, target=target, attempts_made=1)
-    assert of_target(target).took == [3, 5, 7] and lost.pk and (in_ms(9999.4), in_ms(30_012)) == ("9999 ms", "30.0 s")
+    assert of_target(target).took == [3, 5, 7] and lost.pk and (in_ms(9999.4), in_ms(30_012)) == ("9,999 ms", "30.0 s")
 
 
 def test_of_a_schedule_what_a_change_cancelled_does_not_count(client):

@@ -18,6 +18,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator
 
 from ..base.clock import utcnow
 from ..base.moments import moment, precise
@@ -34,6 +35,7 @@ from .forms import OnceAdmin
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+BRIEF = 120             # characters
 CANCELLABLE = (Status.PENDING, Status.RETRYING)
 BLANK = format_html('<span class="blank">{}</span>', NOTHING)       # left out of the cards of a phone
 
@@ -45,6 +47,11 @@ def column(field, description, say=moment):
         at = getattr(call, field)
         return say(at) if at else NOTHING
     return in_words
+
+
+def brief(text):
+    """The str `text` as a row has room for it: an error may be a page of HTML. The call's own page has all of it."""
+    return text if len(text) <= BRIEF else format_html('<span title="{}">{}</span>', text, Truncator(text).chars(BRIEF))
 
 
 @admin.register(ScheduledCall)
@@ -69,7 +76,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     known = [
         (None, {"fields": ["timestamp", "how", "error", "http_status", "cancelled_by", "said"]}),
         ("How it went", {"fields": ["late", "handed_over", "started", "ended"]}),
-        ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "next_attempt", "expires"]}),
+        ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "expires"]}),
         ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
         ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as"]}),
     ]
@@ -100,11 +107,11 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     @admin.display(description="outcome")
     def outcome(self, call):
         """In one column: an error says what the HTTP status was."""
-        said = call.error or (f"HTTP status {call.http_status}" if call.http_status else "")
+        said = brief(call.error) if call.error else f"HTTP status {call.http_status}" if call.http_status else ""
         if call.status == Status.RETRYING:
-            return ", ".join(filter(None, [said, f"next attempt {self.next_attempt(call)}"]))
+            return format_html("{}{}next attempt {}", said, said and ", ", self.next_attempt(call))
         if call.cancelled_by:
-            return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
+            return format_html("{}{}cancelled by <bdi>{}</bdi>", said, said and ", ", call.cancelled_by)
         return said or BLANK
 
     @admin.display(description="scheduled by")
@@ -192,7 +199,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return filters.CallList
 
     def changelist_view(self, request, extra_context=None):
-        response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
+        response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
             tabs, status, due = map(response.context_data["cl"].spec, (
                 filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
@@ -228,7 +235,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             if call.told:
                 last = call.told[-1]
                 names -= {name for name, same in (
-                    ("error", call.error == last["error"]), ("http_status", call.http_status == last["http_status"]),
+                    ("how", call.status == last["outcome"]), ("error", call.error == last["error"]), ("http_status", call.http_status == last["http_status"]),
                     ("has_of_it", (call.failure or None) == last["class"]), ("attempts_made", call.attempts_made == len(call.told)),
                     ("started", len(call.told) == 1 and call.started_at == last["started_at"]),
                     ("ended", len(call.told) == 1 and call.ended_at == last["ended_at"])) if same}

@@ -114,7 +114,7 @@ def _columns(names):
                 raise ValueError(f"has two columns for {COLUMNS[name]}")
             columns[COLUMNS[name]] = place
         elif name:
-            raise ValueError(f"has a column “{printable(name, 40)}”, which means nothing here; there are {NAMED}")
+            raise ValueError(f"has a column “{printable(name, 40)}”, which means nothing here: leave it out, or call it one of {NAMED}")
     if not {"time", "date"} & set(columns):
         raise ValueError("has no column of the name time")
     return columns

@@ -21,8 +21,8 @@ def number(calls, one="call"):
     return found and (f"more than {COUNTED} {one}s" if found > COUNTED else f"{found} {one}{'s' if found > 1 else ''}")
 
 
-def _said(row, resume, said):
-    return {"by": row.paused_by, "since": moment(row.paused_at), "until": row.paused_until and moment(row.paused_until),
+def _said(row, resume, said, zone=None):
+    return {"by": row.paused_by, "since": moment(row.paused_at, zone), "until": row.paused_until and moment(row.paused_until, zone),
             "reason": row.paused_reason, "said": said, "resume": resume}
 
 
@@ -44,7 +44,7 @@ def of_schedule(schedule, leads_to_calls, resume):
     said = [(f"That cancelled {how_many} that {'was' if how_many == '1 call' else 'were'} planned.", _list(
                 leads_to_calls, schedule=schedule.pk, status=Status.CANCELLED, due_from=schedule.paused_at.isoformat()))
             if how_many else ("That cancelled no call: none was planned.", ""), (ends, "")]
-    return _said(schedule, resume, said)
+    return _said(schedule, resume, said, schedule.clocks)
 
 
 def of_target(target, leads_to_calls, resume):
@@ -73,7 +73,8 @@ def of_target(target, leads_to_calls, resume):
 def of_schedule_to_come(schedule):
     """What would be cancelled, were it paused now: a sentence."""
     planned = number(ScheduledCall.objects.filter(schedule=schedule.pk, status=Status.PENDING, occurrence__isnull=False))
-    return f"It has {planned or 'no call'} planned for the next {AHEAD.days * 24} hours; what is due before the pause ends will be cancelled."
+    return (f"It has {planned or 'no call'} planned for the next {AHEAD.days * 24} hours; what is due before the pause ends will be "
+            "cancelled. (Days that are to come, such as holidays, are better written under Except, on its page.)")
 
 
 def of_target_to_come(target):

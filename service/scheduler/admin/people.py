@@ -12,6 +12,9 @@ from django.db.models import Case, Q, When
 from ..site import place
 from .forms import OnceAdmin, OpenedForm
 
+# What the migration 0016 makes of them, in words.
+GROUPS = ("As they come, a Viewer sees calls, targets and schedules, and why a call failed; an Operator also sees what is sent and "
+          "answered, and schedules, moves, cancels and pauses; an Admin may do everything, also with people and tokens.")
 MEANINGLESS = {"delete_scheduledcall"}      # nobody deletes a call: each is accounted for
 
 admin.site.unregister([User, Group])
@@ -41,6 +44,8 @@ class PeopleAdmin(OnceAdmin):
 
     def formfield_for_manytomany(self, db_field, request=None, **how):
         how["widget"], how["help_text"] = forms.CheckboxSelectMultiple, ""
+        if db_field.related_model is Group:
+            how["help_text"] = GROUPS
         if db_field.related_model is Permission:
             how |= {"form_class": Permissions, "queryset": meant()}
         return db_field.formfield(**how)

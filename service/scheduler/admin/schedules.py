@@ -2,7 +2,7 @@
 before it is saved."""
 import re
 from copy import copy
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 
 from django import forms
@@ -67,7 +67,7 @@ class DaysField(forms.MultipleChoiceField):
 
 
 class DatesField(forms.CharField):
-    """Dates as text; the model keeps a list."""
+    """Dates as text, also "2026-12-24 to 2027-01-01", which is each day from one to the other; the model keeps a list."""
 
     widget = forms.Textarea({"rows": 2, "cols": 60})
 
@@ -75,7 +75,20 @@ class DatesField(forms.CharField):
         return ", ".join(value) if isinstance(value, list) else value
 
     def clean(self, value):
-        return [piece for piece in re.split(r"[,\s]+", super().clean(value)) if piece]
+        text = re.sub(r"\s+(?:to|-|–)\s+|\s*\.\.\s*", "..", super().clean(value))
+        return [day for piece in re.split(r"[,\s]+", text) if piece for day in self._days(piece)]
+
+    @staticmethod
+    def _days(piece):
+        """The days of a piece, one or from one to another, at most one more than a schedule takes. What is no date is
+        left to the model, which says so."""
+        first, _, last = piece.partition("..")
+        try:
+            first, last = date.fromisoformat(first), date.fromisoformat(last)
+        except ValueError:
+            return [piece]
+        days = min((last - first).days, Schedule.MAX_EXCEPTIONS) + 1
+        return [str(first + timedelta(days=number)) for number in range(days)] or [piece]
 
     def has_changed(self, initial, data):
         return (initial or []) != self.clean(data)
@@ -85,7 +98,7 @@ class ScheduleForm(OpenedForm):
     may_use = True      # whether this user may use targets
 
     exceptions = DatesField(label="Except", required=False, help_text=(
-        "Dates on which it does not call, separated by commas: 2026-12-25, 2026-12-26."))
+        "Dates on which it does not call, separated by commas: 2026-12-25, or from one to another, 2026-12-24 to 2027-01-01."))
     days = DaysField(choices=DAYS.items(), initial=",".join(Schedule.DAYS),
                      help_text="Counted in the time zone. A cron expression says its days itself: leave all.")
 
@@ -96,6 +109,7 @@ class ScheduleForm(OpenedForm):
             **{name: forms.Textarea({"rows": rows, "cols": 80, "spellcheck": "false"})
                for name, rows in (("body", 5), ("headers", 2), ("data", 2))}}
         help_texts = {
+            "times": "Times of day, separated by commas: 12:30, 14:15:30, 6:00 PM.",
             "body": "Instead of the target's body; empty for that. Placeholders such as {{call.id}}, {{call.due}}, "
                     "{{schedule.name}} and {{data.KEY}} are filled in.",
             "headers": 'Beside the target\'s, and instead of those of the same name: {"X-Shop": "7"}.',
@@ -195,7 +209,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
                            models.JSONField: {"form_class": JsonField}}
-    list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "took", "is_on", "its_calls"]
+    list_display = ["name", "when", "what", "comes_next", "last_ended", "took", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]
     search_fields = ["name"]
@@ -209,7 +223,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("What is called", {"fields": ["target", "body", "headers", "data"]}),
         ("Of its calls", {"fields": ["overlap", "catch_up", "jitter"]}),
     ]
-    kept = ["comes_next", "went", "its_calls", "created", "planned"]
+    kept = ["next_time", "went", "its_calls", "created", "planned"]
 
     def get_queryset(self, request):
         """With what the list shows of its calls, all in one query."""
@@ -233,14 +247,17 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def what(self, schedule):
         return schedule.target.name if schedule.target else "API_URL"
 
-    @admin.display(description="paused")
-    def pause(self, schedule):
-        if not schedule.is_paused(utcnow()):
-            return NOTHING
-        return format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until)}" or "")
-
     @admin.display(description="next")
     def comes_next(self, schedule):
+        """With why there is none, or why it is so late."""
+        if not schedule.is_paused(utcnow()):
+            return self.next_time(schedule)
+        paused = format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until, schedule.clocks)}" or "")
+        at = self.next_time(schedule)
+        return paused if at == NOTHING else format_html("{}; {}", at, paused)
+
+    @admin.display(description="next")
+    def next_time(self, schedule):
         try:
             at, rule = schedule.soon, schedule.rule
         except ValueError as error:
@@ -297,9 +314,6 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def get_readonly_fields(self, request, obj=None):
         return self._without_calls(request, self.kept)
-
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"title": "Schedules", **(extra_context or {})})
 
     def get_form(self, request, obj=None, change=False, **kwargs):
         form = super().get_form(request, obj, change=change, **kwargs)
@@ -414,7 +428,8 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             raise Http404(f"There is no schedule {schedule_id}.")
         if schedule.target and act != self._pause and not request.user.has_perm("scheduler.use_target"):
             raise PermissionDenied("You need the permission scheduler.use_target for this.")
-        form = form_class(request.POST if request.method == "POST" else None)
+        form = form_class(request.POST if request.method == "POST" else None, **(
+            {"zone": schedule.clocks} if act == self._pause else {}))
         if request.method == "POST" and form.is_valid():
             return self.in_one(request, lambda: act(request, schedule_id, form.cleaned_data) or HttpResponseRedirect(
                 reverse("admin:scheduler_schedule_change", args=[schedule_id])))
@@ -425,7 +440,7 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def _pause(self, request, schedule_id, said):
         schedule = planner.locked().get(pk=schedule_id)
         planner.pause(schedule, request.user.get_username(), **said)
-        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'])}" if said["until"] else "")
+        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'], schedule.clocks)}" if said["until"] else "")
                            + (f": {said['reason']}." if said["reason"] else "."))
 
     def _resume(self, request, schedule_id, said):

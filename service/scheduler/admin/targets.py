@@ -110,7 +110,8 @@ class DelaysField(forms.CharField):
 
 
 class TargetForm(OpenedForm):
-    headers = HeadersField(required=False, help_text="Lines such as X-Name: value. Placeholders are filled in.")
+    headers = HeadersField(required=False, help_text="Lines such as X-Name: value; a body needs "
+                                                  "one, such as Content-Type: application/json. Placeholders are filled in.")
     secret_headers = forms.CharField(
         required=False, show_hidden_initial=True, widget=SecretHeaders({"rows": 3, "cols": 80, "autocomplete": "off"}),
         help_text=f"Lines such as X-Api-Key: value. {HIDDEN} leaves one as it is; one that is taken out is forgotten.")
@@ -295,9 +296,6 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
         for name in [name for name in form.base_fields if name not in shown]:
             del form.base_fields[name]
         return form
-
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"title": "Targets"} | (extra_context or {}))
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
         if request.method == "POST":

@@ -90,7 +90,7 @@ class ScheduleChangeSerializer(ExceptField, serializers.Serializer):
     name = serializers.CharField(required=False, max_length=100, help_text="New among the schedules.")
     times = serializers.CharField(
         required=False, allow_null=True,
-        help_text=f"Times of day, HH:MM:SS, separated by commas, at most {Schedule.MAX_TIMES}.")
+        help_text=f"Times of day, HH:MM:SS (or HH:MM), separated by commas, at most {Schedule.MAX_TIMES}.")
     cron = serializers.CharField(
         required=False, allow_null=True, max_length=500,
         help_text="In place of `times`: a cron expression of five fields, */5 9-17 * * mon-fri, or @daily.")

@@ -137,16 +137,17 @@ def _as_iso(text, day_first):
     return f"{year + 2000 if year < 100 else year:04}-{int(month):02}-{int(day):02} {hour:02}:{time['rest'] or '00'}{offset}"
 
 
-def from_person(text, *, later=False, day_first=None):
+def from_person(text, *, later=False, day_first=None, zone=None):
     """The aware datetime, in UTC, that `text` names: ISO 8601 with an offset, as in the API, or
-    "2026-08-01 14:30:00", seconds or not, by the clocks of TIME_ZONE; or as spreadsheets have it, with the month as a
+    "2026-08-01 14:30:00", seconds or not, by the clocks of `zone`; or as spreadsheets have it, with the month as a
     word (in English) or between dots, or between slashes where it can be no day.
 
     later: which of two is meant where clocks are set back, and an hour comes twice; else the earlier
     day_first: whether 01/02/2026 is a day of February or of January; None for neither
-    Raises ValueError saying why not, also for a time that the clocks of TIME_ZONE leave out; Ambiguous is one.
+    zone: a tzinfo; None for that of TIME_ZONE
+    Raises ValueError saying why not, also for a time that the clocks of `zone` leave out; Ambiguous is one.
     """
-    zone = timezone.get_default_timezone()
+    zone = zone or timezone.get_default_timezone()
     text = " ".join(text.split())
     iso = _as_iso(text, day_first)
     try:

@@ -23,6 +23,8 @@ READY_WITHIN = 10       # seconds from its start to its first answer
 STOP_WITHIN = 2         # seconds; it has nothing to keep
 DEATHS = 5              # within WHILE seconds: then it does not help to start it again
 WHILE = 60
+# Begins with what `up` says next: who dies before it has said anything leaves no server behind that nobody configured.
+START = 'read -r _ && exec "$0" -'
 # Lets `up` end as it will: when the pipe closes of which this reads, and that the system does, the process ends too.
 WATCH = 'read -r _; kill -9 "$0" 2>/dev/null'
 
@@ -83,19 +85,28 @@ class Broker:
         raise CannotRun("; ".join(said) or "neither redis-server nor valkey-server is in PATH")
 
     def _run(self):
-        configuration = (f"bind {HOST}\nport {self.port}\nrequirepass {self.password}\nsave \"\"\nappendonly no\n"
+        configuration = (f"\nbind {HOST}\nport {self.port}\nrequirepass {self.password}\nsave \"\"\nappendonly no\n"
                          "daemonize no\nloglevel warning\n")
         # A session of its own: Ctrl-C on the terminal reaches `up` alone, which ends this one last.
-        self.process = subprocess.Popen([self.program, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        self.process = subprocess.Popen(["/bin/sh", "-c", START, self.program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, start_new_session=True, cwd="/")
-        self.watcher = subprocess.Popen(["/bin/sh", "-c", WATCH, str(self.process.pid)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
+        try:
+            self._watch()
+        except OSError:
+            self.process.kill()
+            self.process.wait()
+            raise
         self.last.clear()
         self.reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self.reader.start()
         with suppress(BrokenPipeError):     # it is for `_answers` to say that it has ended
             self.process.stdin.write(configuration.encode())
             self.process.stdin.close()
+
+    def _watch(self):
+        """Raises OSError."""
+        self.watcher = subprocess.Popen(["/bin/sh", "-c", WATCH, str(self.process.pid)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/")
 
     def _read(self, stream):
         for line in stream:
@@ -117,8 +128,12 @@ class Broker:
                 time.sleep(0.01)
 
     def look_after(self):
-        """To be called now and then: starts it again if it has ended. Returns whether there is hope."""
+        """To be called now and then: starts it again if it has ended, or who watches it. Returns whether there is hope."""
         if self.process.poll() is None:
+            if self.watcher.poll() is not None:
+                with suppress(OSError):     # no room for a process: the next time
+                    self.watcher.stdin.close()
+                    self._watch()
             return True
         self._end_watcher()
         self.deaths.append(time.monotonic())

@@ -184,7 +184,7 @@ def body(value, kind):
         raise ValueError(f"Has more than {BODY_MAX} bytes.")
     text(value, BODY_MAX)
     if value and not kind:
-        raise ValueError("Needs to say what it is, in the header Content-Type.")
+        raise ValueError("Needs to say what it is, in a header such as Content-Type: application/json.")
     try:
         template.check(value, template.kind(kind) if value else template.TEXT)
     except ValueError as error:

@@ -17,9 +17,12 @@ _next = 0.0             # by steady()
 def beat():
     """The dispatcher's part, once all else went well. It waits for nothing."""
     global _thread, _next
-    if not settings.HEARTBEAT_URL or steady() < _next or _thread and _thread.is_alive():
+    if not settings.HEARTBEAT_URL or steady() < _next:
         return
     _next = steady() + EVERY
+    if _thread and _thread.is_alive():      # its answer comes, a byte now and then
+        outage.heartbeat.began(f"no answer within {EVERY} s")
+        return
     _thread = threading.Thread(target=_call, args=(settings.HEARTBEAT_URL,), name="heartbeat", daemon=True)
     _thread.start()
 

@@ -21,6 +21,7 @@ hangs or refuses has what it is to be told wait, for up to a DAY, and delays not
 """
 import logging
 import threading
+import time
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -29,6 +30,7 @@ from django.db.models import F, OuterRef, Subquery
 
 from ..base import outage
 from ..base.channels import channel, kind, send
+from ..base.clock import steady
 from ..base.moments import moment
 from ..base.secrets import Unreadable, decrypt
 from ..base.words import hidden, printable, redacted
@@ -68,7 +70,9 @@ def tell(now=NOW):
         target=OuterRef("target"), status=Status.SUCCEEDED, timestamp__gt=OuterRef("failed_at"), timestamp__lte=as_column(now))
     for told in Told.objects.select_related("target").annotate(
             now=as_column(now), success=Subquery(since.order_by("timestamp").values("timestamp")[:1])):
-        if not _lasts(told.tried_at, told.pause, told.now):
+        if told.target_id and not told.target:      # by a version that does not know this table
+            told.delete()
+        elif not _lasts(told.tried_at, told.pause, told.now):
             told.waiting = _together(told.sending, told.waiting)
             for way, notice in _due(told):
                 due.setdefault(way.key, (way, []))[1].append((told, notice))
@@ -111,8 +115,11 @@ def _gather(now):
         noted.setdefault(target_id, []).append(pk)
     for target_id, ids in noted.items():
         for i in range(0, len(ids), BATCH):
+            began = steady()
             if not _gather_some(target_id, ids[i:i + BATCH], now):
                 break
+            # Half of the time is others': of who waits for SQLite's lock nobody gets it whom the next transaction follows at once.
+            time.sleep(steady() - began)
 
 
 def _gather_some(target_id, ids, now):
@@ -122,18 +129,18 @@ def _gather_some(target_id, ids, now):
         failed = [call for call in ScheduledCall.objects.filter(id__in=ids.values()).order_by("ended_at", "id").only(
             "id", "status", "timestamp", "ended_at", "error", "target_id")
             if not (call.status == Status.MISSED and call.error.startswith(BY_PAUSE))]
-        target = Target.objects.filter(pk=target_id).first() if failed and target_id else None
-        for way in channels(target) if failed else ():
-            if not _add(way.key, target, failed, now):
+        target = Target.objects.filter(pk=target_id).first() if target_id else None
+        for way in channels(target) if failed and bool(target) == bool(target_id) else ():
+            told = Told.objects.get_or_create(channel=way.key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
+            if not _add(told, target, failed, now):
                 transaction.set_rollback(True)
                 return False
         Failure.objects.filter(id__in=ids)._raw_delete(connection.alias)
     return True
 
 
-def _add(key, target, failed, now):
-    """Adds `failed`, the failures of one target, to what a channel is to be told. Returns whether nobody else was first."""
-    told = Told.objects.get_or_create(channel=key, target=target, defaults={"failed_at": failed[0].ended_at})[0]
+def _add(told, target, failed, now):
+    """Adds `failed`, the failures of one target, to what a channel is to be told of it. Returns whether nobody else was first."""
     waiting, run = told.waiting, told.in_a_row
     after = target.notify_after if target else 1
     success = after > 1 and not (told.failing_since or told.sending) and ScheduledCall.objects.filter(
@@ -226,6 +233,9 @@ def _over(told):
     """Whether it succeeds again: a call that was due since has, and none has failed for a while. When that call was due
     is kept: of API_URL's successes there is no index, and only the latest are looked through."""
     if not told.failing_since:
+        return False
+    if told.failed_at > told.now:       # the clock was set back: what has succeeded since is not known
+        _change(told, failed_at=told.now)
         return False
     if not (told.succeeded_at and told.succeeded_at > told.failed_at):
         success = told.success

@@ -6,12 +6,14 @@ nothing else, whatever libraries may write: an address of a channel holds what l
 """
 import json
 import logging
+import mimetypes
 import os
 import re
 import signal
 import smtplib
 import socket
 import sys
+import zoneinfo
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -22,7 +24,11 @@ from ..calls import networks
 NICE = 10               # calls that are due go before
 ALONE = 120             # seconds after which it ends by itself, should who started it be dead
 
+# What those channels need of this machine, by the names of audit events (PEP 578), is nothing of this.
+OF_THE_MACHINE = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "syslog.syslog"}
+
 _refused = []           # where this process was not to connect to
+_unread = []            # files that it was not to read
 
 
 def main():
@@ -35,6 +41,7 @@ def main():
     for line in sys.stdin:
         if json.loads(line).get("own"):
             keep_to_public()
+            keep_to_itself()
         print(json.dumps(deliver(json.loads(line))), file=answers, flush=True)
 
 
@@ -93,7 +100,9 @@ def _notify(notice):
     status = re.search(r"error=([1-5]\d\d)\b", " ".join(said))
     if status:
         return f"HTTP status {status[1]}"
-    return "it cannot be reached" if "onnection error" in " ".join(said) else "it does not take it"
+    if "onnection error" in " ".join(said):
+        return "it cannot be reached"
+    return "it names a file of this machine, and those are not read for a target" if _unread else "it does not take it"
 
 
 def keep_to_public():
@@ -112,6 +121,27 @@ def keep_to_public():
         if event in ("socket.connect", "socket.sendto", "socket.sendmsg") and (address := args[1]) is not None:
             if not (isinstance(address, tuple) and allowed(address[0])):
                 _refused.append(address)
+                raise PermissionError("not allowed")
+    sys.addaudithook(watch)
+
+
+def keep_to_itself():
+    """From now on this process reads the code of its libraries, and no other file, and writes and starts nothing: some
+    kinds of channels send what stands in a file that their address names (`?template=`), and whoever may change a target
+    is not to be told what this service knows."""
+    mimetypes.init()                    # reads what there is on the machine, once
+    here = os.path.join(os.path.realpath(settings.BASE_DIR), "")
+    folders = [os.path.join(os.path.realpath(path), "") for path in (*sys.path, *zoneinfo.TZPATH) if path]
+    folders = tuple(folder for folder in folders if not here.startswith(folder))
+
+    def watch(event, args):
+        if event in OF_THE_MACHINE:
+            raise PermissionError("not allowed")
+        if event == "open" and isinstance(args[0], (str, bytes)):
+            path, flags = os.path.realpath(os.fsdecode(args[0])), args[2]
+            if flags & (os.O_WRONLY | os.O_RDWR) or not path.startswith(folders):
+                if not flags & (os.O_WRONLY | os.O_RDWR):
+                    _unread.append(path)
                 raise PermissionError("not allowed")
     sys.addaudithook(watch)
 
