@@ -103,6 +103,26 @@ def test_the_page_of_a_call_follows_it_unless_somebody_types_there(admin):
     until(lambda: "no answer within 30 s" in browser.find_element(By.ID, "content-main").text)
 
 
+def test_what_was_written_and_came_back_stays(admin):
+    """A form with an error, or with the preview of what was pasted, is the answer to a POST: it is not asked for again."""
+    target = Target.objects.create(name="billing", url="https://api.example.org")
+    call = make(600)
+    for path, field, text, says in ((f"{LIST}{call.id}/change/", "timestamp_1", "soon", ".errornote"),
+                                    (f"{LIST}add/", "times", "2099-11-28 14:00\tthe delivery", "#pasted")):
+        browser = admin(path)
+        browser.execute_script("document.getElementsByName(arguments[0])[0].value = arguments[1]", field, text)
+        browser.find_element(By.NAME, "_save").click()
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, says), what=says)
+        ScheduledCall.objects.update(status="Running")
+        Target.objects.update(name=f"{target.name}-2")
+        now(browser)
+        until(lambda: browser.execute_script(       # which the same script asks for
+            "return performance.getEntriesByType('resource').some(entry => entry.name.endsWith('/healthz'))"), what="its icon")
+        browser.execute_async_script("fetch('/healthz').then(arguments[0], arguments[0])")
+        assert fragments(browser) == 0, path
+        assert browser.find_element(By.NAME, field).get_attribute("value") == text and browser.find_elements(By.CSS_SELECTOR, says)
+
+
 def test_what_one_has_opened_on_the_page_of_a_call_stays_open(admin):
     call = make(-60, status="Retrying", target=Target.objects.create(name="billing", url="https://api.example.org", delays=[60]),
                 started_at=utcnow(), attempts_made=1, next_attempt_at=utcnow() + timedelta(hours=1), failure="nothing", error="refused")

@@ -7,8 +7,10 @@
     const LIVE = '#result_list > tbody, #changelist .paginator, [data-live]';
 
     function whole(page) {
-        // The page of a call: what it may show depends on where the call is by now.
-        return page.querySelector('body.model-scheduledcall.change-form #content-main');
+        // The page of a call: what it may show depends on where the call is by now. Not a form of new ones, and not one that
+        // was sent and came back: to ask for it anew would lose what was written, or send it once more.
+        return location.pathname.endsWith('/change/') && !page.querySelector('.errornote')
+            && page.querySelector('body.model-scheduledcall.change-form #content-main');
     }
 
     function busy() {
