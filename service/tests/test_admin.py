@@ -342,13 +342,13 @@ def test_the_line_above_the_picture(client, settings_api):
     make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed"), make(-90000, status="Failed")
     make(1800, 4), make(7200)
     dispatch.beat()
-    line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary">')[1].split("</p>")[0])
+    line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary" data-live>')[1].split("</p>")[0])
     line = re.sub(" +", " ", line)
     assert "Calls https://***@api.example/hook?key=*** service ok" in line and "secret" not in page(client)
     assert re.search(r"next call in (29 min 5\d s|30 min) , \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", line), line
     assert "4 due in the next hour" in line and "3 failed, 2 missed in the last 24 hours" in line.replace(" ,", ",")
     assert "all times in UTC" in line and "overdue" not in line
-    links = [parameters(link) for link in re.findall(r'href="([^"]+)"', page(client).split('id="calls-summary">')[1].split("</p>")[0])]
+    links = [parameters(link) for link in re.findall(r'href="([^"]+)"', page(client).split('id="calls-summary" data-live>')[1].split("</p>")[0])]
     assert [len(shown(client, **link)) for link in links] == [4, 5]
 
 

@@ -281,6 +281,8 @@ def test_what_is_no_such_file_is_refused_in_words(apply, wrong, words):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(CommandError, match="none.yaml cannot be read: No such file or directory."):
         call_command("apply", str(tmp_path / "none.yaml"))
+    with pytest.raises(CommandError, match="/dev/zero is larger than 10 MB. Nothing was changed."):
+        call_command("apply", "/dev/zero")
     with pytest.raises(CommandError, match="The name of --by holds U"):
         call_command("apply", str(tmp_path / "none.yaml"), "--by", "a\nb")
 

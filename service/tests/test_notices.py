@@ -553,7 +553,7 @@ def drip(client):
 def test_it_is_no_such_server(clock, hook, monkeypatch, caplog, behave, way):
     """It accepts and says nothing, says a little now and then for ever, hangs up, or talks nonsense. With the process
     that sends, which is ended after a while."""
-    monkeypatch.setattr(notify, "WITHIN", 4)
+    monkeypatch.setattr(notify, "WITHIN", 10)
     monkeypatch.setattr(outage, "_channels", {})
     port = free_port()
     names = {"mail": {"FAILURES_TO": TO, "EMAIL_HOST": "127.0.0.1", "EMAIL_PORT": port},

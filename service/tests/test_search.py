@@ -100,3 +100,14 @@ def test_it_reads_no_more_among_many(monkeypatch):
         for statuses in (every, ["Failed", "Missed"], ["Pending"]):
             calls = ScheduledCall.objects.all() if statuses is every else ScheduledCall.objects.of(statuses)
             assert rows_read(lambda: search.Search(calls, text, utcnow())) < 10_000, (text, statuses)
+
+
+def test_of_many_targets_that_are_named_no_more_is_read_than_of_one(monkeypatch):
+    monkeypatch.setattr(search, "NEAR", 1000)
+    for number in range(10):
+        fill(1500, -3 * 86400, status="Succeeded", target=Target.objects.create(name=f"shop {number}", url="https://a.example/"))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")
+    one, all_of_them = (rows_read(lambda text=text: search.Search(ScheduledCall.objects.all(), text, utcnow()))
+                        for text in ('"shop 7" needle', "shop needle"))
+    assert all_of_them < 1.5 * one

@@ -2,8 +2,8 @@
 
 Neither database has an index of words that both know, and a million notes are not read for a page. So names are looked
 for among the targets and the schedules, which are few; and notes and errors in what lies next to now: as many calls
-before and after it, and as many of each status that errors have, as are read in a moment. What is said of the result
-says how far that went.
+before and after it, as many of each status that errors have, and as many of all that is named, as are read in a moment.
+What is said of the result says how far that went.
 """
 from django.core.exceptions import EmptyResultSet
 from django.db import connection
@@ -79,10 +79,10 @@ class Search:
         if not self._calls.statuses:
             for status in ERRING:
                 yield self._around(self._calls.of([status]))[0]
-        for target in targets:
-            yield self._calls.for_targets([target]).order_by("-timestamp", "-id")[:NEAR]
-        for schedule in schedules:
-            yield self._calls.filter(schedule=schedule).order_by("-timestamp", "-id")[:NEAR]
+        named = [*(self._calls.for_targets([target]) for target in targets),
+                 *(self._calls.filter(schedule=schedule) for schedule in schedules)]
+        for calls in named:
+            yield calls.order_by("-timestamp", "-id")[:NEAR // len(named) + 1]
 
     def _around(self, calls, first=0, number=None):
         """The nearest before now, and after."""

@@ -12,6 +12,7 @@ from scheduler.files.apply import apply, read
 from scheduler.files.text import Wrong
 
 BY_MAX = 150
+LARGEST = 10_000_000    # bytes; tens of thousands of targets
 PROBLEMS_MAX = 50       # that are named one by one
 LOCK = 5        # seconds for which it waits for others who change something
 
@@ -33,9 +34,12 @@ class Command(BaseCommand):
         except ValueError as error:
             raise CommandError(f"The name of --by {error}.")
         try:
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+            with sys.stdin.buffer if file == "-" else Path(file).open("rb") as source:
+                data = source.read(LARGEST + 1)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.")
+        if len(data) > LARGEST:
+            raise CommandError(f"{file} is larger than {LARGEST // 1_000_000} MB. Nothing was changed.")
         try:
             with unlimited(LOCK):
                 outcome = apply(read(data, "standard input" if file == "-" else printable(file)), by, prune, dry_run)
