@@ -346,7 +346,7 @@ def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
     call = ScheduledCall.objects.get()
     until(lambda: ScheduledCall.objects.get().status == "Succeeded", what="the call")
     browser.refresh()
-    assert one(browser, ".field-how .call-status").text == "Succeeded" and "127.0.0.1" in one(browser, "#attempts").text
+    assert one(browser, "#attempts .call-status").text == "Succeeded" and "127.0.0.1" in one(browser, "#attempts").text
     assert "POST" not in one(browser, "#attempts").text, "of a success it is folded"
     one(browser, "#attempts .sent summary").click()
     sent = one(browser, "#attempts .sent").text

@@ -10,6 +10,9 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client, override_settings
 
+from scheduler.base.clock import utcnow
+from scheduler.models import Attempt, ScheduledCall
+
 LIST = "/admin/scheduler/scheduledcall/"
 LOOK = (SERVICE / "scheduler" / "static" / "scheduler" / "look.css").read_text()
 BROWSER = {"headers": {"Accept": "text/html,application/xhtml+xml"}}
@@ -40,6 +43,35 @@ def test_the_address_alone_opens_what_one_may_see(client):
     assert guest("view_schedule").get("/").url == "/admin/scheduler/schedule/"
     assert guest(name="ben").get("/").url == "/admin/"
     assert Client().get("/").url == "/admin/login/?next=/"
+
+
+def test_each_list_is_called_by_what_it_lists(client):
+    for url, name in ways(client.get("/admin/").content.decode())[0]:
+        page = client.get(url).content.decode()
+        assert f"<h1>{name}</h1>" in page and f"<title>{name} | API Scheduler</title>" in page
+        assert "Authentication" not in page and "Auth Token" not in page
+
+
+def test_the_same_words_do_not_stand_twice_on_the_page_of_a_call(client):
+    call = make(-60, status="Retrying", attempts_made=1, started_at=utcnow(), next_attempt_at=utcnow(), error="no answer within 10 s")
+    Attempt.objects.create(call=call, number=1, ended_at=utcnow(), outcome="Failed", error=call.error)
+    page = client.get(f"{LIST}{call.pk}/change/").content.decode()
+    assert [page.count(words) for words in ("ext attempt", "no answer within 10 s")] == [1, 1] and "field-how" in page
+    ScheduledCall.objects.update(status="Failed", ended_at=utcnow())
+    assert "field-how" not in client.get(f"{LIST}{call.pk}/change/").content.decode(), "its last attempt says so"
+
+
+def test_a_row_of_the_list_has_the_beginning_of_a_long_error(client):
+    call = make(-60, status="Retrying", error="<b>" + 80 * "error ", next_attempt_at=utcnow())
+    page = client.get(LIST).content.decode()
+    shown = re.sub("<.*?>", "", re.search('(?s)<td class="field-outcome">(.*?)</td>', page)[1])
+    assert shown.startswith("&lt;b&gt;error ") and len(shown) < 250 and "…, next attempt " in shown
+    assert call.error[:400] in client.get(f"{LIST}{call.pk}/change/").content.decode().replace("&lt;", "<").replace("&gt;", ">")
+
+
+def test_what_is_wrong_with_a_filter_is_not_folded_away_on_a_phone(client):
+    assert '<details id="fold-views">' in client.get(LIST).content.decode()
+    assert '<details id="fold-views" open>' in client.get(LIST + "?due_from=soon").content.decode()
 
 
 def test_a_fragment_is_the_page_without_its_frame(client):
