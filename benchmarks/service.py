@@ -42,8 +42,8 @@ POST_TARGETS = 0.8          # 1,000 calls in one second to 100 targets: last req
 GROWTH = 1.1                # of a row of a call that names no target, against the version before targets
 UNKNOWN = 50                # calls of which nobody knows how they ended, after kill -9 of a worker
 
-PARTS = ["burst", "https", "post", "sustained", "storm", "kill", "obvious", "growth", "ticks", "planning", "pages", "attempts",
-         "rows"]
+PARTS = ["burst", "https", "post", "failing", "sustained", "storm", "kill", "obvious", "growth", "ticks", "planning", "pages",
+         "attempts", "rows"]
 OBVIOUS_PATIENCE = 24       # how long the obvious design is waited for after the due second
 
 
@@ -238,6 +238,32 @@ def posts(environment, api, port, size, repeats):
         finally:
             server.stop()
     return found
+
+
+def failing(environment, api, port, size, repeats):
+    """`size` calls of one second, to each of which the API answers with status 500: how late they are, and how many went
+    wrong in another way than that, dict. Each is to be noted once for a notice to a channel that takes none."""
+    from scheduler.models import Failure, ScheduledCall, Told
+
+    def forget():
+        Failure.objects.all().delete()
+        Told.objects.all().delete()
+    forget()
+    server = Service(environment | {"NOTIFY": "json://127.0.0.1:9/"}, api, port)
+    try:
+        api.switch("/status/500")
+        some = [burst(server, api, number, 30, 5) for number in (1, *[size] * repeats)]
+        ids = [i for one in some for i in one["ids"]]
+        rows = ScheduledCall.objects.filter(id__in=ids, status="Failed", http_status=500)
+        wait_for(lambda: rows.count() == len(ids) and not Failure.objects.exists(), 30)
+        noted = sum(told.waiting.get("Failed", 0) + told.sending.get("Failed", 0) for told in Told.objects.all())
+        return {"last": max((one["last"] for one in some[1:] if one["arrived"]), default=None),
+                "lost": len(ids) - rows.count(), "doubled": max(0, sum(one["requests"] for one in some) - len(ids)),
+                "early": sum(one["early"] for one in some), "noted": abs(noted - len(ids))}
+    finally:
+        server.stop()
+        api.switch("")
+        forget()
 
 
 def transactions():
@@ -688,6 +714,8 @@ def main():
                 result["https"] = bursts(service, secure, conftest.free_port(), size, repeats, False)
         if "post" in options.part:
             result["posts"] = posts(service, stand_in, conftest.free_port(), size, repeats)
+        if "failing" in options.part:
+            result["failing"] = failing(service, stand_in, conftest.free_port(), size, repeats)
         if "storm" in options.part:
             calls, rate = (200, 50) if options.smallest else (10_000, 200)
             result["storm"] = {"calls": calls, "rate": rate} | storm(service, stand_in, conftest.free_port(), calls, rate)
@@ -812,6 +840,10 @@ def report(results, options):
             row(database, f"{size} calls in one second, POST with 1 kB, {number} targets: last request", figures["last"], None,
                 POST_TARGETS if full and int(number) > 1 else None)
             row(database, f"the same, {number} targets: POST that schedules them", figures["post"], None, None)
+        if failed := result.get("failing"):
+            row(database, f"{size} calls in one second that all fail: last request", failed["last"], None,
+                LAST_HTTP if full else None)
+            row(database, "the same: not noted once for a notice", failed["noted"], None, 0, "")
         if gale := result.get("storm"):
             what = f"{gale['calls']} retries at once, {gale['rate']}/s"
             row(database, f"{what}: requests in the worst second", gale["requests in the worst second"], None,
@@ -831,7 +863,7 @@ def report(results, options):
                     UNKNOWN if full and answers == "/ok" else None, "")
                 row(database, f"{what}: of these, at the API", kill["unknown, at the API"], None, None, "")
                 row(database, f"{what}: missed or not ended", kill["missed"] + kill["not ended"], None, 0, "")
-        parts = [*([mine] if mine else []), *([secure] if secure else []), *result.get("sustained", {}).values(),
+        parts = [*(one for one in (mine, secure, failed) if one), *result.get("sustained", {}).values(),
                  *result.get("posts", {}).values()]
         if parts:
             row(database, "calls lost, made twice or early",

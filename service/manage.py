@@ -1,13 +1,15 @@
-#!/usr/bin/env python
-"""Django's command line: `python manage.py up` runs the whole service on this machine."""
+#!/usr/bin/env python3
+"""Django's command line: `python3 manage.py up` runs the whole service on this machine, which needs nothing but Python."""
 import os
 import sys
+
+import bootstrap
 
 
 def main():
     if sys.version_info < (3, 11):
-        sys.exit("Python 3.11 or newer is needed, and this is {}.{}. Make the virtual environment with "
-                 "another: python3.11 -m venv --clear .venv".format(*sys.version_info))
+        sys.exit(bootstrap.old(sys.version_info))
+    bootstrap.enter(make=sys.argv[1:2] == ["up"] and not {"-h", "--help"} & set(sys.argv))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "scheduler.settings")
     # A checkout with nothing configured is somebody trying it out on their own machine. Only this
     # file assumes so: gunicorn and celery started by themselves never get DEBUG unasked.
@@ -18,7 +20,8 @@ def main():
         from django.core.management import execute_from_command_line
         from django.db import DatabaseError
     except ImportError:
-        sys.exit("Django is not installed here. Run: pip install -r requirements.txt")
+        sys.exit("Django is not installed here. " + (
+            "Run: pip install -r requirements.txt" if bootstrap.in_venv() else "Run: python3 manage.py up"))
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:

@@ -38,9 +38,10 @@ class Every(schedules.schedule):
 
 
 @app.on_after_configure.connect
-def dispatch_every_tick(sender, **_):
+def beat_every_tick(sender, **_):
     """What beat does. It stands here, as the settings are only read."""
     sender.add_periodic_task(Every(settings.TICK), sender.signature("scheduler.tasks.tick"), name="dispatcher")
+    sender.add_periodic_task(Every(2 * settings.TICK), sender.signature("scheduler.tasks.notify"), name="notices", expires=2 * settings.TICK)
 
 
 class Beat(beat.Scheduler):

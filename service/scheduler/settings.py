@@ -21,7 +21,7 @@ from django.core.validators import validate_email
 from kombu import Exchange, Queue
 from redis import ConnectionPool, RedisError
 
-from .base import zones
+from .base import broker, channels, zones
 from .base.database import PostgresqlConnection, SqliteConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -163,7 +163,7 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "scheduler.api.access.client_address"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
-AXES_COOLOFF_MESSAGE = "Too many wrong passwords. Wait ten minutes, then try again."
+AXES_LOCKOUT_TEMPLATE = "lockout.html"
 AXES_DISABLE_ACCESS_LOG = True
 AXES_ENABLE_ADMIN = False
 
@@ -171,7 +171,7 @@ AXES_ENABLE_ADMIN = False
 
 INSTALLED_APPS = [
     "scheduler",
-    "django.contrib.admin",
+    "scheduler.site.Admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -187,6 +187,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "scheduler.ops.health.for_any_host",
     "scheduler.api.middleware.own_host",
+    "scheduler.api.middleware.own_404",
     "scheduler.api.middleware.in_time",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -247,6 +248,7 @@ LOGGING = {
         # Says of each request at DEBUG, and of odd answers at WARNING, what it asked for: the URL in parts, which
         # nobody can tell from other words. How each call ended is in its row.
         "urllib3": {"handlers": ["nowhere"], "propagate": False},
+        "apprise": {"handlers": ["nowhere"], "propagate": False},       # the same
     },
 }
 
@@ -287,7 +289,8 @@ else:
 
 # --- Broker ----------------------------------------------------------------------------------
 
-REDIS_URL = env.str("REDIS_URL", default="redis://localhost:6379/0")
+# Beside a running `up` that has a broker of its own, that one.
+REDIS_URL = env.str("REDIS_URL", default=broker.noted(CALL_LOG.parent) or "redis://localhost:6379/0")
 try:
     ConnectionPool.from_url(REDIS_URL).make_connection()
     _redis = urlsplit(REDIS_URL)
@@ -318,9 +321,11 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True    # also for one that is there, and takes no writes
 CELERY_TASK_IGNORE_RESULT = True            # no result backend: the outcome is in the row
 CELERY_TASK_QUEUES = [Queue(name, Exchange(name), routing_key=name)
-                      for name in ("scheduler.calls", "scheduler.ticks")]
+                      for name in ("scheduler.calls", "scheduler.ticks", "scheduler.notices")]
 CELERY_TASK_DEFAULT_QUEUE = "scheduler.calls"
-CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"}}    # never behind calls
+CELERY_TASK_ROUTES = {"scheduler.tasks.tick": {"queue": "scheduler.ticks"},    # never behind calls
+                      # Of its own: workers of the version before do not know this task.
+                      "scheduler.tasks.notify": {"queue": "scheduler.notices"}}
 CELERY_WORKER_POOL = "solo"                 # a task only passes on what came; see tasks.py
 CELERY_WORKER_CONCURRENCY = CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
@@ -331,7 +336,16 @@ CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True    # there are
 CELERY_BEAT_SCHEDULER = "scheduler.celery:Beat"     # an interval needs no file to remember it by
 CELERY_BEAT_MAX_LOOP_INTERVAL = TICK
 
-# --- Mails (ops/notify.py) -------------------------------------------------------------------
+# --- Being told (ops/notify.py) --------------------------------------------------------------
+
+NOTIFY = []
+if _text := env.str("NOTIFY", default="").strip():
+    try:
+        NOTIFY = channels.read(_text)
+    except ValueError as error:             # without its text, which holds what lets into each channel
+        raise ImproperlyConfigured(f"NOTIFY in the environment: {error} See https://github.com/caronc/apprise/wiki.") from None
+
+HEARTBEAT_URL = env.str("HEARTBEAT_URL", default="")    # called each minute while all is well
 
 FAILURES_TO = [address.strip() for address in env.list("FAILURES_TO", default=[])]
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="api-scheduler@" + (socket.gethostname() or "localhost"))
@@ -392,7 +406,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "API Scheduler",
-    "DESCRIPTION": "Calls one API at the times asked for, and accounts for every call. Reading needs the "
+    "DESCRIPTION": "Calls APIs at the times asked for, and accounts for every call. Reading needs the "
                    "permission `scheduler.view_scheduledcall`, scheduling `scheduler.add_scheduledcall`, "
                    "cancelling `scheduler.change_scheduledcall`; schedules and targets have four of their own, such as "
                    "`scheduler.view_schedule`, and targets two more, `scheduler.use_target` and "
@@ -404,13 +418,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"CallStatus": "scheduler.models.ScheduledCall.Status"},
     "SERVE_PERMISSIONS": ["scheduler.api.access.MayUse"],
-    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.calls.with_example"],
+    "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums", "scheduler.api.examples.with_examples"],
 }
 
 # --- What must not wait until the first call to be found wrong ---------------------------------
 
 
-def _check_api_url(url):
+def _check_url(name, url, example):
     """Raises ImproperlyConfigured unless `url` is a plain http or https URL."""
     try:
         parts = urlsplit(url)
@@ -419,11 +433,13 @@ def _check_api_url(url):
         good = False
     if not good or any(c.isspace() or not c.isprintable() for c in url):
         raise ImproperlyConfigured(
-            "API_URL must be a whole http:// or https:// URL without spaces or control "
-            "characters, such as https://ifconfig.co.")
+            f"{name} must be a whole http:// or https:// URL without spaces or control "
+            f"characters, such as {example}.")
 
 
-_check_api_url(API_URL)
+_check_url("API_URL", API_URL, "https://ifconfig.co")
+if HEARTBEAT_URL:
+    _check_url("HEARTBEAT_URL", HEARTBEAT_URL, "https://hc-ping.com/your-uuid")
 if TICK > min(WINDOW / 2, 15):
     raise ImproperlyConfigured("TICK must be at most half of WINDOW, or calls are handed over late, and "
                                "at most 15 s, or /healthz takes the dispatcher for dead.")

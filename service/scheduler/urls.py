@@ -1,11 +1,11 @@
 """Where everything is."""
 from django.contrib import admin
 from django.urls import path, re_path
-from django.views.generic import RedirectView
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView
 
 from .api.calls import ScheduledCalls
 from .api.common import Nowhere
+from .api.docs import Docs
 from .api.schedules import Schedules
 from .api.targets import Targets, TargetTest
 from .ops.health import Health
@@ -14,7 +14,7 @@ from .ops.metrics import Metrics
 handler500 = "scheduler.api.errors.server_error"
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", admin.site.admin_view(admin.site.home), name="home"),
     path("api/schedule-api/", ScheduledCalls.as_view({"get": "list", "post": "create"}), name="calls"),
     path("api/schedule-api/<int:pk>/",
          ScheduledCalls.as_view({"get": "retrieve", "delete": "destroy"}), name="call"),
@@ -30,7 +30,7 @@ urlpatterns = [
          Targets.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="target"),
     path("api/targets/<str:name>/test/", TargetTest.as_view({"post": "create"}), name="target_test"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
-    path("api/docs/", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("api/docs/", Docs.as_view(), name="docs"),
     re_path(r"^api(?:/|$)", Nowhere.as_view()),
     path("healthz", Health.as_view(), name="healthz"),
     path("metrics", Metrics.as_view(), name="metrics"),

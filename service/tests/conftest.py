@@ -10,7 +10,9 @@ SCHEDULER_TEST_QUICK: only what needs no second process, as `tests/run --quick`.
 """
 import asyncio
 import ctypes
+import http.server
 import itertools
+import json
 import os
 import pwd
 import secrets
@@ -213,7 +215,7 @@ def pytest_configure(config):
         redis_server.start()
     stand_in.start()
     database = f"sqlite:///{WORK / 'db.sqlite3'}" if KIND == "sqlite" else postgres.start()
-    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL"):
+    for name in ("DEBUG", "HTTPS", "TRUST_PROXY", "FAILURES_TO", "EMAIL_URL", "DEFAULT_FROM_EMAIL", "NOTIFY", "HEARTBEAT_URL"):
         os.environ.pop(name, None)
     os.environ.update(
         DJANGO_SETTINGS_MODULE="scheduler.settings", SECRET_KEY="k" * 60, ALLOWED_HOSTS="127.0.0.1,testserver",
@@ -298,17 +300,18 @@ def clean(request):
     from scheduler.models import (
         Attempt,
         CallRequest,
+        Failure,
         Heartbeat,
         IdempotentAnswer,
-        Notice,
         Schedule,
         ScheduledCall,
         Tally,
         Target,
+        Told,
     )
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(Attempt, CallRequest, ScheduledCall, Schedule, Target, IdempotentAnswer, Heartbeat, Notice, Tally, AccessAttempt, User)
+    empty(Attempt, CallRequest, ScheduledCall, Failure, Told, Schedule, Target, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User)
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None
@@ -318,16 +321,24 @@ def clean(request):
 
 def empty(*models):
     """Deletes the rows of those of the models that have any, most tests write to none or to one: ours in this order
-    and as they are, Django would read tens of thousands first."""
-    from django.db import connection
-    with connection.cursor() as cursor:
+    and as they are, Django would read tens of thousands first. It may take longer than the service waits for anything."""
+    from django.db import connection, transaction
+
+    from scheduler.base.database import anew
+    connection.close_if_unusable_or_obsolete()      # by the test before, which is none of this one's business
+    with anew(60), connection.cursor() as cursor:
         cursor.execute(" UNION ALL ".join(
             f"SELECT {number} WHERE EXISTS (SELECT 1 FROM {model._meta.db_table})" for number, model in enumerate(models)))
-        for number in sorted(number for number, in cursor.fetchall()):
-            if models[number]._meta.app_label == "scheduler":
-                cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
-            else:
-                models[number].objects.all().delete()
+        if not (full := sorted(number for number, in cursor.fetchall())):
+            return
+        with transaction.atomic():
+            if KIND == "postgresql":
+                cursor.execute("SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'")
+            for number in full:
+                if models[number]._meta.app_label == "scheduler":
+                    cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
+                else:
+                    models[number].objects.all().delete()
 
 
 @pytest.fixture
@@ -572,11 +583,11 @@ def client():
     return client
 
 
-def guest(*codenames):
+def guest(*codenames, name="ann"):
     """The client of somebody who may log in to the admin, and only do what these permissions say."""
     from django.contrib.auth.models import Permission, User
     from django.test import Client
-    client, user = Client(), User.objects.create_user("ann", is_staff=True)
+    client, user = Client(), User.objects.create_user(name, is_staff=True)
     user.user_permissions.add(*Permission.objects.filter(codename__in=codenames))
     client.force_login(user)
     return client
@@ -591,6 +602,45 @@ def ann():
     user.user_permissions.add(Permission.objects.get(codename="use_target"))
     client.force_login(user)
     return client
+
+
+class Hook:
+    """A web server on the loopback that takes notices as JSON. `took` is what it has taken; `says` the HTTP status that it
+    answers with; `before` is called with each request before it is answered."""
+
+    def __init__(self):
+        self.took, self.says, self.before = [], 200, None
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(handler):
+                notice = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+                if self.before:
+                    self.before()
+                if self.says == 200:
+                    self.took.append((handler.path, notice))
+                handler.send_response(self.says)
+                handler.end_headers()
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"json://127.0.0.1:{self.server.server_port}/hook/t0k3n-0f-th3-hook"
+
+    def titles(self, path="/hook/t0k3n-0f-th3-hook"):
+        return [notice["title"] for where, notice in self.took if where == path]
+
+    @property
+    def last(self):
+        return self.took[-1][1]["message"]
+
+
+@pytest.fixture
+def hook():
+    hook = Hook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
 
 
 def in_seconds(seconds):

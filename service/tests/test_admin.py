@@ -12,12 +12,15 @@ from conftest import make, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 
+from django.db import connection
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
-from scheduler.admin import dashboard
+from scheduler.admin import dashboard, filters, paste
 from scheduler.base.clock import utcnow
+from scheduler.base.moments import moment
 from scheduler.calls import dispatch, ledger
-from scheduler.models import Schedule, ScheduledCall, Target
+from scheduler.models import Attempt, Schedule, ScheduledCall, Target
 
 LIST = "/admin/scheduler/scheduledcall/"
 
@@ -40,6 +43,11 @@ def page(client, **query):
 def shown(client, **query):
     """The ids of the list's first page, in its order."""
     return [int(call_id) for call_id in re.findall(r'name="_selected_action" value="([0-9]+)"', page(client, **query))]
+
+
+def view(answer):
+    """The title of the view that the page says it shows."""
+    return re.search('aria-current="page"[^>]*>([^<]+)', answer.split('class="calls-tabs"')[1])[1]
 
 
 def sample():
@@ -66,15 +74,38 @@ def test_a_row(client):
         assert shown(client, **query) == []
     empty = make(60)
     row = page(client, q=empty.id).split("<tbody>")[1]
-    assert row.count("–</td>") == 4, "lateness, outcome, by and note"
+    assert row.count("–</td>") == 2 and row.count("–</span></td>") == 3, "lateness and by; duration, outcome and note"
     change = client.get(f"{LIST}{empty.id}/change/").content.decode()
-    assert change.count('<div class="readonly">–</div>') == 13 and ">None<" not in change
+    assert "–<" not in change and ">None<" not in change, "what there is nothing to say of is left out"
+
+
+def test_times_have_milliseconds_where_they_are_no_whole_seconds(client):
+    at = datetime(2026, 8, 1, 14, 30, tzinfo=timezone.utc)
+    call = ScheduledCall.objects.create(
+        timestamp=at, status="Failed", error="refused", started_at=at + timedelta(microseconds=2999),
+        ended_at=at + timedelta(milliseconds=1250), handed_over_at=at - timedelta(seconds=9))
+    answer = client.get(f"{LIST}{call.id}/change/").content.decode()
+    for text in ("due 2026-08-01 14:30:00 UTC", "14:30:00.002 UTC", "14:30:01.250 UTC", "14:29:51 UTC"):
+        assert text in answer, text
+    ScheduledCall.objects.update(timestamp=at + timedelta(milliseconds=7))
+    row = page(client, view="all")
+    assert ">2026-08-01 14:30:00.007 UTC</a>" in row and ">1,247 ms</td>" in row.replace('<td class="field-took">', ">")
+
+
+def test_durations_cost_no_query_for_each_call(client):
+    billing = target()
+    for call in make(-60, 30, status="Retrying", target=billing, attempts_made=1):
+        Attempt.objects.create(call=call, number=1, started_at=utcnow(), ended_at=utcnow(), outcome="Failed")
+    page(client, view="all", status="Retrying")
+    with CaptureQueriesContext(connection) as queries:
+        page(client, view="all", status="Retrying")
+    assert sum("scheduler_attempt" in query["sql"] for query in queries) == 1
 
 
 def test_the_list_opens_at_now(client):
     ids = sample()
     make(7200, 150)
-    assert shown(client)[:3] == [ids["overdue"], ids["soon"], ids["later"]]
+    assert shown(client)[:4] == [ids["overdue"], ids["running"], ids["soon"], ids["later"]]
     assert shown(client) == shown(client, view="upcoming")
     assert shown(client, view="recent") == [ids[name] for name in (
         "running", "overdue", "cancelled", "missed", "failed", "succeeded")]
@@ -83,6 +114,37 @@ def test_the_list_opens_at_now(client):
     assert shown(client, view="all", p=2)[-1] == ids["succeeded"]
     assert shown(client, view="trouble", o="3") == [ids["failed"], ids["missed"]]
     assert shown(client, q=ids["succeeded"]) == [ids["succeeded"]]
+
+
+def test_where_nothing_is_to_come_the_list_leads_to_what_was(client):
+    make(status=ScheduledCall.Status.FAILED)
+    assert '<a href="?view=recent">Recent</a>' in page(client)
+    assert 'under <a href="?view=recent">' not in page(client, view="tomorrow")
+
+
+@override_settings(TIME_ZONE="America/New_York")
+@pytest.mark.parametrize("name, start, end", [
+    ("today", (2026, 11, 1, 4), (2026, 11, 2, 5)), ("tomorrow", (2026, 11, 2, 5), (2026, 11, 3, 5)),
+    ("day", (2026, 10, 31, 16), (2026, 11, 1, 16)), ("month", (2026, 10, 1, 4), (2026, 11, 1, 4))])
+def test_days_and_months_are_those_of_the_zone(name, start, end):
+    """Of a Sunday of 25 hours."""
+    now = datetime(2026, 11, 1, 16, tzinfo=timezone.utc)
+    assert filters.VIEWS[name].span(now) == tuple(datetime(*at, tzinfo=timezone.utc) for at in (start, end))
+
+
+def test_views_of_days(client):
+    now = utcnow()
+    at = {name: filters.VIEWS[name].span(now) for name in ("today", "tomorrow", "day", "month")}
+    second = timedelta(seconds=1)
+    ids = [ScheduledCall.objects.create(timestamp=time).id for time in (
+        at["month"][0] - second, at["month"][0], at["today"][0], at["today"][1] - second, at["tomorrow"][0], at["tomorrow"][1])]
+    assert shown(client, view="today") == ids[2:4] and shown(client, view="tomorrow") == ids[4:5]
+    assert shown(client, view="month")[-1] == ids[1] and ids[0] not in shown(client, view="month")
+    assert ids[2] in shown(client, view="day") and not {ids[0], ids[4]} & set(shown(client, view="day"))
+    answer = page(client, view="today")
+    assert view(answer) == "Today" and f"due from {moment(at['today'][0])} and before {moment(at['today'][1])}" in answer
+    assert view(page(client, view="tomorrow", due_before=at["today"][1].isoformat())) == "All", "it can hold nothing of these"
+    assert view(page(client, view="tomorrow", due_from=at["today"][1].isoformat())) == "Tomorrow"
 
 
 def test_a_status_is_looked_for_in_a_view_that_has_it(client):
@@ -95,7 +157,7 @@ def test_a_status_is_looked_for_in_a_view_that_has_it(client):
 
 
 @pytest.mark.parametrize("query, says", [
-    ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, recent, trouble, all."),
+    ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, today, tomorrow, recent, day, month, trouble, all."),
     ({"status": "Nix"}, "There is no status “Nix”"),
     ({"due_from": "soon"}, "From: “soon” is not a date and time such as"),
     ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
@@ -112,7 +174,8 @@ def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
 
 @pytest.mark.parametrize("query", [
     {"ids": "1-999999999999999999"}, {"p": "9" * 30}, {"p": "x"}, {"o": "99.-99.x"}, {"again_of": "9" * 18}, {"e": "1"},
-    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"}])
+    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
+    {"q": "x" * 60_000}, {"q": "x " * 1000, "view": "trouble", "again_of": "1"}])
 def test_no_address_breaks_the_page(client, query):
     make(60)
     page(client, **query)
@@ -140,7 +203,7 @@ def test_choosing_times_keeps_the_view_unless_it_can_hold_nothing_of_them(client
         """The ids and the view after these times were chosen on the list that `first` asks for."""
         form = re.search('(?s)<form method="get" class="calls-due">(.*?)</form>', page(client, **first))[1]
         query = dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) | times
-        return shown(client, **query), re.search('aria-current="page">([^<]+)', page(client, **query))[1]
+        return shown(client, **query), view(page(client, **query))
     tomorrow = {"due_from": at(5), "due_before": at(90)}
     for first in ({}, {"view": "upcoming"}, {"o": "1"}, {"view": "recent"}):
         assert choose(first, **tomorrow) == ([ids["soon"], ids["later"]], "Upcoming"), first
@@ -224,7 +287,7 @@ def test_the_calls_of_a_target(client):
     assert ">old" not in answer and "old (deleted)</option>" in page(client, target=old.id)
     answer = page(client, view="upcoming", status="Pending", target=mail.id)
     links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
-    assert Counter(link.get("target") for link in links) == {str(mail.id): 1 + 4 + 8, None: 1}, (
+    assert Counter(link.get("target") for link in links) == {str(mail.id): 1 + len(filters.VIEWS) + 8, None: 1}, (
         "a bar, the tabs, the statuses, and show the others too")
     form = re.search('(?s)<summary> By target </summary>(.*?)</form>', answer)[1]
     assert dict(re.findall('type="hidden" name="([^"]+)" value="([^"]*)"', form)) == {"view": "upcoming", "status": "Pending"}
@@ -239,7 +302,7 @@ def test_what_is_to_be_tried_again_is_still_to_come(client):
     assert shown(client) == shown(client, view="upcoming") == [call.id, later.id]
     assert shown(client, status="Retrying") == [call.id]
     answer = page(client)
-    line = " ".join(re.sub("<[^>]+>", "", answer.split('id="calls-summary">')[1].split("</p>")[0]).split())
+    line = " ".join(re.sub("<[^>]+>", "", answer.split('id="calls-summary"')[1].split(">", 1)[1].split("</p>")[0]).split())
     assert " 1 to be tried again" in line and re.search(r"next call in 4 min 5\d s", line), line
     assert "1 Retrying" in answer.split("<desc")[1].split("</desc>")[0]
     row = re.sub(r"<[^>]+>", "", answer.split("<tbody>")[1])
@@ -260,7 +323,7 @@ def test_filters_keep_each_other(client):
     assert f'<input type="hidden" name="schedule" value="{schedule.id}">' in answer
     links = [parameters(link) for link in re.findall(r'href="(\?view=[^"]*)"', answer.split('id="calls-picture"')[1])]
     kept = [link for link in links if link not in (by_time, by_schedule)]
-    assert len(kept) == 1 + 4 + 8 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
+    assert len(kept) == 1 + len(filters.VIEWS) + 8 and {link.get("schedule") for link in kept} == {str(schedule.id)}, (
         "a bar, the tabs, the statuses")
     again = page(client, view="all", ids=f"{call.id}-{other.id}", again_of="7")
     assert f"ids={call.id}-{other.id}&amp;again_of=7" in again
@@ -279,13 +342,13 @@ def test_the_line_above_the_picture(client, settings_api):
     make(-3600, 3, status="Failed"), make(-7200, 2, status="Missed"), make(-90000, status="Failed")
     make(1800, 4), make(7200)
     dispatch.beat()
-    line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary">')[1].split("</p>")[0])
+    line = re.sub(r"<[^>]+>|\s+", " ", page(client).split('id="calls-summary" data-live>')[1].split("</p>")[0])
     line = re.sub(" +", " ", line)
     assert "Calls https://***@api.example/hook?key=*** service ok" in line and "secret" not in page(client)
     assert re.search(r"next call in (29 min 5\d s|30 min) , \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", line), line
     assert "4 due in the next hour" in line and "3 failed, 2 missed in the last 24 hours" in line.replace(" ,", ",")
     assert "all times in UTC" in line and "overdue" not in line
-    links = [parameters(link) for link in re.findall(r'href="([^"]+)"', page(client).split('id="calls-summary">')[1].split("</p>")[0])]
+    links = [parameters(link) for link in re.findall(r'href="([^"]+)"', page(client).split('id="calls-summary" data-live>')[1].split("</p>")[0])]
     assert [len(shown(client, **link)) for link in links] == [4, 5]
 
 
@@ -422,12 +485,14 @@ def test_adding_schedules_as_the_api_does(client):
     assert client.post(LIST + "add/", form(utcnow() + timedelta(seconds=9))).status_code == 302
     call = ScheduledCall.objects.get()
     assert call.status == "Pending" and call.handed_over_at
-    page = client.post(LIST + "add/", form(utcnow() - timedelta(seconds=9))).content.decode()
+    page = client.post(LIST + "add/", form(utcnow() - timedelta(minutes=11))).content.decode()
     assert "This time is in the past" in page and ScheduledCall.objects.count() == 1
 
 
 def add(client, **fields):
-    return client.post(LIST + "add/", {"timestamp_0": "", "timestamp_1": "", "times": "", "note": ""} | fields, follow=True)
+    """The page after new calls were saved; what was pasted is looked at before."""
+    return client.post(LIST + "add/", {"timestamp_0": "", "timestamp_1": "", "times": "", "note": "",
+                                       "previewed": paste.mark(fields.get("times", ""))} | fields, follow=True)
 
 
 def test_several_are_added_by_pasting_them(client):
@@ -446,9 +511,8 @@ def test_several_are_added_by_pasting_them(client):
 def test_one_bad_line_and_none_is_added(client):
     answer = add(client, times="2095-07-01 12:00:00\nsoon\n2095-02-30 00:00:00\n2020-01-01T00:00:00Z\n9999-12-31T00:00:00Z\n<b>\n"
                                "2095-07-01").content.decode()
-    for words in ("“soon” is not a date and time such as 2026-08-01 14:30:00 or", "“2095-02-30 00:00:00” is not a date",
-                  "“2020-01-01T00:00:00Z” is in the past (it is now", "“9999-12-31T00:00:00Z” is too far ahead",
-                  "“&lt;b&gt;” is not a date", "“2095-07-01” is not a date"):
+    for words in ("Line 2: “soon” is not a date and time such as 2026-08-01 14:30:00 or", "So are 3 more: lines 3, 6, 7.",
+                  "Line 4: “2020-01-01T00:00:00Z” is in the past (it is now", "Line 5: “9999-12-31T00:00:00Z” is too far ahead"):
         assert words in answer, words
     assert "When? Choose a time, or paste some." in add(client, times=" , ").content.decode()
     assert "at most 200 characters (it has 201)" in add(client, times="2095-07-01 12:00:00", note="x" * 201).content.decode()
@@ -522,8 +586,8 @@ def test_of_thousands_of_lines_to_be_warned_of_the_first_are_named(client):
     assert "more like these" not in add(client, times="\n".join(doubled[:10])).content.decode()
     before = ScheduledCall.objects.count()
     answer = add(client, times="\n".join(["soon"] * 500 + [f"{i} o'clock" for i in range(3000)])).content.decode()
-    assert answer.count("is not a date and time") == 10 and answer.count("“soon” is not") == 1
-    assert "And 2991 more like these." in answer and ScheduledCall.objects.count() == before
+    assert answer.count("is not a date and time") == 1 and "Line 1: “soon” is not" in answer
+    assert "So are 3499 more: lines 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, …." in answer and ScheduledCall.objects.count() == before
 
 
 def test_cancelling_from_the_calls_own_page_asks_first(client):
@@ -701,7 +765,7 @@ def test_the_picture_counts_by_half_hour_and_status():
                      (start + timedelta(minutes=30), "Pending"): 4}
     svg = dashboard.picture(now)
     assert "5 Succeeded" in svg and "1 Failed" in svg and "4 Pending" in svg
-    assert '<svg viewBox="0 0 1000 176" role="img" aria-labelledby=' in svg
+    assert '<svg viewBox="0 0 1000 176" role="group" aria-labelledby=' in svg
     assert "In these 48 hours: 4 Pending, 5 Succeeded, 1 Failed." in svg
 
 

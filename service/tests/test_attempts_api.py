@@ -9,6 +9,7 @@ from django.test import Client, override_settings
 
 from scheduler.base.clock import utcnow
 from scheduler.calls import targets
+from scheduler.calls.attempts import attempts_of, durations
 from scheduler.models import Attempt, CallRequest, ScheduledCall, Target
 
 URL = "/api/schedule-api/"
@@ -191,3 +192,17 @@ def test_it_can_be_cancelled(billing, log):
     answer = get(client(), call)
     assert (answer["status"], answer["cancelled_by"], len(answer["attempts"])) == ("Cancelled", "ann", 1)
     assert len(log()) == 1
+
+
+def test_durations_are_those_of_the_last_attempts():
+    at, target = utcnow(), Target.objects.create(name="a", url="https://a.example/")
+    later = at + timedelta(milliseconds=40)
+    one = make(-60, status="Succeeded", started_at=at, ended_at=later)
+    lost = make(-60, status="Failed", started_at=at, ended_at=at + timedelta(seconds=45), error="worker lost, outcome unknown")
+    twice = make(-60, status="Failed", started_at=at, ended_at=at + timedelta(minutes=5), attempts_made=2, target=target)
+    again = make(-60, status="Retrying", started_at=at, attempts_made=1, target=target)
+    for call, number, ms in ((twice, 2, 70), (twice, 1, 900), (again, 1, 12.5)):
+        Attempt.objects.create(call=call, number=number, started_at=at, ended_at=at + timedelta(milliseconds=ms), outcome="Failed")
+    calls = [one, lost, twice, again, make(60), make(-60, status="Missed", ended_at=at), make(-1, status="Running", started_at=at)]
+    assert durations(calls) == {one.pk: 40, twice.pk: 70, again.pk: 12.5}
+    assert attempts_of(lost)[0]["duration_ms"] is None, "when it was noticed says nothing of it"

@@ -1,13 +1,19 @@
 """The admin of calls that name a target: their page with its attempts, what may be done, and the form that adds them."""
+import json
 import re
 from datetime import timedelta
+from html import unescape
 
 import pytest
-from conftest import make, person, statuses
+from conftest import examples, make, person, statuses
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from scheduler.admin import paste
+from scheduler.admin.attempts import laid_out
 from scheduler.base.clock import utcnow
 from scheduler.calls import ledger
 from scheduler.models import Attempt, CallRequest, ScheduledCall, Target
@@ -57,15 +63,94 @@ def tried(target, **fields):
     return call
 
 
+def attempts(html):
+    """What the page says of the attempts."""
+    found = html.split('id="attempts"')[1].split("<fieldset")[0]
+    return unescape(words("<p " + re.sub("</?b>|</?bdi>", "", found)))
+
+
 def test_its_attempts(target):
     shown = page(client("see_request"), tried(target))
-    said = words(shown.split('id="attempts"')[1].split("</fieldset>")[0])
-    for text in ("1 Failed HTTP status 503 it refused 503 ", "212.4 ms 203.0.113.7", "name 1.2, connection 8.0, TLS 14.1, answer 188.0",
-                 "What was sent POST https://api.example/run?&lt;b&gt; X-Api-Key: *** {&quot;id&quot;: 7}",
-                 "What came back HTTP status 503 Retry-After: 5 &lt;script&gt;busy&lt;/script&gt; Only the beginning was kept."):
-        assert text in said, text
+    said = attempts(shown)
+    for text in ("Failed HTTP status 503 212.4 ms name 1.2 ms connection 8.0 ms TLS 14.1 ms answer 188.0 ms started 2",
+                 "the API it refused address 203.0.113.7 target's version 3",
+                 "What came back <script>busy</script> Only its beginning was kept. Headers Retry-After: 5",
+                 'What was sent POST https://api.example/run?<b> X-Api-Key: *** { "id": 7 }'):
+        assert text in said, (text, said)
     assert re.search(r"The next attempt is made at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", said)
-    assert '<div class="readonly"><bdi>billing</bdi></div>' in shown and "it refused</div>" in shown
+    assert 'aria-label="name 1.2 ms, connection 8.0 ms, TLS 14.1 ms, answer 188.0 ms"' in shown
+    assert [float(part) for part in re.findall(r"flex-grow: ([0-9.]+)", shown)] == [1.2, 8, 14.1, 188], "a bar with a part for each"
+    assert '{\n  &quot;id&quot;: 7\n}</pre>' in shown, "JSON is laid out"
+    assert '<div class="readonly"><bdi>billing</bdi></div>' in shown and shown.count("it refused") == 1
+    assert shown.index('id="attempts"') < shown.index('class="form-row field-how'), "first the answer, then the rest"
+
+
+def test_the_last_attempt_is_open_and_what_was_sent_with_the_one_that_failed(target):
+    call = tried(target, status="Succeeded", attempts_made=3, next_attempt_at=None, http_status=200, error="", ended_at=utcnow())
+    for number, outcome in ((2, "Failed"), (3, "Succeeded")):
+        Attempt.objects.create(call=call, number=number, started_at=utcnow(), ended_at=utcnow(), outcome=outcome, kept=KEPT,
+                               http_status=503 if outcome == "Failed" else 200, error="busy" if outcome == "Failed" else "")
+    shown = page(client("see_request"), call)
+    assert re.findall(r'<details class="attempt"( open)?>(?:.|\n)*?attempt (\d)', shown) == [(" open", "3"), ("", "2"), ("", "1")]
+    assert re.findall(r'<details class="sent"( open)?>', shown) == ["", " open", ""]
+    assert "3 attempts, the last first" in shown and "busy HTTP status 503" in attempts(shown)
+
+
+@pytest.mark.parametrize("of_target", [True, False])
+def test_the_same_words_do_not_stand_twice(target, of_target):
+    at = utcnow()
+    call = make(-60, status="Failed", http_status=500, error="HTTP status 500", started_at=at, failure="unknown", attempts_made=1,
+                ended_at=at + timedelta(milliseconds=1250), target=target if of_target else None)
+    shown = page(client("see_request"), call)
+    assert shown.count("HTTP status") == 1 and "500" not in shown.split("HTTP status 500")[1].split("</form>")[0]
+    assert "HTTP status 500 1,250 ms" in attempts(shown) and shown.count("perhaps done it") == 1
+    for field in ("error", "http_status", "started", "ended", "has_of_it", "attempts_made"):
+        assert f"field-{field}" not in shown, field
+
+
+def test_an_error_that_no_attempt_has_stands_first():
+    shown = page(client(), make(-90, status="Missed", error="not started within 60 s of its time", ended_at=utcnow()))
+    assert 'id="attempts"' not in shown and shown.count("not started within 60 s") == 1
+    assert shown.index("field-error") < shown.index("How it went")
+
+
+def test_what_is_not_kept_is_said(target):
+    call = make(-60, status="Succeeded", http_status=200, started_at=utcnow(), ended_at=utcnow(), target=target, trace={
+        "request": {"method": "GET", "url": "https://api.example/", "headers": {}, "body": None},
+        "response": {"headers": {"Date": "today"}, "body": "", "truncated": True}})
+    assert "Its body was not kept: its target says how much of a success is." in attempts(page(client("see_request"), call))
+    assert "are shown to those who may see what is sent to targets." in attempts(page(client(), call))
+    plain = make(-60, status="Succeeded", http_status=200, started_at=utcnow(), ended_at=utcnow())
+    assert "Of a success without a target nothing more is kept." in attempts(page(client(), plain))
+    ScheduledCall.objects.filter(id=call.id).update(trace=call.trace | {"response": {"headers": {}, "body": "", "truncated": False}})
+    assert "Its body was empty." in attempts(page(client("see_request"), call))
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(JSON, st.sampled_from([None, 1, "\t"]), st.booleans())
+def test_json_is_laid_out_and_stays_the_same(value, indent, plain):
+    """Python's own indentation is the measure."""
+    text = json.dumps(value, indent=indent, ensure_ascii=plain)
+    if isinstance(value, (dict, list)):
+        assert laid_out(text) == json.dumps(value, indent=2, ensure_ascii=plain)
+    else:
+        assert laid_out(text) == text
+
+
+@pytest.mark.parametrize("text, laid", [
+    ('{"a":1.00,"a":12345678901234567890123,"b":"x\\"{"}', '{\n  "a": 1.00,\n  "a": 12345678901234567890123,\n  "b": "x\\"{"\n}'),
+    ("{oops}", "{oops}"), ("<p>{</p>", "<p>{</p>"), ("", ""), ("[" * 5000, "[" * 5000), ("[" * 40 + "]" * 40, "[" * 40 + "]" * 40),
+    ("[1," * 99_999 + "1]", "[1," * 99_999 + "1]")])
+def test_what_is_laid_out_keeps_its_digits_and_what_is_no_json_its_form(text, laid):
+    assert laid_out(text) == laid
+
+
+def test_the_beginning_of_json_is_laid_out_as_far_as_it_goes():
+    assert laid_out('{"a": [1, "two', whole=False) == '{\n  "a": [\n    1,\n    "two'
 
 
 def test_what_was_sent_is_seen_only_with_the_permission(target):
@@ -141,7 +226,8 @@ def add(client, **fields):
     due = utcnow() + timedelta(days=1)
     empty = dict.fromkeys(("times", "note", "to_target", "body", "headers", "data", "expires_0", "expires_1"), "")
     return words(client.post(f"{LIST}add/", empty | {
-        "timestamp_0": f"{due:%Y-%m-%d}", "timestamp_1": f"{due:%H:%M:%S}"} | fields, follow=True).content.decode())
+        "timestamp_0": f"{due:%Y-%m-%d}", "timestamp_1": f"{due:%H:%M:%S}",
+        "previewed": paste.mark(fields.get("times", ""))} | fields, follow=True).content.decode())
 
 
 def test_adding_calls_for_a_target(target):

@@ -113,7 +113,7 @@ def test_the_dispatchers_silence_is_judged_by_the_databases_clock(stack, seconds
     else:
         silent, alive = utcnow() - timedelta(seconds=100), utcnow() - timedelta(seconds=1)
     stack.start("web", **wrong_by(seconds))
-    asked = lambda: requests.get(stack.url + "/healthz", timeout=5)
+    asked = lambda: requests.get(stack.url + "/healthz", timeout=20)
     dispatch.beat(silent)
     assert asked().status_code == 503
     dispatch.beat(alive)

@@ -89,8 +89,8 @@ def test_worker_killed_in_a_burst(stack, api, log):
     assert 0 <= never_sent <= worker.UNKNOWN, f"{ended}, {at_the_kill} and then {len(api.seen)} requests"
     assert len(api.seen) > at_the_kill
     assert not ScheduledCall.objects.filter(started_at__lt=F("timestamp")).exists()
-    # Killed between a commit and its lines, a worker leaves none for what it had just written.
-    assert len(log(1001 - worker.UNKNOWN)) <= 1001
+    # Killed between a commit and its lines, a worker leaves none for what it had just written: all that had ended meanwhile.
+    assert len(log(1001 - 4 * worker.UNKNOWN)) <= 1001
 
 
 def test_worker_killed_between_two_calls_of_a_second(stack, api, log):
@@ -143,7 +143,7 @@ def test_worker_stopped_kindly_in_mid_call(stack, api, log):
 def test_a_stopped_worker_leaves_what_it_has_not_begun_to_another(stack, api, log):
     """In time to be made when it is due; it does not wait for that itself."""
     stack.start("worker1", "beat")
-    due = in_seconds(7)
+    due = in_seconds(9)
     ScheduledCall.objects.bulk_create([ScheduledCall(timestamp=due) for _ in range(150)])
     until(lambda: ScheduledCall.objects.filter(handed_over_at=None).count() == 0)
     until(lambda: redis_server.command("llen", "scheduler.calls") == "0", what="the worker has the messages")
@@ -154,7 +154,7 @@ def test_a_stopped_worker_leaves_what_it_has_not_begun_to_another(stack, api, lo
     assert utcnow() < due and statuses() == {"Pending": 150}
     assert all_ended(150) == {"Succeeded": 150}
     never_early(api, due)
-    assert max(api.arrivals(due)) < 1
+    assert max(api.arrivals(due)) < 2       # handed over anew when that was found out it would be later
     one_line_each(log, 150)
     assert len(api.seen) == 150
 

@@ -6,7 +6,8 @@ from conftest import SERVICE
 
 # From the bottom. The models stand on rooms of the wings above, which themselves need no models.
 FLOORS = [["base"], ["settings"], ["calls.queryset", "calls.template", "schedules.recurrence"], ["models"], ["calls"], ["schedules"],
-          ["admin", "api", "ops"], ["tasks", "urls", "wsgi", "celery", "management", "migrations", "formats"], ["__init__"]]
+          ["site"], ["admin", "api", "ops"], ["files"],
+          ["tasks", "urls", "wsgi", "celery", "management", "migrations", "formats"], ["__init__"]]
 PLACES = {wing: floor for floor, wings in enumerate(FLOORS) for wing in wings}
 
 

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 from conftest import fill, make, rows_read
-from django.db import connection
+from django.db import connection, transaction
 
 from scheduler.admin import dashboard
 from scheduler.base.clock import utcnow
@@ -128,3 +128,15 @@ def test_lists_of_statuses_are_those_that_a_filter_would_give(many_rows):
 def test_the_picture_reads_no_call_outside_of_its_48_hours(many_rows):
     start = dashboard.floor(utcnow())
     assert rows_read(lambda: dashboard.counts([start + timedelta(minutes=30 * i) for i in range(-48, 48)])) < FEW
+
+
+def test_in_order_of_ids_those_of_some_days_are_found_in_an_index_alone(many_rows):
+    calls = ScheduledCall.objects.filter(timestamp__gt=utcnow() - timedelta(days=4), timestamp__lt=utcnow() + timedelta(days=1))
+    for order in ("id", "-id"):
+        for part in (slice(0, 100), slice(MANY - 50, MANY + 50)):
+            plain = list(calls.order_by(order).values_list("id", flat=True))[part]
+            assert [call.id for call in calls.select_related("target").order_by(order)[part]] == plain
+        plan = calls.select_related("target").order_by(order)[:100].explain()
+        assert connection.vendor != "sqlite" or "COVERING INDEX call_due" in plan, "PostgreSQL may as well read them by their ids"
+    with transaction.atomic():
+        assert "IN (SELECT" not in str(calls.select_for_update().order_by("id")[:3].query), "what is locked is what is looked for"

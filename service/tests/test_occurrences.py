@@ -58,17 +58,20 @@ def utc(*numbers):
 
 # ------------------------------------------------------------------------------ what is taken
 
-def test_times_are_taken_as_the_script_takes_them():
+def test_times_are_taken_as_people_write_them():
     assert parse_times("14:15:30, 9:00:00,\n14:15:30,,\ufeff12:30:00 ,") == [
         time(9), time(12, 30), time(14, 15, 30)]
+    assert parse_times("9:00, 6:00 PM, 12:05 am, 12:05:30 p.m., 18:00:00") == [
+        time(0, 5), time(9), time(12, 5, 30), time(18)]
 
 
 def test_every_bad_time_is_named():
     with pytest.raises(ValueError) as error:
-        parse_times("12:30:00, 25:00:00, noon, 12:30, 12:30:00Z, 12:00:60, 2026-08-01T14:30:00Z, \x1b[2J")
+        parse_times("12:30:00, 25:00:00, noon, 12, 13:30 PM, 12:30:00Z, 12:00:60, 2026-08-01T14:30:00Z, \x1b[2J")
     assert str(error.value) == (
-        "'25:00:00' hour must be in 0..23; 'noon' is not HH:MM:SS; '12:30' is not HH:MM:SS; '12:30:00Z' is not HH:MM:SS; "
-        "'12:00:60' second must be in 0..59; '2026-08-01T14:30:00Z' is not HH:MM:SS; '\\x1b[2J' is not HH:MM:SS")
+        "'25:00:00' hour must be in 0..23; 'noon' is not HH:MM or HH:MM:SS; '12' is not HH:MM or HH:MM:SS; "
+        "'13:30 PM' hour must be in 1..12 with AM or PM; '12:30:00Z' is not HH:MM or HH:MM:SS; "
+        "'12:00:60' second must be in 0..59; '2026-08-01T14:30:00Z' is not HH:MM or HH:MM:SS; '\\x1b[2J' is not HH:MM or HH:MM:SS")
 
 
 @pytest.mark.parametrize("text", ["", " , ,", "\ufeff"])

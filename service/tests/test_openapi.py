@@ -3,16 +3,19 @@ import os
 import re
 import subprocess
 import sys
+from datetime import datetime, timezone
 
 import pytest
 import requests
-from django.contrib.auth.models import Permission
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 from rest_framework.authtoken.models import Token
 
-from conftest import SERVICE, make, person, until
+from selenium.webdriver.common.by import By
 
-from scheduler.models import Schedule, Target
+from conftest import PASSWORD, SERVICE, log_in, make, person, until
+
+from scheduler.models import Attempt, CallRequest, Schedule, Target
 from scheduler.schedules import planner
 
 
@@ -60,7 +63,7 @@ def test_the_service_keeps_to_it(stack):
          "--exclude-checks", "use_after_free,positive_data_acceptance",
          "--exclude-path-regex", "/test/$",     # which would call what it made up
          "-H", f"Authorization: Token {token}"],
-        cwd=os.path.dirname(stack.outputs["web"]), capture_output=True, text=True, timeout=240)
+        cwd=os.path.dirname(stack.outputs["web"]), capture_output=True, text=True, timeout=480)
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-2000:]
     assert "Internal Server Error" not in stack.outputs["web"].read_text()
 
@@ -73,35 +76,79 @@ def test_the_limits_of_a_key_stand_in_it():
     assert (key["schema"]["minLength"], key["schema"]["maxLength"], key["schema"]["pattern"]) == (1, 255, "^[ -~]+$")
 
 
-def test_the_examples_of_calls_can_be_sent_as_they_stand():
-    client, user = Client(), person()
-    user.user_permissions.add(Permission.objects.get(codename="use_target"))
-    client.force_login(user)
-    for name in ("billing", "mail"):
-        Target.objects.create(name=name, url="https://api.example.org/", method="POST")
-    made = []
-    for path, number in (("/api/schedule-api/", 4), ("/api/schedule-api/again/", 2)):
-        post = client.get("/api/schema/?format=json").json()["paths"][path]["post"]
-        examples = post["requestBody"]["content"]["application/json"]["examples"]
-        assert len(examples) == number
-        for example in examples.values():
-            answer = client.post(path, example["value"], "application/json")
-            assert answer.status_code == (200 if example["value"].get("dry_run") else 201), answer.content
-            made.append(len(answer.json()) if isinstance(answer.json(), list) else answer.json()["calls"])
-    assert made == [2, 1, 1, 2, 0, 0]
+def keys(value):
+    """What a value of JSON has for keys, and what these have: its shape. Of a list, that of the first."""
+    if isinstance(value, dict):
+        return {key: keys(part) for key, part in value.items()}
+    return [keys(value[0])] if isinstance(value, list) and value else None
 
 
-def test_the_examples_of_schedules_can_be_sent_as_they_stand():
-    client, user = Client(), person(may=["view"])
-    user.user_permissions.add(*Permission.objects.filter(codename__endswith="_schedule"))
-    client.force_login(user)
+def test_each_request_has_examples_that_can_be_sent_as_they_stand_and_their_answers_look_as_it_says(client):
     paths = client.get("/api/schema/?format=json").json()["paths"]
+    asked = [(method, path, operation["requestBody"]["content"]["application/json"]["examples"])
+             for path, operations in paths.items() for method, operation in operations.items() if "requestBody" in operation]
+    assert len(asked) == 8 and all(len(examples) > 0 for _, _, examples in asked)
+    Target.objects.create(name="mail", url="https://api.example.org/", method="POST")
+    asked.sort(key=lambda one: one[1].startswith("/api/schedule"))      # targets first, which the others name
+    names, made = {}, []
+    for method, path, examples in asked:
+        if path.endswith("/test/"):
+            continue            # which waits for a worker
+        for title, example in examples.items():
+            answer = getattr(client, method)(path.format(name="billing", **names), example["value"], "application/json")
+            assert answer.status_code in (200, 201), (path, title, answer.content)
+            if path in ("/api/schedules/", "/api/schedule-api/"):
+                names["id"] = (answer.json() if isinstance(answer.json(), dict) else answer.json()[0])["id"]
+            shown = paths[path][method]["responses"][str(answer.status_code)]["content"]["application/json"].get("examples")
+            if shown and "calls" not in example["value"]:
+                whole, = (one["value"] for one in shown.values())
+                assert (keys(whole) == keys(answer.json())
+                        or "first" in whole and {**keys(whole), "first": None} == keys(answer.json())), (path, title)
+            made.append((path, title))
+    assert len(made) == len(set(made)) == sum(len(examples) for _, path, examples in asked if "/test/" not in path)
 
-    def example(path, method):
-        examples = paths[path][method]["requestBody"]["content"]["application/json"]["examples"]
-        return next(iter(examples.values()))["value"]
-    made = client.post("/api/schedules/", example("/api/schedules/", "post"), "application/json")
-    assert made.status_code == 201 and len(made.json()["next"]) == 10
-    changed = client.patch(f"/api/schedules/{made.json()['id']}/", example("/api/schedules/{id}/", "patch"),
-                           "application/json")
-    assert changed.status_code == 200 and changed.json()["on"] is False
+
+def test_the_answer_about_one_call_looks_as_the_example_says(client):
+    example, = client.get("/api/schema/?format=json").json()["paths"]["/api/schedule-api/{id}/"]["get"]["responses"]["200"][
+        "content"]["application/json"]["examples"].values()
+    shown = example["value"]
+    target = Target.objects.create(name="billing", url="https://api.example.org/", method="POST")
+    call = make(-60, target=target, status="Failed", error="HTTP status 422", attempts_made=1)
+    CallRequest.objects.create(call=call, body=shown["request"]["body"])
+    now = datetime.now(timezone.utc)
+    attempt = shown["attempts"][0]
+    Attempt.objects.create(
+        call=call, number=1, started_at=now, ended_at=now, outcome="Failed", failure="answered", http_status=422, error="HTTP status 422",
+        kept={"version": 3, "address": "203.0.113.7", "phases": attempt["phases_ms"], "request": attempt["request"],
+              "response": {**attempt["response"], "headers": [["Content-Type", "application/json"]]}})
+    assert keys(client.get(f"/api/schedule-api/{call.pk}/").json()) == keys(shown)
+
+
+def test_the_page_asks_to_log_in_and_says_what_is_lacking():
+    client = Client()
+    answer = client.get("/api/docs/")
+    assert (answer.status_code, answer.url) == (302, "/admin/login/?next=/api/docs/")
+    assert client.get("/api/schema/").status_code == 401, "for programs"
+    user = person(may=[])
+    user.is_staff = True
+    user.set_password(PASSWORD), user.save()
+    answer = client.post(answer.url, {"username": "ann", "password": PASSWORD}, follow=True)
+    assert answer.status_code == 403 and answer["Content-Type"].startswith("text/html")
+    person()
+    assert b"swagger-ui" in client.get("/api/docs/").content
+
+
+def test_it_is_dark_where_the_reader_s_system_is(stack, browser):
+    person()
+    User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web")
+    log_in(browser, stack.url)
+    for scheme, expected in (("light", False), ("dark", True)):
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+        browser.get(stack.url + "/api/docs/")
+        until(lambda: browser.find_elements(By.CSS_SELECTOR, ".opblock-summary-path"))
+        ground, text = (browser.execute_script(
+            "return getComputedStyle(document.querySelector(arguments[0]))[arguments[1]].match(/[0-9]+/g).slice(0, 3).map(Number)", *what)
+            for what in (("body", "backgroundColor"), (".opblock-summary-path", "color")))
+        assert (sum(ground) < 200) is expected and (sum(text) > 400) is expected, (ground, text)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -25,7 +25,7 @@ def test_the_token_in_the_urls_is_in_no_output(stack, log):
     stack.loglevel = "DEBUG"
     stack.start("web", "worker", "beat", API_URL=api.url.replace("//", "//ann:swordfish@") + "/hook?token=hunter2-and-more")
     for _ in range(4):
-        stack.post(in_seconds(0))
+        stack.post(in_seconds(1))
     for _ in range(4):
         stack.post(*[in_seconds(1)] * 2)
     all_ended(12)

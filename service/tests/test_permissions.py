@@ -37,7 +37,7 @@ API = [
     ("DELETE", f"{SCHEDULE}SCHEDULE/", None, "delete_schedule"),
 ]
 FORM = {"name": "billing", "url": "https://api.example.org/v1", "method": "GET", "auth_kind": "none", "statuses": "200",
-        "keep_failures": 0, "keep_successes": 0, "keep_days": 1}
+        "keep_failures": 0, "keep_successes": 0, "keep_days": 1, "notify_after": 1}
 # (path, what is posted, the permissions that it takes); who may change a thing may look at it
 ADMIN = [
     ("target/TARGET/pause/", {}, "change_target"), ("target/PAUSED/resume/", {}, "change_target"),

@@ -74,8 +74,9 @@ def example():
     return names["receive"], re.search(r'"(whsec_[^"]+)"', code)[1], worked
 
 
-def signed(key, body, number="call_1_5f", at=NOW, *others):
-    """The headers that go with it."""
+def signed(key, body, number="call_1_5f", at=None, *others):
+    """The headers that go with it, now or at another time."""
+    at = at or datetime.now(timezone.utc)
     signatures = [Webhook(one).sign(number, at, body) for one in (*others, key)]
     return {"webhook-id": number, "webhook-timestamp": str(int(at.timestamp())), "webhook-signature": " ".join(signatures)}
 
@@ -86,8 +87,8 @@ def test_its_example_works_once_for_each_call_and_for_nobody_else(example):
     for _ in range(3):
         assert receive(signed(key, body), body) == 200
     assert worked == [{"invoice": 7}], "a repetition is answered, and not done"
-    assert receive(signed(key, body, "call_2_5f", NOW, other), body) == 200 and len(worked) == 2, "while the key is changed"
+    assert receive(signed(key, body, "call_2_5f", None, other), body) == 200 and len(worked) == 2, "while the key is changed"
     for headers, text in ((signed(other, body, "call_3_5f"), body), (signed(key, body, "call_3_5f"), '{"invoice": 8}'),
-                          (signed(key, body, "call_3_5f", NOW - timedelta(minutes=6)), body), ({}, body)):
+                          (signed(key, body, "call_3_5f", datetime.now(timezone.utc) - timedelta(minutes=6)), body), ({}, body)):
         assert receive(headers, text) == 401
     assert len(worked) == 2

@@ -136,7 +136,7 @@ def test_a_name_can_be_taken_once(client):
     ({}, ["name", "times", "zone"], "name: is missing. times: Give times of day"),
     (LUNCH | {"time": "12:00:00"}, None, "There is no key time; there are name, times, cron"),
     (LUNCH | {"id": 1}, None, "There is no key id"),
-    (LUNCH | {"times": "12:30, 14:15:30, 99:00:00"}, ["times"], "'12:30' is not HH:MM:SS; '99:00:00'"),
+    (LUNCH | {"times": "noon, 14:15:30, 99:00:00"}, ["times"], "'noon' is not HH:MM or HH:MM:SS; '99:00:00'"),
     (LUNCH | {"times": ["12:30:00"]}, ["times"], "times: Must be a string or null."),
     (LUNCH | {"times": "12:30:00," * 10_000}, ["times"], "There are too many: at most 1440 a day."),
     (LUNCH | {"times": None}, ["times"], "or else a cron expression"),

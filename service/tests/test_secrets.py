@@ -115,7 +115,7 @@ def test_nor_in_the_admin(client):
     target = Target.objects.get()
     page = f"/admin/scheduler/target/{target.pk}/change/"
     form = {"name": "billing", "url": ELSEWHERE[1], "method": "GET", "auth_kind": "bearer", "secret_headers": "X-A: ***",
-            "initial-secret_headers": "X-A: ***", "statuses": "200", "keep_failures": 0, "keep_successes": 0, "keep_days": 1}
+            "initial-secret_headers": "X-A: ***", "statuses": "200", "keep_failures": 0, "keep_successes": 0, "keep_days": 1, "notify_after": 1}
     assert "give the secrets that go there again" in root.post(page, form).content.decode()
     assert Target.objects.get().url == target.url
     form |= {"secret_headers": "X-A: secret-a"}
@@ -217,7 +217,7 @@ def test_they_are_found_nowhere(client, monkeypatch, caplog):
         page = root.post("/admin/scheduler/target/add/", {
             "name": "new", "url": "https://example.org", "method": "GET", "auth_kind": "bearer", "auth_secret": SECRETS["token"],
             "secret_headers": f"X-A: {SECRETS['header']}", "signing_key": KEY, "statuses": "200", "keep_failures": 0,
-            "keep_successes": 0, "keep_days": 1})
+            "keep_successes": 0, "keep_days": 1, "notify_after": 1})
         assert page.status_code == 500 and "RuntimeError" in page.content.decode()
         said.append(page.content.decode())
     logging.getLogger("urllib3").error("sent %s", SECRETS["header"])

@@ -19,7 +19,8 @@ FORM = {"name": "billing", "method": "POST", "url": "https://api.example.org/{{d
         "auth_kind": "none", "auth_username": "", "auth_name": "", "auth_token_url": "", "auth_client_id": "", "auth_scope": "", "auth_secret": "",
         "secret_headers": "", "initial-secret_headers": "", "signing_key": "", "keys": "", "connect_timeout": "", "timeout": "20",
         "statuses": "200-299", "contains": "", "not_contains": "", "follow_redirects": "on", "delays": "10, 60", "max_age": "",
-        "max_at_once": "", "rate": "300/min", "keep_failures": "16384", "keep_successes": "0", "keep_days": "30"}
+        "max_at_once": "", "rate": "300/min", "keep_failures": "16384", "keep_successes": "0", "keep_days": "30",
+        "notify": "", "notify_after": "1"}
 
 
 def text(page):
@@ -122,7 +123,7 @@ def test_it_is_paused_with_a_reason_and_resumed(client):
     for wrong in ({"until": "noon"}, {"until": "2020-01-01 12:00"}, {"reason": "a\u202eb"}):
         assert 'class="errorlist"' in client.post(path + "pause/", wrong).content.decode()
     page = client.post(path + "pause/", {"reason": "it moves", "until": "2096-08-01 14:30"}, follow=True)
-    assert re.search(r"paused by root: it moves \(since [-\d]+ [:\d]+ UTC, until 2096-08-01 14:30:00 UTC\)", text(page)) and "Resume" in text(page)
+    assert re.search(r"Paused by root since [-\d]+ [:\d]+ UTC, until 2096-08-01 14:30:00 UTC *: it moves", text(page)) and "Resume" in text(page)
     assert "paused by root: it moves" in text(client.get(LIST))
     change(client, timeout="9")
     assert Target.objects.get().is_paused(utcnow()) and Target.objects.get().timeout == 9
@@ -180,3 +181,18 @@ def test_who_may_not_see_the_request_does_not(client):
     changed = Target.objects.get()
     assert (changed.timeout, changed.url, changed.headers, changed.auth) == (9, target.url, target.headers, target.auth)
     assert held()["auth"] == {"password": "pw-pw-pw"} and blind.get(path + "test/").status_code == 200
+
+
+def test_who_is_told_of_its_failures_is_written_and_not_shown(client):
+    """As other secrets: empty leaves them, another takes their place, and a box takes them away."""
+    add(client, notify="json://example.org/s3cr3t-hook, json://example.org/2", notify_after="3")
+    assert held()["notify"] == ["json://example.org/s3cr3t-hook", "json://example.org/2"] and Target.objects.get().notify_after == 3
+    page = change(client, notify="nonsense://s3cr3t-hook")
+    assert "Number 1 of 1 is none that Apprise understands." in text(page) and "s3cr3t-hook" not in page.content.decode()
+    page = change(client, name="invoices")
+    assert len(held()["notify"]) == 2 and "s3cr3t-hook" not in page.content.decode()
+    assert "Empty leaves what is there: ***, changed " in text(client.get(f"{LIST}{Target.objects.get().pk}/change/"))
+    change(client, notify="json://example.org/3")
+    assert held()["notify"] == ["json://example.org/3"]
+    change(client, notify_no_more="on")
+    assert Target.objects.get().secrets == ""

@@ -94,7 +94,7 @@ def test_a_request_is_built_of_the_target_the_schedule_and_the_call():
     assert built.headers == (("Content-Type", "application/json"), ("x-of", "s"))
     assert json.loads(built.body) == {"due": due, "o": 1}
     assert (built.target_id, built.target, built.version, built.number) == (billing.pk, "billing", 1, 2)
-    assert built.delays == (1, 2) and built.rate == (10, 1) and built.max_at_once == 3 and built.max_age == 86400
+    assert built.delays == (1, 2) and built.max_age == 86400
     assert built.statuses == ((200, 299), (404, 404)) and not built.repeatable and built.guarded and built.keep_method
     own = CallRequest(call=call, body="<{{data.o}}>", headers={"Content-Type": "text/plain"}, data={"o": "é"})
     built = request.build(call, billing, own, schedule, 1)

@@ -4,13 +4,18 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import redis
 from conftest import PASSWORD, SERVICE, WORK, all_ended, end, free_port, in_seconds, redis_server, until
 from django.contrib.auth.models import User
 
+from scheduler.base import broker as notes
 from scheduler.models import ScheduledCall
 
 
@@ -20,16 +25,20 @@ class Up:
     def __init__(self, *arguments, **environment):
         self.port = free_port()
         self.output = WORK / "up.log"
-        base = {k: v for k, v in os.environ.items()
-                if k not in ("SECRET_KEY", "ALLOWED_HOSTS", "DEBUG", "HTTPS")}
+        self.environment = {k: v for k, v in (os.environ | environment).items() if v is not None
+                            and (k in environment or k not in ("SECRET_KEY", "ALLOWED_HOSTS", "DEBUG", "HTTPS"))}
         self.process = subprocess.Popen(
             [sys.executable, "manage.py", "up", "--bind", f"127.0.0.1:{self.port}", *arguments],
-            cwd=SERVICE, env=base | environment, stdin=subprocess.DEVNULL,
+            cwd=SERVICE, env=self.environment, stdin=subprocess.DEVNULL,
             stdout=self.output.open("w"), stderr=subprocess.STDOUT)
 
     def says(self):
         """What it has written, but for which time zone data it goes by, where there are two on the machine."""
         return re.sub(r"(?m)^worker +[|] the time zone data .*\n", "", self.output.read_text())
+
+    def since(self):
+        """What it has written since it is ready: without its first lines."""
+        return self.says().partition("--body ")[2].partition("\n")[2]
 
     def ready(self):
         until(lambda: self.curl("/healthz")[0] == 200 or self.process.poll() is not None, 40, "up is ready")
@@ -94,6 +103,8 @@ def test_the_seed_row_by_row(up, api, log):
                  "-d", json.dumps({"timestamps": f"{failing:%Y-%m-%dT%H:%M:%SZ}"}))
     assert all_ended(2) == {"Succeeded": 1, "Failed": 1, "Pending": 1}
     assert log(2)[1] == f"{failing:%Y-%m-%d %H:%M:%S}: Failed to call API at {api.url}/ok (HTTP status 503)"
+    until(lambda: len(service.since().splitlines()) == 2)
+    assert service.since().splitlines() == log(), "it shows the lines of the log"
 
     assert service.curl("/admin/login/")[0] == 200
     status, body = service.curl(f"/api/schedule-api/{first['id']}/")
@@ -108,8 +119,11 @@ def test_the_seed_row_by_row(up, api, log):
 
     due = in_seconds(12)
     ScheduledCall.objects.filter(status="Pending").update(timestamp=due)
-    service = up().ready()
+    service = up("--quiet").ready()
     assert all_ended(3, 40) == {"Succeeded": 1, "Failed": 2}, "what waited survived the restart"
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(30) == 143
+    assert len(log(3)) == 3 and "called API" not in service.since() and "Stopping." in service.since()
 
 
 def test_when_one_dies_all_stop_and_it_says_which(up):
@@ -122,11 +136,59 @@ def test_when_one_dies_all_stop_and_it_says_which(up):
     until(lambda: not any(alive(pid) for pid in children))
 
 
-def test_when_it_is_killed_itself_nothing_is_left_behind(up):
-    service = up().ready()
+def command(service, *arguments):
+    """(exit status, output) of another command in a second terminal, with the environment of an `Up`."""
+    result = subprocess.run([sys.executable, "manage.py", *arguments], cwd=SERVICE, env=service.environment, stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True, timeout=40)
+    return result.returncode, result.stdout + result.stderr
+
+
+def test_with_no_redis_it_has_a_broker_of_its_own(up, work, api):
+    """Which is started again when it dies, is found by other commands, and ends with `up`, also by kill -9."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("localhost", 6379)) == 0:
+            pytest.skip("a Redis answers at localhost:6379")
+    other = notes.note(work, "redis://localhost:1/0")       # of another `up` in this folder, which ends later
+    service = up(REDIS_URL=None, CALL_LOG=str(work / "calls.log")).ready()
+    assert notes.noted(work) == "redis://localhost:1/0"
+    os.close(other)
+    until(lambda: notes.noted(work))
+    assert "The broker is its own, redis-server, as" in service.says()
+    assert re.search("Succeeded: HTTP status 200, [0-9]+ ms", command(service, "call", "now")[1])
+    url, = re.findall("redis://.*", (work / ".broker").read_text())
+    shown_to_all = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in service.children()}
+    pid = next(pid for pid, words in shown_to_all.items() if "redis-server" in words)
+    assert not any(urlsplit(url).password in words for words in shown_to_all.values())
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: "The broker ended (signal 9), and is started again." in service.since())
+    until(lambda: service.curl("/healthz")[0] == 200)
+    api.switched = "/status/503"
+    assert command(service, "call", "+1s", "--note", "the second")[0] == 1
+    until(lambda: re.search("^[0-9: -]+ Failed to call API at .* [(]HTTP status 503[)]$", service.since(), re.M))
     children = service.children()
+    assert len(children) == 5, "web, worker, beat, the broker and its watcher"
     service.process.kill()
+    until(lambda: not answers(url), 1, "the broker is gone")
     until(lambda: not any(alive(pid) for pid in children), 30)
+
+
+def answers(url):
+    try:
+        with redis.Redis.from_url(url, socket_timeout=1, retry=None) as client:
+            return client.ping()
+    except redis.RedisError:
+        return False
+
+
+def test_no_broker_is_to_be_had(up, work):
+    (work / "bin").mkdir()
+    with socket.socket() as probe:
+        if probe.connect_ex(("localhost", 6379)) == 0:
+            pytest.skip("a Redis answers at localhost:6379")
+    service = up(REDIS_URL=None, PATH=str(work / "bin"))
+    assert service.process.wait(20) == 1
+    assert len(service.says().splitlines()) == 1 and "apt-get install redis-server" in service.says()
+    assert "neither redis-server nor valkey-server is in PATH" in service.says() and "REDIS_URL" in service.says()
 
 
 def test_redis_is_not_there(up):
@@ -136,7 +198,7 @@ def test_redis_is_not_there(up):
         assert service.process.wait(20) == 1
     finally:
         redis_server.start()
-    assert "apt-get install redis-server" in service.says() and "REDIS_URL" in service.says()
+    assert "apt-get install redis-server" in service.says() and "REDIS_URL" in service.says(), "named, none is started"
     assert "Traceback" not in service.says() and len(service.says().splitlines()) == 1
 
 
@@ -155,7 +217,7 @@ def test_redis_takes_no_writes(up):
         redis_server.command("config", "set", "maxmemory", "0")
         redis_server.command("replicaof", "no", "one")
     until(lambda: len(re.findall("^(?:worker|beat) +[|] the broker is back", service.says(), re.M)) == 2, 30)
-    assert service.process.poll() is None and len(service.says().splitlines()) == 6, service.says()
+    assert service.process.poll() is None and len(service.since().splitlines()) == 4, service.says()
 
 
 @pytest.mark.parametrize("arguments, environment, says", [
@@ -197,7 +259,8 @@ def test_the_first_start(up, work):
     assert (work / "logs" / "calls.log").read_text() == ""
     assert {path.stat().st_mode & 0o777 for path in [*work.glob("db.sqlite3*"), work / "logs" / "calls.log"]} == {0o600}
     assert "superuser privileges" not in service.says()
-    assert len(service.says().splitlines()) == 2, service.says()
+    assert len(service.says().splitlines()) == 6, service.says()
+    assert service.since() == "", "and nothing but what it is for, the account and what to type"
 
 
 def test_a_busy_port(up, api):
@@ -206,10 +269,43 @@ def test_a_busy_port(up, api):
     assert "Cannot listen at" in service.says() and "Traceback" not in service.says()
 
 
-def test_off_a_terminal_it_says_how_to_make_an_administrator(up):
+def shown(text):
+    """(name, password) of the account that was made."""
+    return re.search(r"The admin's account, shown this once: ([a-z0-9]+), password (\S+)\s", text).groups()
+
+
+def test_off_a_terminal_it_makes_an_administrator_once(up):
+    User.objects.create_user("admin")
     service = up().ready()
-    assert "python manage.py createsuperuser" in service.says()
-    assert not User.objects.exists()
+    name, password = shown(service.says())
+    user = User.objects.get(username=name)
+    assert user.is_superuser and user.check_password(password) and name == "admin1" and len(password) >= 16
+    end(service.process)
+    assert password not in up().ready().says() and User.objects.count() == 2
+
+
+@pytest.mark.parametrize("typed", [
+    {"Username: ": ""},
+    {"Username: ": "bob", "already taken": "ann", "Password: ": PASSWORD, "Password (again): ": PASSWORD}])
+def test_on_a_terminal_it_asks_for_an_administrator_and_return_leaves_it_the_choice(typed):
+    User.objects.create_user("bob")
+    ours, its = os.openpty()
+    process = subprocess.Popen([sys.executable, "manage.py", "up", "--bind", f"127.0.0.1:{free_port()}"], cwd=SERVICE,
+                               env={**os.environ, "DEBUG": "true"}, stdin=its, stdout=its, stderr=its, start_new_session=True)
+    os.close(its)
+    said = ""
+    try:
+        for question, answer in (typed | {"--body ": ""}).items():
+            while question not in said:
+                said += os.read(ours, 10000).decode()
+            os.write(ours, answer.encode() + b"\n")
+    finally:
+        end(process)
+        os.close(ours)
+    name, password = ("ann", PASSWORD) if "ann" in typed.values() else shown(said)
+    assert "Return: both are chosen" in said and name in ("ann", "admin")
+    user = User.objects.get(is_superuser=True)
+    assert user.username == name and user.check_password(password)
 
 
 def test_serving_others_it_expects_https_and_says_so(up):

@@ -10,19 +10,19 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from conftest import KIND, all_ended, free_port, make, person, postgres, redis_server, rows_read, statuses, until
+from conftest import KIND, all_ended, make, person, postgres, redis_server, rows_read, statuses, until
 from django.core.cache.backends.redis import RedisCache
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client, override_settings
-from test_mail import sent
+from test_notices import sent
 
 from scheduler import tasks
 from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger
 from scheduler.calls.attempts import attempts_of
-from scheduler.models import CallRequest, Notice, Schedule, ScheduledCall, Target
+from scheduler.models import CallRequest, Failure, Schedule, ScheduledCall, Target, Told
 from scheduler.ops import notify
 
 BEFORE = [("scheduler", "0001_initial")]
@@ -170,31 +170,60 @@ def test_what_an_old_worker_had_claimed_ahead_of_its_time_has_no_start(before, l
     assert len(log(3)) == 3
 
 
-def test_failures_that_the_version_before_writes_are_told(before):
-    """It knows nothing of the mark that says so: neither when it makes rows, nor when it ends them."""
+def test_failures_that_the_version_before_writes_are_told(before, monkeypatch):
+    """It knows of none to be told: neither when it makes rows, nor when it ends them."""
     now = utcnow()
-    long_ago = before.objects.create(timestamp=now, status="Failed", ended_at=now)
+    before.objects.create(timestamp=now, status="Failed", ended_at=now)
     call_command("migrate", verbosity=0)
-    with override_settings(FAILURES_TO=["ops@example.org"], EMAIL_HOST="127.0.0.1", EMAIL_PORT=free_port()):
-        notify.tell()
-        call = before.objects.create(timestamp=now)
-        assert old_claim([call.id], "a" * 32, now, utcnow()) == 1
-        assert old_finish(call.id, "a" * 32, utcnow(), "Failed") == 1
+    call, good = before.objects.create(timestamp=now), before.objects.create(timestamp=now)
+    missed = before.objects.create(timestamp=now, status="Missed", ended_at=now)
+    assert old_claim([call.id, good.id], "a" * 32, now, utcnow()) == 2
+    assert old_finish(call.id, "a" * 32, utcnow(), "Failed") == old_finish(good.id, "a" * 32, utcnow()) == 1
+    assert [failure.call_id for failure in Failure.objects.order_by("id")] == [missed.id, call.id]
+    monkeypatch.setattr(notify, "send", lambda notices, within: ["no answer"] * len(notices))
+    with override_settings(FAILURES_TO=["ops@example.org"]):
         notify.tell()
         sent()
-    assert Notice.objects.get().waiting["Failed"] == 1
-    assert dict(ScheduledCall.objects.values_list("id", "told")) == {long_ago.id: None, call.id: True}
+    assert Told.objects.get().sending["Failed"] == Told.objects.get().sending["Missed"] == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_mails_have_not_told_of_is_not_lost(before, wanted):
+    """What the version before has not seen yet, and what it has seen and kept for its next mail."""
+    executor = MigrationExecutor(connection)
+    executor.migrate([("scheduler", "0013_indexes_of_targets")])
+    apps = executor.loader.project_state([("scheduler", "0013_indexes_of_targets")]).apps
+    Call, second, now = apps.get_model("scheduler", "ScheduledCall"), timedelta(seconds=1), utcnow()
+
+    def ended(age, status="Failed", told=True):
+        return Call.objects.create(timestamp=now, status=status, ended_at=now - age * second, told=told).id
+    ended(900), ended(700, told=None), ended(300), ended(300, "Succeeded"), ended(10, "Cancelled", None)
+    ids = [ended(200), ended(100, "Missed"), ended(60, told=None), ended(5, "Missed", None)]
+    waiting = {name: (now - age * second).isoformat() for name, age in (("first", 200), ("last", 100))}
+    apps.get_model("scheduler", "Notice").objects.create(
+        since=now - 600 * second, seen_at=now - (0 if wanted else 3600) * second, waiting={**waiting, "calls": [], "Failed": 1, "Missed": 1})
+    apps.get_model("scheduler", "Heartbeat").objects.create(name="dispatcher", at=now)
+    call_command("migrate", verbosity=0)
+    assert sorted(Failure.objects.values_list("call_id", flat=True)) == (ids if wanted else [])
+    old("DELETE FROM scheduler_notice")
 
 
 def test_a_migration_that_was_killed_goes_on(before):
-    """The index of untold failures is made outside of a transaction, so an attempt may leave one behind."""
+    """Indexes are made, and go, outside of transactions, so an attempt may leave one behind."""
     MigrationExecutor(connection).migrate([("scheduler", "0005_told")])
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE INDEX call_untold ON {TABLE} (id)")
+    MigrationExecutor(connection).migrate([("scheduler", "0014_notices")])
+    with connection.cursor() as cursor:
+        assert connection.introspection.get_constraints(cursor, TABLE)["call_untold"]["columns"] == ["ended_at"]
+    call_command("migrate", verbosity=0)
+    make(status="Failed")
+    old("DELETE FROM django_migrations WHERE app = 'scheduler' AND name >= '0015'")
     call_command("migrate", verbosity=0)
     with connection.cursor() as cursor:
-        made = connection.introspection.get_constraints(cursor, TABLE)["call_untold"]
-    assert made["columns"] == ["ended_at"]
+        assert "call_untold" not in connection.introspection.get_constraints(cursor, TABLE)
+    make(status="Failed")
+    assert Failure.objects.count() == 2, "each is noted once"
 
 
 def test_messages_of_the_version_before_are_understood(before, stack, api):

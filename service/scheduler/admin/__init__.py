@@ -1,34 +1,8 @@
 """For people: what is planned and how it went, as Django's admin shows it. (It looks for its pages here.)"""
 from django.contrib import admin
-from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.forms import UserChangeForm
-from django.contrib.auth.models import Group, User
 
-from . import calls, filters, schedules, targets
-from .forms import OnceAdmin, OpenedForm
+from . import calls, filters, people, schedules, targets
 
-__all__ = ["calls", "schedules", "targets"]
+__all__ = ["calls", "people", "schedules", "targets"]
 
-admin.site.site_header = admin.site.site_title = "API Scheduler"
-admin.site.index_title = "Calls, people and tokens"
 admin.site.empty_value_display = filters.NOTHING
-admin.site.enable_nav_sidebar = False   # four lines, which take the list the room for its columns
-
-admin.site.unregister([User, Group])
-
-
-class PersonForm(OpenedForm, UserChangeForm):
-    """An old page gives nobody a right back that was taken away."""
-
-
-@admin.register(User)
-class PersonAdmin(OnceAdmin, UserAdmin):
-    """What the service notes of a user is only looked at; fields to edit would not say their zone."""
-
-    form = PersonForm
-    readonly_fields = ["last_login", "date_joined"]
-
-
-@admin.register(Group)
-class TeamAdmin(OnceAdmin, GroupAdmin):
-    form = OpenedForm

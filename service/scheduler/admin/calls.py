@@ -3,7 +3,6 @@ import json
 from datetime import timedelta
 from functools import partial
 
-from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
@@ -19,190 +18,53 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator
 
 from ..base.clock import utcnow
-from ..base.moments import comes_twice, from_person, many_from_person, moment, showable
-from ..base.words import is_id, one_line, printable
+from ..base.moments import moment, precise
 from ..calls import ledger, targets
-from ..calls.attempts import attempts_of
+from ..calls.attempts import attempts_of, durations
 from ..calls.dispatch import hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
+from .attempts import CLASSES, in_lines, in_words, laid_out, milliseconds
+from .call_form import SHOWN, DueField, ScheduledCallForm, first_of
 from .filters import NOTHING
-from .forms import JsonField, OnceAdmin, OpenedForm
+from .forms import OnceAdmin
 
 Status = ScheduledCall.Status
 
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
+BRIEF = 120             # characters
 CANCELLABLE = (Status.PENDING, Status.RETRYING)
-# What the API has of an attempt, by its class of calls/outcomes.py.
-CLASSES = {"nothing": "it got nothing", "refused": "it refused", "unknown": "it has perhaps done it",
-           "answered": "it answered no"}
-PHASES = {"name": "name", "connect": "connection", "tls": "TLS", "answer": "answer", "end": "its end"}
-
-SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
+BLANK = format_html('<span class="blank">{}</span>', NOTHING)       # left out of the cards of a phone
 
 
-def checked(when):
-    """The aware datetime, for a call that a person asks for. Raises ValueError saying why not."""
-    if when < utcnow():
-        raise ValueError(f"is in the past (it is now {moment(utcnow())}). Choose one to come")
-    return showable(when)
-
-
-def first_of(lines):
-    """The first of the different lines, and how many more there are: a page of thousands helps nobody."""
-    lines = list(dict.fromkeys(lines))
-    return lines[:SHOWN] + ([f"And {len(lines) - SHOWN} more like these."] if len(lines) > SHOWN else [])
-
-
-class DueField(forms.SplitDateTimeField):
-    """The calendar's day and time, read as pasted ones are: Django's refuses an hour that the clocks show twice."""
-
-    def compress(self, data_list):
-        if not (data_list and all(data_list)):
-            return super().compress(data_list)
-        try:
-            return from_person("{} {}".format(*data_list))
-        except ValueError as error:
-            raise forms.ValidationError(f"This time {error}.")
-
-
-class ScheduledCallForm(OpenedForm):
-    """A call's time. For new calls also many, pasted, a note, and what is called with what."""
-
-    times = forms.CharField(
-        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
-        label="Or several, pasted")
-    to_target = forms.ModelChoiceField(
-        targets.there(), required=False, label="Target", empty_label="none: API_URL, with GET",
-        help_text="What is called.")
-    body = forms.CharField(
-        required=False, strip=False, widget=forms.Textarea(attrs={"rows": 5, "cols": 40, "spellcheck": "false"}),
-        help_text="Instead of the target's. {{call.id}}, {{call.due}}, {{call.note}}, {{call.attempt}} and {{data.KEY}} are "
-                  "filled in when it is sent.")
-    headers = JsonField(help_text='Beside the target\'s: {"X-Name": "value"}.')
-    data = JsonField(help_text='What {{data.KEY}} stands for: {"order": 7}.')
-    expires = DueField(
-        required=False, widget=AdminSplitDateTime,
-        help_text="When it is of no use any more: it is not started later than this, instead of GRACE after its time.")
-    OF_NEW = ["times", "to_target", "body", "headers", "data", "expires"]
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        zone, self.twice = timezone.get_default_timezone_name(), []
-        if due := self.fields.get("timestamp"):
-            due.help_text = f"In {zone}. When the API is to be called; never earlier, not by a millisecond."
-            due.required = "times" not in self.fields
-        if times := self.fields.get("times"):
-            times.help_text = (f"One on each line, or with commas between: 2026-08-01 14:30:00 (in {zone}), or with "
-                               "an offset: 2026-08-01T14:30:00Z, 2026-08-01T14:30:00+02:00.")
-
-    def clean_timestamp(self):
-        if timestamp := self.cleaned_data["timestamp"]:
-            try:
-                if "timestamp" in self.changed_data and comes_twice(timestamp):
-                    self.twice.append(timestamp)
-                return checked(timestamp)
-            except ValueError as error:
-                raise forms.ValidationError(f"This time {error}.")
-
-    def clean_times(self):
-        """The aware datetimes. All are looked at, and the first bad ones are named."""
-        good, bad = [], []
-        pieces = many_from_person(self.cleaned_data["times"])
-        if len(pieces) > settings.MAX_TIMESTAMPS:
-            raise forms.ValidationError(
-                f"{len(pieces)} times are too many at once: at most {settings.MAX_TIMESTAMPS} are taken.")
-        for piece, when in pieces:
-            try:
-                if isinstance(when, ValueError):
-                    raise when
-                good.append(checked(when))
-                if comes_twice(when) and not piece.endswith("Z") and "+" not in piece and piece.count("-") == 2:
-                    self.twice.append(when)
-            except ValueError as error:
-                bad.append(f"“{printable(piece, 80)}” {error}.")
-        if bad:
-            raise forms.ValidationError(first_of(bad))
-        return good
-
-    def clean_note(self):
-        try:
-            return one_line(self.cleaned_data["note"])      # its length is the field's to say
-        except ValueError as error:
-            raise forms.ValidationError(f"This note {error}.")
-
-    def clean(self):
-        cleaned = super().clean()
-        if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"]):
-            raise forms.ValidationError("When? Choose a time, or paste some.")
-        if "to_target" in self.fields and not self.errors:
-            self._clean_request(cleaned)
-        return cleaned
-
-    def _clean_request(self, cleaned):
-        """What is sent fits the target, and the calls are of use when they are due."""
-        if target := cleaned["to_target"]:
-            for name, problem in target.problems_with(cleaned["body"] or None, cleaned["headers"], cleaned["data"]).items():
-                self.add_error(name, problem)
-        else:
-            for name in ("body", "headers", "data"):
-                if cleaned[name]:
-                    self.add_error(name, "This is for a target; choose one.")
-        if cleaned["expires"] and any(time >= cleaned["expires"] for time in self.all_times()):
-            self.add_error("expires", "This must be later than the time at which it is due.")
-
-    def all_times(self):
-        """The aware datetimes at which there is to be a call."""
-        return [time for time in [self.cleaned_data["timestamp"]] if time] + self.cleaned_data["times"]
-
-    def new_call(self, time):
-        """The ledger.NewCall that is to be made at this aware datetime."""
-        given = self.cleaned_data.get
-        return ledger.NewCall(time, given("note"), given("to_target"), given("body") or None, given("headers") or {},
-                              given("data") or {}, given("expires"))
-
-
-def column(field, description):
+def column(field, description, say=moment):
     """A time in words: Django's own leave the zone out in an hour that the clocks show twice."""
     @admin.display(description=description, ordering=field)
     def in_words(self, call):
         at = getattr(call, field)
-        return moment(at) if at else NOTHING
+        return say(at) if at else NOTHING
     return in_words
 
 
-def in_lines(headers):
-    """{name: value} as the lines of a request, or an answer: safe HTML."""
-    return format_html("<pre>{}</pre>", "\n".join(f"{name}: {value}" for name, value in headers.items())) if headers else ""
-
-
-def in_words(attempt):
-    """An attempt, as `attempts_of` has it, for the page."""
-    return attempt | {
-        "started": attempt["started_at"] and moment(attempt["started_at"]), "ended": moment(attempt["ended_at"]),
-        "api_has": CLASSES.get(attempt["class"], attempt["class"]),
-        "phases": ", ".join(f"{PHASES[name]} {attempt['phases_ms'][name]:.1f}" for name in PHASES if name in attempt["phases_ms"]),
-        "messages": [(title, first, in_lines(message["headers"]), message.get("body"), message.get("truncated"))
-                     for title, message, first in (
-                         ("What was sent", attempt["request"],
-                          attempt["request"] and "{method} {url}".format(**attempt["request"])),
-                         ("What came back", attempt["response"],
-                          attempt["http_status"] and f"HTTP status {attempt['http_status']}")) if message]}
+def brief(text):
+    """The str `text` as a row has room for it: an error may be a page of HTML. The call's own page has all of it."""
+    return text if len(text) <= BRIEF else format_html('<span title="{}">{}</span>', text, Truncator(text).chars(BRIEF))
 
 
 @admin.register(ScheduledCall)
 class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduledCallForm
     formfield_overrides = {models.DateTimeField: {"form_class": DueField, "widget": AdminSplitDateTime}}
-    list_display = ["id", "how", "due", "called", "late", "outcome", "who", "said"]
+    list_display = ["id", "how", "due", "called", "late", "took", "outcome", "who", "said"]
     list_display_links = ["id", "due"]
     list_filter = filters.FILTERS
     list_select_related = ["schedule", "target"]
     sortable_by = ["id", "due"]   # the others would have a million rows sorted
-    search_fields = ["id"]
-    search_help_text = "A call's id"
+    search_fields = ["id"]      # for the form
+    search_help_text = "Id, note, target, schedule, error"
     paginator = filters.CallPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -212,18 +74,18 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     new = [(None, {"fields": ["timestamp", "times", "note"]})]
     new_to_target = [*new, ("What is called", {"fields": ["to_target", "body", "headers", "data", "expires"]})]
     known = [
-        (None, {"fields": ["timestamp", "how", "said"]}),
-        ("How it went", {"fields": ["late", "http_status", "error", "handed_over", "started", "ended"]}),
-        ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "next_attempt", "expires"]}),
+        (None, {"fields": ["timestamp", "how", "error", "http_status", "cancelled_by", "said"]}),
+        ("How it went", {"fields": ["late", "handed_over", "started", "ended"]}),
+        ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "expires"]}),
         ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
-        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as", "cancelled_by"]}),
+        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as"]}),
     ]
 
     # What it shows
 
-    due, created = column("timestamp", "due"), column("created_at", "created")
-    handed_over = column("handed_over_at", "handed over")
-    started, ended = column("started_at", "started"), column("ended_at", "ended")
+    due, created = column("timestamp", "due", precise), column("created_at", "created")
+    handed_over = column("handed_over_at", "handed over", precise)
+    started, ended = column("started_at", "started", precise), column("ended_at", "ended", precise)
     expires, next_attempt = column("expires_at", "expires"), column("next_attempt_at", "next attempt")
 
     @admin.display(description="status", ordering="status")
@@ -236,15 +98,21 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return NOTHING
         return f"{call.lateness:.3f} s" + (", caught up" if call.caught_up else "")
 
+    @admin.display(description="duration")
+    def took(self, call):
+        """Of its last attempt; the list has read those of a page together."""
+        ms = getattr(call, "took_ms", None)
+        return BLANK if ms is None else milliseconds(ms)
+
     @admin.display(description="outcome")
     def outcome(self, call):
         """In one column: an error says what the HTTP status was."""
-        said = call.error or (f"HTTP status {call.http_status}" if call.http_status else "")
+        said = brief(call.error) if call.error else f"HTTP status {call.http_status}" if call.http_status else ""
         if call.status == Status.RETRYING:
-            return ", ".join(filter(None, [said, f"next attempt {self.next_attempt(call)}"]))
+            return format_html("{}{}next attempt {}", said, said and ", ", self.next_attempt(call))
         if call.cancelled_by:
-            return format_html("{}cancelled by <bdi>{}</bdi>", said and f"{said}, ", call.cancelled_by)
-        return said or NOTHING
+            return format_html("{}{}cancelled by <bdi>{}</bdi>", said, said and ", ", call.cancelled_by)
+        return said or BLANK
 
     @admin.display(description="scheduled by")
     def who(self, call):
@@ -271,7 +139,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     @admin.display(description="target")
     def called(self, call):
         if call.target is None:
-            return NOTHING
+            return BLANK
         if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
             return format_html("<bdi>{}</bdi>", call.target)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
@@ -283,7 +151,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="body")
     def own_body(self, call):
-        return format_html("<pre>{}</pre>", call.request.body) if call.request.body is not None else "the target's"
+        return format_html("<pre>{}</pre>", laid_out(call.request.body)) if call.request.body is not None else "the target's"
 
     @admin.display(description="headers")
     def own_headers(self, call):
@@ -295,7 +163,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="note")
     def said(self, call):
-        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else BLANK
 
     @admin.display(description="scheduled again from")
     def again(self, call):
@@ -320,11 +188,8 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return filters.VIEWS[filters.chosen_view(request)].ordering
 
     def get_search_results(self, request, queryset, search_term):
-        """By id. Django's own would have all ids made text, and a million of them compared."""
-        if not search_term:
-            return queryset, False
-        number = search_term.strip()
-        return queryset.filter(pk=number) if is_id(number) else queryset.none(), False
+        """All of them: filters.SearchFilter has found what is looked for."""
+        return queryset, False
 
     def get_list_display(self, request):
         """Without the column of targets where there has never been one."""
@@ -334,13 +199,17 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return filters.CallList
 
     def changelist_view(self, request, extra_context=None):
-        response = super().changelist_view(request, {"title": "Calls"} | (extra_context or {}))
+        response = super().changelist_view(request, extra_context)
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
             tabs, status, due = map(response.context_data["cl"].spec, (
                 filters.ViewFilter, filters.StatusFilter, filters.DueFilter))
             now = utcnow()
+            calls = response.context_data["cl"].result_list = list(response.context_data["cl"].result_list)
+            took = durations(calls)
+            for call in calls:
+                call.took_ms = took.get(call.pk)
             response.context_data |= {
-                "tabs": tabs, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
+                "tabs": tabs, "view": filters.VIEWS[tabs.name].title, "summary": dashboard.summary(now, self.admin_site.get_model_admin(Target).has_view_permission(request)),
                 "picture": dashboard.picture(
                     now, tabs.name, status.status, (due.start, due.end),
                     filters.kept(request, filters.StatusFilter, filters.DueFilter))}
@@ -351,13 +220,33 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return self.new_to_target if self.uses_targets(request) else self.new
         own = hasattr(obj, "request") and self.sees_requests(request)
         shown = {"What is called": obj.target is not None, "What is sent with it": own}
-        known = [part for part in self.known if shown.get(part[0], True)]
-        return known if self.has_change_permission(request, obj) else [
-            (None, {"fields": ["due", "how", "said"]}), *known[1:]]
+        known = [(title, [name for name in part["fields"] if name in self._fields(obj)
+                          or name == "timestamp" and self.has_change_permission(request, obj)])
+                 for title, part in self.known if shown.get(title, True)]
+        return [(title, {"fields": fields}) for title, fields in known if fields]
+
+    def _fields(self, call):
+        """The names of the fields that have something to say of the call, which its heading and its attempts do not
+        say already."""
+        if not hasattr(call, "fields_shown"):
+            names = {name for _, part in self.known for name in part["fields"] if name != "timestamp"}
+            if not hasattr(call, "request"):
+                names -= {"own_body", "own_headers", "own_data"}
+            if call.told:
+                last = call.told[-1]
+                names -= {name for name, same in (
+                    ("how", call.status == last["outcome"]), ("error", call.error == last["error"]), ("http_status", call.http_status == last["http_status"]),
+                    ("has_of_it", (call.failure or None) == last["class"]), ("attempts_made", call.attempts_made == len(call.told)),
+                    ("started", len(call.told) == 1 and call.started_at == last["started_at"]),
+                    ("ended", len(call.told) == 1 and call.ended_at == last["ended_at"])) if same}
+            values = {name: getattr(self, name)(call) if hasattr(self, name) else getattr(call, name) for name in names}
+            call.fields_shown = {name for name, value in values.items() if value not in (None, "", NOTHING, BLANK)}
+        return call.fields_shown
 
     def get_object(self, request, object_id, from_field=None):
-        """With whether this user may see the pages of its schedule and its target."""
+        """With its attempts, and with whether this user may see the pages of its schedule and its target."""
         if call := super().get_object(request, object_id, from_field):
+            call.told = attempts_of(call, self.sees_requests(request))
             call.leads_to_schedule, call.leads_to_target = (
                 self.admin_site.get_model_admin(model).has_view_permission(request) for model in (Schedule, Target))
         return call
@@ -365,11 +254,20 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def render_change_form(self, request, context, obj=None, **how):
         if obj:
             context |= {
-                "attempts": [in_words(attempt) for attempt in attempts_of(obj, self.sees_requests(request))],
+                "attempts": in_words(obj.told, self._unseen(request, obj)),
                 "next_attempt": obj.status == Status.RETRYING and self.next_attempt(obj),
                 "may_cancel": self.may_cancel(request) and obj.status in CANCELLABLE,
                 "may_try": self.may_cancel(request) and obj.status == Status.RETRYING}
+        else:
+            context["pasted"] = context["adminform"].form.preview()
         return super().render_change_form(request, context, obj=obj, **how)
+
+    def _unseen(self, request, call):
+        """Why of an attempt at the call nothing more is shown."""
+        if call.target_id is None:
+            return "Of a success without a target nothing more is kept." if call.status == Status.SUCCEEDED else ""
+        return "" if self.sees_requests(request) else (
+            "The request and the answer are shown to those who may see what is sent to targets.")
 
     def get_changeform_initial_data(self, request):
         """Not the time: a query string gives one text, and its field, of two, breaks on it."""
@@ -435,7 +333,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             soon = [obj]
         else:
             soon = request.calls = ledger.schedule(
-                calls=[form.new_call(time) for time in form.all_times()], by=request.user.get_username(), via="admin")
+                calls=form.new_calls(), by=request.user.get_username(), via="admin")
             targets.still_there([call.target_id for call in soon if call.target_id])
             request.twice = form.twice
             obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp

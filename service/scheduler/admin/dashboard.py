@@ -100,14 +100,17 @@ def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
         if parts:
             local, local_end = timezone.localtime(at), timezone.localtime(at + STEP)
             others = {"due_from": local.isoformat(), "due_before": local_end.isoformat()} | (kept or {})
-            same = any(found[at, one] for one in shown) and not (VIEWS[view].until_now and at > now)
+            same = any(found[at, one] for one in shown) and VIEWS[view].may_hold(at, at + STEP, now)
             bars.append({
                 "x": f"{LEFT + i * BAR + 1:.1f}", "parts": parts,
                 "says": f"{local:%a %H:%M}–{local_end:%H:%M}: " + ", ".join(
                     f"{found[at, status]:,} {status}" for status in STACK if found[at, status]),
                 "link": link(view=view, status=wanted, **others) if same else link(view="all", **others),
                 "chosen": any(chosen) and since <= at and at + STEP <= until,
+                "at": at,
             })
+    if bars:        # the one that the Tab key stops at, from which arrows lead on (static/scheduler/live.js)
+        next((bar for bar in bars if bar["chosen"] or not any(chosen) and bar["at"] + STEP > now), bars[-1])["stop"] = True
 
     hours = []
     for i, at in enumerate(starts):

@@ -1,6 +1,7 @@
 """The admin's list: its views (upcoming, recent, ...), its filters, and how far it counts."""
 import re
 from contextlib import suppress
+from datetime import datetime, time, timedelta
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
@@ -15,6 +16,7 @@ from ..base.clock import utcnow
 from ..base.moments import from_person, moment
 from ..base.words import is_id, printable
 from ..models import Schedule, ScheduledCall, Target
+from . import search
 
 Status = ScheduledCall.Status
 
@@ -29,21 +31,46 @@ class View:
 
     only: the statuses of its calls, or None for all
     until_now: only calls that are due by now
-    to_come: its statuses are those of calls that are still to come
+    to_come: its statuses are those of calls that are still to come, or under way
+    span: a function of an aware datetime, now, that returns the two between which its calls are due; None for any
     """
 
-    def __init__(self, title, ordering, only=None, until_now=False, to_come=False):
+    def __init__(self, title, ordering, only=None, until_now=False, to_come=False, span=None):
         self.title, self.ordering, self.only, self.until_now, self.to_come = title, ordering, only, until_now, to_come
-        self.statuses = only or Status.values
+        self.statuses, self.span = only or Status.values, span
 
     def may_hold(self, start, end, now):
         """Whether there may be calls of it that are due from `start` and before `end`, aware datetimes or None."""
-        return not (self.to_come and end and end <= now or self.until_now and start and start > now)
+        since, until = self.span(now) if self.span else (None, None)
+        return not (self.to_come and end and end <= now or self.until_now and start and start > now
+                    or since and end and end <= since or until and start and start >= until)
+
+
+def days(first, number=1):
+    """For a View: the span of that many whole days of TIME_ZONE, from `first` days after today on."""
+    def span(now):
+        today = timezone.localdate(now)
+        return tuple(midnight(today + timedelta(days=after)) for after in (first, first + number))
+    return span
+
+
+def last_month(now):
+    """For a View: the span of the month of the calendar before this one."""
+    first = timezone.localdate(now).replace(day=1)
+    return midnight((first - timedelta(days=1)).replace(day=1)), midnight(first)
+
+
+def midnight(day):
+    return datetime.combine(day, time.min, timezone.get_default_timezone())
 
 
 VIEWS = {
-    "upcoming": View("Upcoming", SOONEST, [Status.PENDING, Status.RETRYING], to_come=True),
+    "upcoming": View("Upcoming", SOONEST, [Status.PENDING, Status.RETRYING, Status.RUNNING], to_come=True),
+    "today": View("Today", SOONEST, span=days(0)),
+    "tomorrow": View("Tomorrow", SOONEST, span=days(1)),
     "recent": View("Recent", LATEST, until_now=True),
+    "day": View("Last 24 hours", LATEST, span=lambda now: (now - timedelta(days=1), now)),
+    "month": View("Last month", LATEST, span=last_month),
     "trouble": View("Failed and missed", LATEST, [Status.FAILED, Status.MISSED]),
     "all": View("All", LATEST),
 }
@@ -54,12 +81,10 @@ def chosen_view(request):
     among all calls; else the list opens at what comes next. Of a view that can hold no call of the times that are
     chosen, the other side of now is meant."""
     view = request.GET.get("view")
-    if request.GET.get(SEARCH_VAR):
-        return "all"
     if view in VIEWS:
         with suppress(ValueError):      # which DueFilter tells
             if not VIEWS[view].may_hold(chosen_time(request, "due_from"), chosen_time(request, "due_before"), utcnow()):
-                return "recent" if VIEWS[view].to_come else "upcoming"
+                return "all" if VIEWS[view].span else "recent" if VIEWS[view].to_come else "upcoming"
         return view
     return "all" if set(request.GET) - {"view", PAGE_VAR, ORDER_VAR, ALL_VAR, ERROR_FLAG} else "upcoming"
 
@@ -132,6 +157,9 @@ class ViewFilter(CallFilter):
         view = VIEWS[self.name]
         if view.until_now:
             queryset = queryset.filter(timestamp__lte=utcnow())
+        if view.span:
+            since, until = view.span(utcnow())
+            queryset = queryset.filter(timestamp__gte=since, timestamp__lt=until)
         return queryset.of(view.only) if view.only else queryset
 
     def choices(self, changelist):
@@ -139,6 +167,7 @@ class ViewFilter(CallFilter):
         for name, view in VIEWS.items():
             keep = due.used_parameters if view.may_hold(due.start, due.end, now) else {}
             yield {"display": view.title, "selected": name == self.name,
+                   "says": view.span and "due from {} and before {}".format(*map(moment, view.span(now))),
                    "query_string": link(view=name, **keep, **kept(self.request, StatusFilter, DueFilter))}
 
 
@@ -199,9 +228,8 @@ class DueFilter(CallFilter):
         return queryset.filter(timestamp__lt=self.end) if self.end else queryset
 
     def choices(self, changelist):
-        for name, label, time in (("due_from", "From", self.start), ("due_before", "Before", self.end)):
-            yield {"name": name, "label": label,
-                   "value": f"{timezone.localtime(time):%Y-%m-%dT%H:%M:%S}" if time else ""}
+        for name, label, at in (("due_from", "From", self.start), ("due_before", "Before", self.end)):
+            yield {"name": name, "label": label, "value": f"{timezone.localtime(at):%Y-%m-%dT%H:%M:%S}" if at else ""}
 
     def zone(self):
         return timezone.get_default_timezone_name()
@@ -288,7 +316,27 @@ class TogetherFilter(CallFilter):
         return []
 
 
-FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter]
+class SearchFilter(CallFilter):
+    """What is typed above the list; the last filter, as it looks among what the others leave. (Django's own compares
+    each word with each column of a million rows.)"""
+
+    title = "words"
+    template = "admin/scheduler/scheduledcall/nothing.html"
+    parameters = [SEARCH_VAR]
+
+    def queryset(self, request, queryset):
+        text = request.GET.get(SEARCH_VAR, "").strip()
+        if not text:
+            return queryset
+        found = search.Search(queryset, text, utcnow())
+        self.says = found.says
+        return queryset.plain().filter(pk__in=found.ids)
+
+    def choices(self, changelist):
+        return []
+
+
+FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter, SearchFilter]
 
 
 class SelectedRows:
@@ -311,6 +359,11 @@ class CallList(ChangeList):
     def spec(self, kind):
         """The filter of that class."""
         return next(spec for spec in self.filter_specs if isinstance(spec, kind))
+
+    @cached_property
+    def beside_search(self):
+        """(name, value) of what the form of the search keeps: not the view, as it looks among all of them."""
+        return kept(self.spec(SearchFilter).request, SearchFilter).items()
 
     @cached_property
     def said(self):

@@ -223,24 +223,28 @@ def in_words(value):
 
 
 class PauseForm(forms.Form):
-    """How long a target or a schedule is paused, and why."""
+    """How long a target or a schedule is paused, and why.
+
+    zone: the tzinfo that `until` is in where it does not say another; None for that of TIME_ZONE
+    """
 
     until = forms.CharField(
         required=False, widget=forms.DateTimeInput({"type": "datetime-local", "step": 1}),
-        help_text="When the pause ends by itself; empty: when somebody resumes it.")
+        help_text="When the pause, which begins at once, ends by itself; empty: when somebody resumes it.")
     reason = forms.CharField(required=False, max_length=Pausable.REASON_MAX, widget=forms.TextInput({"size": 60}))
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, zone=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.fields["until"].label = f"Until (in {settings.TIME_ZONE})"
+        self.zone = zone
+        self.fields["until"].label = f"Until (in {zone or settings.TIME_ZONE})"
 
     def clean_until(self):
         if not (text := self.cleaned_data["until"]):
             return None
         try:
-            until = showable(from_person(text))
+            until = showable(from_person(text, zone=self.zone))
             if until <= utcnow():
-                raise ValueError(f"has passed (it is now {moment(utcnow())})")
+                raise ValueError(f"has passed (it is now {moment(utcnow(), self.zone)})")
             return until
         except ValueError as error:
             raise forms.ValidationError(f"This time {error}.")

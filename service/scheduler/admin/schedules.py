@@ -2,7 +2,7 @@
 before it is saved."""
 import re
 from copy import copy
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 
 from django import forms
@@ -14,7 +14,7 @@ from django.db.models import Q, Count, OuterRef, Subquery
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 
 from ..base import zones
 from ..base.clock import utcnow
@@ -24,13 +24,12 @@ from ..calls import targets
 from ..calls.dispatch import hand_over_soon
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
-from . import filters
+from . import filters, outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
 Status = ScheduledCall.Status
 
-LAST = 5            # outcomes shown of each schedule
 AT_ONCE = 1000      # schedules that one action takes
 DAYS = dict(zip(Schedule.DAYS, ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")))
 CHOICES = {"overlap": [("allow", "is made"), ("skip", "is skipped")],
@@ -68,7 +67,7 @@ class DaysField(forms.MultipleChoiceField):
 
 
 class DatesField(forms.CharField):
-    """Dates as text; the model keeps a list."""
+    """Dates as text, also "2026-12-24 to 2027-01-01", which is each day from one to the other; the model keeps a list."""
 
     widget = forms.Textarea({"rows": 2, "cols": 60})
 
@@ -76,7 +75,20 @@ class DatesField(forms.CharField):
         return ", ".join(value) if isinstance(value, list) else value
 
     def clean(self, value):
-        return [piece for piece in re.split(r"[,\s]+", super().clean(value)) if piece]
+        text = re.sub(r"\s+(?:to|-|–)\s+|\s*\.\.\s*", "..", super().clean(value))
+        return [day for piece in re.split(r"[,\s]+", text) if piece for day in self._days(piece)]
+
+    @staticmethod
+    def _days(piece):
+        """The days of a piece, one or from one to another, at most one more than a schedule takes. What is no date is
+        left to the model, which says so."""
+        first, _, last = piece.partition("..")
+        try:
+            first, last = date.fromisoformat(first), date.fromisoformat(last)
+        except ValueError:
+            return [piece]
+        days = min((last - first).days, Schedule.MAX_EXCEPTIONS) + 1
+        return [str(first + timedelta(days=number)) for number in range(days)] or [piece]
 
     def has_changed(self, initial, data):
         return (initial or []) != self.clean(data)
@@ -86,7 +98,7 @@ class ScheduleForm(OpenedForm):
     may_use = True      # whether this user may use targets
 
     exceptions = DatesField(label="Except", required=False, help_text=(
-        "Dates on which it does not call, separated by commas: 2026-12-25, 2026-12-26."))
+        "Dates on which it does not call, separated by commas: 2026-12-25, or from one to another, 2026-12-24 to 2027-01-01."))
     days = DaysField(choices=DAYS.items(), initial=",".join(Schedule.DAYS),
                      help_text="Counted in the time zone. A cron expression says its days itself: leave all.")
 
@@ -97,6 +109,7 @@ class ScheduleForm(OpenedForm):
             **{name: forms.Textarea({"rows": rows, "cols": 80, "spellcheck": "false"})
                for name, rows in (("body", 5), ("headers", 2), ("data", 2))}}
         help_texts = {
+            "times": "Times of day, separated by commas: 12:30, 14:15:30, 6:00 PM.",
             "body": "Instead of the target's body; empty for that. Placeholders such as {{call.id}}, {{call.due}}, "
                     "{{schedule.name}} and {{data.KEY}} are filled in.",
             "headers": 'Beside the target\'s, and instead of those of the same name: {"X-Shop": "7"}.',
@@ -196,12 +209,13 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
                            models.JSONField: {"form_class": JsonField}}
-    list_display = ["name", "when", "what", "comes_next", "pause", "last_ended", "is_on", "its_calls"]
+    list_display = ["name", "when", "what", "comes_next", "last_ended", "took", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
+    list_per_page = 50      # as each reads its last calls
     show_facets = admin.ShowFacets.NEVER
     actions = ["switch_off", "switch_on"]
     parts = [
@@ -209,19 +223,15 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("What is called", {"fields": ["target", "body", "headers", "data"]}),
         ("Of its calls", {"fields": ["overlap", "catch_up", "jitter"]}),
     ]
-    kept = ["comes_next", "last_ended", "its_calls", "pause", "created", "planned"]
+    kept = ["next_time", "went", "its_calls", "created", "planned"]
 
     def get_queryset(self, request):
         """With what the list shows of its calls, all in one query."""
         now = utcnow()
-        calls = ScheduledCall.objects.filter(schedule=OuterRef("pk"))
-        soon = calls.filter(status=Status.PENDING, timestamp__gt=now).order_by("timestamp", "id")
-        # Not those that a change of the schedule has cancelled.
-        ended = calls.filter(status__in=ScheduledCall.FINISHED, timestamp__lte=now).exclude(
-            status=Status.CANCELLED, occurrence=None).order_by("-timestamp", "-id")
+        soon = ScheduledCall.objects.filter(schedule=OuterRef("pk"), status=Status.PENDING, timestamp__gt=now).order_by(
+            "timestamp", "id")
         return super().get_queryset(request).filter(deleted_at=None).annotate(
-            soon=Subquery(soon.values("timestamp")[:1]),
-            **{f"ended_{i}": Subquery(ended.values("status")[i:i + 1]) for i in range(LAST)})
+            soon=Subquery(soon.values("timestamp")[:1]), **outcomes.of_schedules(now))
 
     @admin.display(description="when")
     def when(self, schedule):
@@ -237,14 +247,17 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def what(self, schedule):
         return schedule.target.name if schedule.target else "API_URL"
 
-    @admin.display(description="paused")
-    def pause(self, schedule):
-        if not schedule.is_paused(utcnow()):
-            return NOTHING
-        return format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until)}" or "")
-
     @admin.display(description="next")
     def comes_next(self, schedule):
+        """With why there is none, or why it is so late."""
+        if not schedule.is_paused(utcnow()):
+            return self.next_time(schedule)
+        paused = format_html("<bdi>{}</bdi>{}", schedule.pause, schedule.paused_until and f", until {moment(schedule.paused_until, schedule.clocks)}" or "")
+        at = self.next_time(schedule)
+        return paused if at == NOTHING else format_html("{}; {}", at, paused)
+
+    @admin.display(description="next")
+    def next_time(self, schedule):
         try:
             at, rule = schedule.soon, schedule.rule
         except ValueError as error:
@@ -253,13 +266,18 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             at = next((planner.due_at(schedule, at) for at in planner.upcoming(rule, schedule.planned_until, 1)), None)
         return moment(at, rule.zone) if at else NOTHING
 
-    @admin.display(description="last ended")
+    @admin.display(description="last calls")
     def last_ended(self, schedule):
-        """The latest at the right, as in a line of time, and as a word."""
-        ended = [status for i in reversed(range(LAST)) if (status := getattr(schedule, f"ended_{i}"))]
-        return format_html('<span class="outcomes">{} {}</span>', format_html_join(
-            "", '<span class="outcome outcome-{}" role="img" aria-label="{}" title="{}"></span>',
-            ((status, status, status) for status in ended)), ended[-1]) if ended else NOTHING
+        return outcomes.Outcomes(schedule).html()
+
+    @admin.display(description="median, p99")
+    def took(self, schedule):
+        return ", ".join(outcomes.Outcomes(schedule).durations or [NOTHING])
+
+    @admin.display(description="last calls")
+    def went(self, schedule):
+        """On its page, where each bar leads to its call."""
+        return outcomes.Outcomes(schedule).html(getattr(schedule, "leads_to_calls", False), at_length=True)
 
     @admin.display(description="on", boolean=True, ordering="on")
     def is_on(self, schedule):
@@ -297,9 +315,6 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def get_readonly_fields(self, request, obj=None):
         return self._without_calls(request, self.kept)
 
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"title": "Schedules", **(extra_context or {})})
-
     def get_form(self, request, obj=None, change=False, **kwargs):
         form = super().get_form(request, obj, change=change, **kwargs)
         form.may_use = request.user.has_perm("scheduler.use_target")
@@ -320,11 +335,22 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             self.message_user(request, "Somebody has just deleted its target; nothing was saved.", messages.ERROR)
         return HttpResponseRedirect(request.path)
 
-    def render_change_form(self, request, context, **how):
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see its calls."""
+        if schedule := super().get_object(request, object_id, from_field):
+            schedule.leads_to_calls = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
+        return schedule
+
+    def render_change_form(self, request, context, obj=None, **how):
         form = context["adminform"].form
         context |= {"preview": form.preview(), "preview_zone": form.instance.zone, "admin_zone": settings.TIME_ZONE,
-                    "zones": sorted(zones.names()), "is_paused": form.instance.is_paused(utcnow())}
-        return super().render_change_form(request, context, **how)
+                    "zones": sorted(zones.names()), "is_paused": form.instance.is_paused(utcnow()),
+                    "may_run": obj and (obj.target_id is None or request.user.has_perm("scheduler.use_target"))}
+        if obj and obj.is_paused(utcnow()):
+            may_resume = self.has_change_permission(request, obj) and context["may_run"]
+            context["paused"] = pauses.of_schedule(
+                obj, obj.leads_to_calls, reverse("admin:scheduler_schedule_resume", args=[obj.pk]) if may_resume else "")
+        return super().render_change_form(request, context, obj=obj, **how)
 
     def save_model(self, request, obj, form, change):
         hand_over_soon(planner.save(obj, request.user.get_username()))
@@ -402,18 +428,19 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             raise Http404(f"There is no schedule {schedule_id}.")
         if schedule.target and act != self._pause and not request.user.has_perm("scheduler.use_target"):
             raise PermissionDenied("You need the permission scheduler.use_target for this.")
-        form = form_class(request.POST if request.method == "POST" else None)
+        form = form_class(request.POST if request.method == "POST" else None, **(
+            {"zone": schedule.clocks} if act == self._pause else {}))
         if request.method == "POST" and form.is_valid():
             return self.in_one(request, lambda: act(request, schedule_id, form.cleaned_data) or HttpResponseRedirect(
                 reverse("admin:scheduler_schedule_change", args=[schedule_id])))
         return TemplateResponse(request, "admin/scheduler/schedule/act.html", {
             **self.admin_site.each_context(request), "title": question, "yes": yes, "original": schedule, "opts": self.opts,
-            "form": form})
+            "form": form, "consequence": pauses.of_schedule_to_come(schedule) if act == self._pause else ""})
 
     def _pause(self, request, schedule_id, said):
         schedule = planner.locked().get(pk=schedule_id)
         planner.pause(schedule, request.user.get_username(), **said)
-        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'])}" if said["until"] else "")
+        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'], schedule.clocks)}" if said["until"] else "")
                            + (f": {said['reason']}." if said["reason"] else "."))
 
     def _resume(self, request, schedule_id, said):

@@ -3,7 +3,6 @@ from functools import partial
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpResponseRedirect
@@ -17,6 +16,7 @@ from ..calls import ledger, targets
 from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
+from . import outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
@@ -26,7 +26,7 @@ LABELS = {"kind": "", "username": "User name (basic)", "name": "Header (header)"
 KINDS = {"none": "None", "basic": "User name and password", "bearer": "Bearer token", "header": "A header of its own",
          "oauth2": "OAuth 2 client credentials"}
 REQUEST = ("url", "headers", "body", "auth", "secret_headers", "auth_secret")     # seen with `see_request` alone
-SECRET = ("secret_headers", "auth_secret", "signing_key", "keys")
+SECRET = ("secret_headers", "auth_secret", "signing_key", "keys", "notify", "notify_no_more")
 
 
 def lines(text):
@@ -110,7 +110,8 @@ class DelaysField(forms.CharField):
 
 
 class TargetForm(OpenedForm):
-    headers = HeadersField(required=False, help_text="Lines such as X-Name: value. Placeholders are filled in.")
+    headers = HeadersField(required=False, help_text="Lines such as X-Name: value; a body needs "
+                                                  "one, such as Content-Type: application/json. Placeholders are filled in.")
     secret_headers = forms.CharField(
         required=False, show_hidden_initial=True, widget=SecretHeaders({"rows": 3, "cols": 80, "autocomplete": "off"}),
         help_text=f"Lines such as X-Api-Key: value. {HIDDEN} leaves one as it is; one that is taken out is forgotten.")
@@ -124,6 +125,10 @@ class TargetForm(OpenedForm):
         choices=[("", "stay"), ("previous", "take the previous one away"), ("all", "sign no more")])
     delays = DelaysField(required=False, label="Retries after", help_text="Seconds from the end of an attempt to the next, "
                                                                         "each ±20 %: 10, 60, 600. Empty: no retries.")
+
+    notify = forms.CharField(
+        required=False, label="Whom to tell", widget=forms.PasswordInput({"size": 80, "autocomplete": "new-password"}))
+    notify_no_more = forms.BooleanField(required=False, label="Tell those of NOTIFY and FAILURES_TO again")
 
     class Meta:
         widgets = {"name": forms.TextInput({"size": 40}), "url": forms.TextInput({"size": 100}),
@@ -143,6 +148,11 @@ class TargetForm(OpenedForm):
             said = [kept.format(HIDDEN, names["signing"][0])] if names["signing"] else ["None yet."]
             said += [f"The previous one, of {names['signing'][1]}, signs too."] if len(names["signing"]) > 1 else []
             self.fields["signing_key"].help_text = " ".join(["As in Standard Webhooks, whsec_ and base64.", *said])
+
+        if "notify" in self.fields:
+            self.fields["notify"].help_text = (
+                "Addresses of Apprise, separated by spaces or commas: they are told when its calls fail, in place of those of NOTIFY and "
+                "FAILURES_TO. " + (kept.format(HIDDEN, names["notify"]) if "notify" in names else "None yet."))
 
     def clean_name(self):
         name = self.cleaned_data["name"]
@@ -172,6 +182,8 @@ class TargetForm(OpenedForm):
             changes["signing_key"] = cleaned["signing_key"].strip()
         elif cleaned.get("keys") == "all":
             changes["signing_key"] = None
+        if cleaned.get("notify") or cleaned.get("notify_no_more"):
+            changes["notify"] = cleaned.get("notify") or None
         if cleaned.get("keys") == "previous":
             changes["previous_signing_key"] = None
         return cleaned
@@ -211,25 +223,27 @@ class TestForm(forms.Form):
 @admin.register(Target)
 class TargetAdmin(OnceAdmin, admin.ModelAdmin):
     form = TargetForm
-    list_display = ["name", "method", "state", "limits", "retried", "version"]
+    list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
     search_help_text = "A part of the name"
     ordering = ["name"]
+    list_per_page = 50      # as each reads its last calls
     show_facets = admin.ShowFacets.NEVER
     actions = None
-    kept = ["state", "version", "created"]
+    kept = ["went", "version", "created"]
     fieldsets = [
         (None, {"fields": ["name", "method", "url", "headers", "body"]}),
         ("Who it proves to be", {"fields": ["auth", "auth_secret", "secret_headers", "signing_key", "keys"]}),
         ("How long it may take", {"fields": ["connect_timeout", "timeout"]}),
         ("What is a success", {"fields": ["statuses", "contains", "not_contains", "follow_redirects"]}),
         ("What happens when it fails", {"fields": ["delays", "max_age", "repeatable"]}),
+        ("Who is told of failures", {"fields": ["notify", "notify_no_more", "notify_after"]}),
         ("How much at once", {"fields": ["max_at_once", "rate"]}),
         ("What is kept", {"fields": ["keep_failures", "keep_successes", "keep_days"]}),
     ]
 
     def get_queryset(self, request):
-        return super().get_queryset(request).filter(deleted_at=None)
+        return super().get_queryset(request).filter(deleted_at=None).annotate(**outcomes.of_targets())
 
     @admin.display(description="state")
     def state(self, target):
@@ -237,6 +251,19 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
             return "ready"
         until = f", until {moment(target.paused_until)}" if target.paused_until else ""
         return f"{target.pause} (since {moment(target.paused_at)}{until})"
+
+    @admin.display(description="last calls")
+    def last_calls(self, target):
+        return outcomes.Outcomes(target).html()
+
+    @admin.display(description="median, p99")
+    def took(self, target):
+        return ", ".join(outcomes.Outcomes(target).durations or [NOTHING])
+
+    @admin.display(description="last calls")
+    def went(self, target):
+        """On its page, where each bar leads to its call."""
+        return outcomes.Outcomes(target).html(getattr(target, "leads_to_calls", False), at_length=True)
 
     @admin.display(description="limits")
     def limits(self, target):
@@ -270,25 +297,31 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
             del form.base_fields[name]
         return form
 
-    def changelist_view(self, request, extra_context=None):
-        return super().changelist_view(request, {"title": "Targets"} | (extra_context or {}))
-
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
         if request.method == "POST":
-            meet([request.POST.get(name, "") for name in ("auth_secret", "signing_key")]
+            meet([request.POST.get(name, "") for name in ("auth_secret", "signing_key", "notify")]
                  + [line.partition(":")[2].strip() for line in request.POST.get("secret_headers", "").splitlines()])
         title = {"title": "Target" if object_id else "Add a target"}
         try:
-            return super().changeform_view(request, object_id, form_url, title | self._may(request, object_id) | (extra_context or {}))
+            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
         except IntegrityError:
             self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
         except Target.DoesNotExist:
             self.message_user(request, "Somebody has just deleted it; nothing was saved.", messages.ERROR)
         return HttpResponseRedirect(request.path)
 
-    def _may(self, request, object_id):
-        target = object_id and self.get_queryset(request).filter(pk=unquote(object_id)).first() if str(object_id).isdecimal() else None
-        return {"is_paused": bool(target) and target.is_paused(utcnow()), "may_use": request.user.has_perm("scheduler.use_target")}
+    def get_object(self, request, object_id, from_field=None):
+        """With whether this user may see its calls."""
+        if target := super().get_object(request, object_id, from_field):
+            target.leads_to_calls = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
+        return target
+
+    def render_change_form(self, request, context, obj=None, **how):
+        context |= {"is_paused": bool(obj) and obj.is_paused(utcnow()), "may_use": request.user.has_perm("scheduler.use_target")}
+        if context["is_paused"]:
+            context["paused"] = pauses.of_target(obj, obj.leads_to_calls, reverse(
+                "admin:scheduler_target_resume", args=[obj.pk]) if self.has_change_permission(request, obj) else "")
+        return super().render_change_form(request, context, obj=obj, **how)
 
     def save_model(self, request, obj, form, change):
         targets.save(obj, request.user.get_username())
@@ -343,7 +376,8 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
         form = PauseForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
             return self._ask(request, target, f"Pause {target.name}?", "Yes, pause it", form,
-                             "What falls due meanwhile is Missed, and is not made up for when it is resumed.")
+                             "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
+                             + pauses.of_target_to_come(target))
         targets.pause(target, request.user.get_username(), form.cleaned_data["reason"], form.cleaned_data["until"])
         self.log_change(request, target, f"{target.pause.capitalize()}.")
         self.message_user(request, f"{target.name} is paused.", messages.SUCCESS)

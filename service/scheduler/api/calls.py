@@ -5,8 +5,7 @@ from datetime import timedelta
 import django_filters
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.urls import reverse
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
@@ -126,25 +125,6 @@ class DueOrdering(OrderingFilter):
         return self.CHOICES[asked]
 
 
-def with_example(result, **_):
-    """A step in which drf-spectacular writes the document: examples that can be sent as they stand (where there are
-    such targets), as their times are always still to come."""
-    soon = utcnow().replace(microsecond=0)
-    first, second = (f"{soon + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}" for hours in (1, 2))
-    body = result["paths"][reverse("calls")]["post"]["requestBody"]["content"]["application/json"]
-    body["examples"] = {
-        "at two times": {"value": {"timestamps": f"{first}, {second}"}},
-        "with a body": {"value": {
-            "timestamps": first, "target": "billing", "body": {"invoice": 7, "run": "{{call.id}}"},
-            "headers": {"X-Reason": "{{call.note}}"}, "expires": 600, "note": "month's end"}},
-        "in 90 seconds": {"value": {"delay": 90, "target": "billing", "data": {"invoice": 7}}},
-        "each with its own": {"value": {"calls": [
-            {"timestamp": first, "target": "billing", "body": {"invoice": 7}},
-            {"delay": 90, "target": "mail", "body": "Your invoice is there.", "headers": {"Content-Type": "text/plain"}}]}},
-    }
-    return result
-
-
 # Said plainly: of a serializer with many=True drf-spectacular would make a page, as in the list.
 CALLS = {"type": "array", "items": {
     "allOf": [{"$ref": "#/components/schemas/ScheduledCall"}],
@@ -212,11 +192,6 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     @extend_schema(
         operation_id="api_schedule_api_again_all_create",
         summary="Make many calls again", request=again.AgainSerializer, parameters=[IDEMPOTENT],
-        examples=[OpenApiExample("What would be done", {"status": ["Failed", "Missed"], "dry_run": True},
-                                 request_only=True),
-                  OpenApiExample("After an outage", {"status": ["Failed"], "due_from": "2026-08-01T14:30:00Z",
-                                                     "due_before": "2026-08-01T16:00:00Z", "target": "billing"},
-                                 request_only=True)],
         responses={200: MadeAgainSerializer, 201: MadeAgainSerializer, 400: ProblemSerializer, 422: ProblemSerializer,
                    **USUAL, **THROTTLED}, filters=False)
     def repeat_all(self, request):

@@ -1,11 +1,14 @@
 """What is said when something goes wrong: below /api/ always JSON, and always in one shape, `detail`
 with a sentence and `errors` where there may be several."""
+import re
 import sys
 
+import psycopg
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.db import DataError, DatabaseError, IntegrityError, InterfaceError, ProgrammingError, connection
-from django.http import HttpResponse, JsonResponse
+from django.http import HttpResponse, HttpResponseNotFound, JsonResponse
+from django.template.loader import render_to_string
 from django.utils.log import log_response
 from django.views import defaults
 from django.views.debug import ExceptionReporter, SafeExceptionReporterFilter
@@ -18,6 +21,7 @@ from ..base.database import reason
 from ..base.words import hidden, printable
 
 RETRY_AFTER = 5     # seconds
+NOT_MIGRATED = "The database lacks what this version needs. Migrate it: python manage.py migrate"
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
 
 
@@ -53,16 +57,22 @@ class Unavailable(APIException):
 
 def no_answer(error):
     """Whether `error` comes from a database that is gone, frozen, locked or full, and not from what
-    it was asked."""
-    return isinstance(error, InterfaceError) or (
+    it was asked; or from one that was never migrated to this version."""
+    return unmigrated(error) or isinstance(error, InterfaceError) or (
         isinstance(error, DatabaseError) and not isinstance(error, (DataError, IntegrityError, ProgrammingError)))
+
+
+def unmigrated(error):
+    """Whether `error` says that a table or a column is not there."""
+    return isinstance(error, DatabaseError) and (
+        re.match("no such (table|column)|table .* has no column", str(error))
+        or isinstance(error.__cause__, (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)))
 
 
 def away(error):
     """Ends the use of a database for which `no_answer`, and says so in the output, once."""
     connection.close()
-    # Of SQLite; to PostgreSQL it is an error of the program's.
-    then = "Migrate it: python manage.py migrate" if str(error).startswith("no such ") else ""
+    then = "Migrate it: python manage.py migrate" if unmigrated(error) else ""
     outage.database.began(printable(reason(error)), then)
 
 
@@ -88,7 +98,7 @@ def explain(error, context):
         error = ParseError(str(error))
     elif no_answer(error):
         away(error)
-        error = Unavailable()
+        error = Unavailable(NOT_MIGRATED if unmigrated(error) else None)
     response = exception_handler(error, context)
     if response is None:
         response = Response({"detail": BROKEN}, 500)
@@ -107,19 +117,30 @@ def of_api(request):
     return f"{request.path}/".startswith("/api/")
 
 
-def outside(request, status, detail, words=None, headers=None):
+def outside(request, status, detail, words=None, headers=None, title=None):
     """An answer that no view of the API gives: below /api/ in its one shape, to people in a line of text, `words`
-    if that says something else."""
+    if that says something else, and to their browsers, under `title`, on a page."""
     if of_api(request):
         return JsonResponse({"detail": detail}, status=status, headers=headers)
+    if title and "text/html" in request.headers.get("Accept", ""):
+        page = render_to_string("said.html", {"title": title, "text": words or detail})
+        return HttpResponse(page, status=status, headers=headers)
     return HttpResponse(f"{words or detail}\n", "text/plain", status, headers=headers)
 
 
-def unavailable(request):
+def unavailable(request, error):
     """The answer when the database gives none, outside of a view of the API."""
+    if unmigrated(error):
+        return outside(request, Unavailable.status_code, NOT_MIGRATED, headers={"Retry-After": RETRY_AFTER},
+                       title="The database is not migrated")
     return outside(request, Unavailable.status_code, Unavailable.default_detail,
                    "The database does not answer. Try again in some seconds; what you sent may have been taken all "
-                   "the same.", {"Retry-After": RETRY_AFTER})
+                   "the same.", {"Retry-After": RETRY_AFTER}, "The database does not answer")
+
+
+def not_found(request):
+    """The page for an address that there is not."""
+    return HttpResponseNotFound(render_to_string("404.html"))
 
 
 def server_error(request):
@@ -127,7 +148,7 @@ def server_error(request):
     error = sys.exc_info()[1]
     if no_answer(error):
         away(error)
-        return unavailable(request)
+        return unavailable(request, error)
     if of_api(request):
         return outside(request, 500, BROKEN)
     return defaults.server_error(request)

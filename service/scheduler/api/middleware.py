@@ -5,7 +5,7 @@ from django.db import connection
 
 from ..base import outage
 from ..base.database import within
-from .errors import away, no_answer, outside, unavailable
+from .errors import away, no_answer, not_found, of_api, outside, unavailable
 
 
 def own_host(get_response):
@@ -17,6 +17,14 @@ def own_host(get_response):
         except DisallowedHost:
             return outside(request, 400, "This service does not answer for that Host: see ALLOWED_HOSTS.")
         return get_response(request)
+    return middleware
+
+
+def own_404(get_response):
+    """While DEBUG is on, Django answers people who mistype an address with a list of all patterns."""
+    def middleware(request):
+        response = get_response(request)
+        return not_found(request) if response.status_code == 404 and settings.DEBUG and not of_api(request) else response
     return middleware
 
 
@@ -40,10 +48,10 @@ class DatabaseAway:
     def __call__(self, request):
         response = self.get_response(request)
         if connection.connection is not None:       # it was asked, and not without an answer
-            outage.database.over(after=settings.DATABASE_TIMEOUT + 1)       # by then who waited in vain has said so
+            outage.database_answered()
         return response
 
     def process_exception(self, request, error):
         if no_answer(error):
             away(error)
-            return unavailable(request)
+            return unavailable(request, error)

@@ -4,7 +4,7 @@ import time
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers, status, viewsets
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
@@ -28,13 +28,6 @@ from .errors import Refusal
 
 WAIT_MAX = 50           # seconds that a test waits for its attempt; proxies give up after 60
 POLL = 0.05             # seconds between two looks at it
-
-EXAMPLE = {
-    "name": "billing", "url": "https://api.example.org/v1/run?order={{data.order}}", "method": "POST",
-    "headers": {"Content-Type": "application/json"}, "secret_headers": {"X-Api-Key": "s3cr3t-k3y"},
-    "body": '{"id": {{call.id}}, "note": "{{call.note}}"}', "auth": {"kind": "bearer", "token": "t0k3n-0f-b1ll1ng"},
-    "timeout": 20, "success": {"statuses": "200-299"}, "retries": {"delays": [10, 60, 600], "max_age": 86400},
-    "max_at_once": 20, "rate": "300/min"}
 
 # How the keys of the API that hold several lie in the model.
 GROUPS = {"success": {"statuses": "statuses", "contains": "contains", "not_contains": "not_contains"},
@@ -140,6 +133,8 @@ class TargetSerializer(serializers.Serializer):
     rate = serializers.CharField(allow_null=True)
     signing_key = HiddenField()
     previous_signing_key = HiddenField(help_text="It signs too, while the key is being changed.")
+    notify = HiddenField(help_text="Who is told when its calls fail, in place of NOTIFY and FAILURES_TO.")
+    notify_after = serializers.IntegerField(help_text="Failures in a row after which they are told.")
     keep = KeepField()
     paused = pause.PausedField()
     version = serializers.IntegerField(help_text="Counts its changes, from 1; each attempt says which it used.")
@@ -162,6 +157,7 @@ def shown(target, see_request):
         **{group: {name: getattr(target, field) for name, field in fields.items()} for group, fields in GROUPS.items()},
         **{name: getattr(target, name) for name in FLAGS}, "max_at_once": target.max_at_once,
         "rate": target.rate or None, "signing_key": keys[0], "previous_signing_key": keys[1],
+        "notify": hidden(names["notify"]) if "notify" in names else None, "notify_after": target.notify_after,
         "paused": pause.PausedField().to_representation(target), "version": target.version,
         "created_at": UtcField().to_representation(target.created_at), "created_by": target.created_by}
     return found if see_request else found | dict.fromkeys(REQUEST)
@@ -198,6 +194,11 @@ class TargetChangeSerializer(serializers.Serializer):
         required=False, allow_null=True, help_text="As in Standard Webhooks: whsec_ and 24 to 64 bytes in base64. The one "
                                                    "before signs too, until `previous_signing_key` is null.")
     previous_signing_key = serializers.CharField(required=False, allow_null=True, help_text="null takes it away.")
+    notify = serializers.CharField(
+        required=False, allow_null=True, help_text="Addresses of Apprise, separated by spaces or commas: who is told when its "
+                                                   "calls fail, in place of NOTIFY and FAILURES_TO. Kept encrypted.")
+    notify_after = serializers.IntegerField(
+        required=False, min_value=1, max_value=1000, help_text="Failures in a row after which they are told; 1 if it is left out.")
     keep = KeepField(required=False)
     paused = pause.PauseField(required=False)
 
@@ -206,7 +207,7 @@ class TargetChangeSerializer(serializers.Serializer):
         pause: () for nothing, or (pause.asked(...),). Raises Refusal, which names everything that is wrong."""
         if not isinstance(data, dict):
             raise Refusal(f"The body must be a JSON object, with the keys {', '.join(self.fields)}.")
-        meet([data.get(name) for name in ("secret_headers", "auth", "signing_key")])
+        meet([data.get(name) for name in ("secret_headers", "auth", "signing_key", "notify")])
         if unknown := sorted(set(data) - set(self.fields)):
             raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are {', '.join(self.fields)}.")
         problems = {name: "Is missing." for name in self.fields if self.fields[name].required and name not in data}
@@ -273,7 +274,7 @@ def _take(target, name, value):
         changes["auth"] = {key: _sent_back(part) for key, part in value.items() if key in secret}
         kept = target.auth if kind == target.auth.get("kind") else {}
         target.auth = {**kept, "kind": kind, **{key: part for key, part in value.items() if key not in secret}}
-    elif name == "signing_key":
+    elif name in ("signing_key", "notify"):
         changes[name] = _sent_back(value)
     elif name == "previous_signing_key":
         if value is not None and _sent_back(value) != HIDDEN:
@@ -361,7 +362,6 @@ class Targets(_OfTargets):
 
     @extend_schema(
         summary="Make a target", request=TargetNewSerializer,
-        examples=[OpenApiExample("With an API key, and retries", EXAMPLE, request_only=True)],
         responses={201: TargetSerializer, 400: ProblemSerializer, 409: ProblemSerializer, **USUAL, **THROTTLED})
     def create(self, request):
         """Repeated, the request is a 409, as a name can be taken once. Needs the permission `add_target`; to see in
@@ -387,7 +387,6 @@ class Targets(_OfTargets):
 
     @extend_schema(
         summary="Change a target, or pause or resume it", request=TargetChangeSerializer,
-        examples=[OpenApiExample("Pause it", {"paused": {"reason": "it is being moved"}}, request_only=True)],
         responses={200: TargetSerializer, 400: ProblemSerializer, 404: ProblemSerializer, 409: ProblemSerializer,
                    **USUAL, **THROTTLED})
     def partial_update(self, request, name):

@@ -3,6 +3,8 @@ each, however often it is asked for in between."""
 import logging
 import threading
 
+from django.conf import settings
+
 from .clock import steady
 
 logger = logging.getLogger(__name__)
@@ -44,4 +46,19 @@ class Outage:
 database = Outage("the database")
 broker = Outage("the broker")
 room = Outage("calls", "find no room on this machine", "find room again")
-mail = Outage("the mail server", "takes no mail", "takes mails again")
+heartbeat = Outage("HEARTBEAT_URL", back="is reached again")
+_channels = {}
+
+
+def channel(key, name):
+    """The Outage of one of the channels by which people are told.
+
+    key: which, a str; name: in a sentence
+    """
+    return _channels.setdefault(key, Outage(name, "takes no notice", "takes notices again"))
+
+
+def database_answered():
+    """Says that the database is back, once everybody who had waited for it in vain must have said so: others may
+    still be waiting for one of the pool's connections, and would have it gone again."""
+    database.over(after=settings.DATABASE_TIMEOUT + 1)

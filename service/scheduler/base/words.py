@@ -82,6 +82,7 @@ def secrets(of_targets=True):
     proxy = urlsplit(settings.TARGET_PROXY)
     found = {settings.SECRET_KEY, *settings.SECRETS_KEY, *(kept.met() if of_targets else ()), settings.DATABASES["default"].get("PASSWORD"),
              broker.password, api.password, mail.password, proxy.password}
+    found |= {settings.HEARTBEAT_URL, *settings.NOTIFY}
     found |= {value for _, value in parse_qsl(broker.query + "&" + api.query) if len(value) > 5}
     found = {form for secret in found if secret for form in (secret, quote(secret, safe=""), unquote(secret))}
     return found | {html.escape(secret) for secret in found} | {repr(secret)[1:-1] for secret in found}

@@ -28,13 +28,13 @@ def _since_beat():
         connection.close()
 
 
-def try_broker(timeout=1):
+def try_broker(timeout=1, url=None):
     """Writes, which is what is needed of it: a Redis whose disk or memory is full, and a replica, answer and take
     nothing. Raises redis.RedisError.
 
-    timeout: seconds
+    timeout: seconds; url: its address, None for REDIS_URL
     """
-    with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=timeout, socket_connect_timeout=timeout,
+    with redis.Redis.from_url(url or settings.REDIS_URL, socket_timeout=timeout, socket_connect_timeout=timeout,
                               retry=None) as client:
         client.set("scheduler.health", 1, ex=60)
 

@@ -14,7 +14,8 @@
 that failed in a way that allows another. Each is a conditional UPDATE and a look at which rows it
 changed: "somebody else was first" is a normal case and needs no lock that outlives a statement. That makes duplicate messages, two
 dispatchers and late workers harmless. Each writes the log lines of the calls it ended, after its
-transaction is safe.
+transaction is safe. Of a call that ends as Failed or Missed the database itself notes that it did, in the same
+transaction, for ops/notify.py (models.Failure).
 
 One clock: due times and leases are compared with the clock of the database, by the database, so
 that a machine with a wrong clock takes no call too early, misses none that is yet to come, and takes
@@ -473,11 +474,14 @@ def _not_ended(calls, now):
     """{schedule id: [(due, id), ...]} of the calls that have begun, or should have, and not ended, of the schedules of `calls`."""
     found = {}
     if calls:
-        of = ScheduledCall.objects.filter(schedule__in={call.schedule for call in calls})
+        schedules = {call.schedule for call in calls}
+        of = ScheduledCall.objects.filter(schedule__in=schedules)
+        # As an expression, for which there is no index: SQLite of 2024 and later takes the schedule's for few Running calls.
+        also_of = ScheduledCall.objects.annotate(of=F("schedule") + 0).filter(of__in=schedules)
         late = now - timedelta(seconds=settings.GRACE)
         # Each by its partial index: neither database reads all that the schedules ever did.
-        for rows in (of.filter(status=Status.RUNNING).order_by("lease_until"),
-                     of.filter(status=Status.RETRYING).order_by("next_attempt_at"),
+        for rows in (also_of.filter(status=Status.RUNNING).order_by("lease_until"),
+                     also_of.filter(status=Status.RETRYING).order_by("next_attempt_at"),
                      of.filter(status=Status.PENDING, timestamp__gte=late, timestamp__lte=now).order_by("timestamp")):
             for schedule_id, *call in rows.values_list("schedule", "timestamp", "id"):
                 found.setdefault(schedule_id, []).append(tuple(call))

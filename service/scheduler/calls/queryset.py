@@ -32,6 +32,17 @@ class Calls(QuerySet):
         calls._targets = tuple(dict.fromkeys(ids))
         return calls
 
+    @property
+    def statuses(self):
+        """Those of `of`, a tuple, which is empty for all."""
+        return self._statuses
+
+    def plain(self):
+        """The same calls, of which a slice is read as any other queryset's: for those that are found by their ids."""
+        calls = self.all()
+        calls._statuses = calls._targets = ()
+        return calls
+
     def _clone(self):
         clone = super()._clone()
         clone._statuses, clone._targets = self._statuses, self._targets
@@ -50,6 +61,11 @@ class Calls(QuerySet):
                 # PostgreSQL would read them all and sort; SQLite, which knows no such parts, stops by itself.
                 parts = [part.order_by(*order)[:key.stop] for part in parts]
             return parts[0].union(*parts[1:], all=True).order_by(*order)[key]
+        if (isinstance(key, slice) and self._result_cache is None and self._fields is None
+                and self.query.order_by[:1] in (("id",), ("-id",)) and not (self.query.select_for_update or self.query.combinator)):
+            # By id among those of some days all of these have to be sorted: their ids, which an index has, and not the
+            # whole rows.
+            return self.filter(pk__in=super().values("pk")[key])
         return super().__getitem__(key)
 
     def _part(self, status, target=None):

@@ -69,8 +69,6 @@ class Request:
     delays: tuple = ()                  # seconds
     max_age: float = MAX_AGE            # seconds
     repeatable: bool = False
-    max_at_once: Optional[int] = None
-    rate: Optional[tuple] = None        # (number, seconds)
     keep_failures: int = 16384          # bytes of the body of an answer
     keep_successes: int = 0
 
@@ -136,8 +134,7 @@ def build(call, target, own, schedule, number):
         follow_redirects=target.follow_redirects, secret_headers=frozenset(name.lower() for name in secret),
         secrets=tuple(value for value in dict.fromkeys(known) if value), oauth=oauth, delays=tuple(target.delays),
         max_age=age(target.max_age), repeatable=target.safe,
-        max_at_once=target.max_at_once, rate=rules.rate(target.rate), keep_failures=target.keep_failures,
-        keep_successes=target.keep_successes)
+        keep_failures=target.keep_failures, keep_successes=target.keep_successes)
 
 
 def message_id(call):

@@ -653,7 +653,7 @@ class Worker:
                 {held.line.target.id for held in some if held.line.target and held.line.target.max_at_once is not None})
             won, pending = won | claimed.won, pending | claimed.pending
             held_back, anew = claimed.held_back, claimed.anew
-        outage.database.over()
+        outage.database_answered()
         self._claiming = None
         for held in some:
             attempt, left = held.attempt, pending.get(held.id)
@@ -697,7 +697,7 @@ class Worker:
         self._ended = []
         for held in unsent:
             self._settle(held)
-        outage.database.over()
+        outage.database_answered()
 
     def _retry(self, held):
         """Not before which there is another attempt, an aware datetime, or None."""

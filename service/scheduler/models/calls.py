@@ -3,7 +3,7 @@ from django.conf import settings
 from django.db import models
 
 from ..base.clock import utcnow
-from ..base.moments import moment
+from ..base.moments import precise
 from ..calls.queryset import Calls
 from .schedules import Schedule
 from .targets import Target
@@ -28,7 +28,6 @@ class ScheduledCall(models.Model):
         CANCELLED = "Cancelled"
 
     FINISHED = (Status.SUCCEEDED, Status.FAILED, Status.MISSED, Status.CANCELLED)
-    UNTOLD = models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)
 
     timestamp = models.DateTimeField(
         "due", help_text="When the API is to be called; never earlier, not by a millisecond.")
@@ -88,9 +87,6 @@ class ScheduledCall(models.Model):
         null=True, editable=False,
         help_text="Of a first attempt for which there is no row of its own: what that would hold, see Attempt.kept.")
 
-    told = models.BooleanField(
-        null=True, editable=False, help_text="Its failure was gathered for a mail, see ops/notify.py.")
-
     objects = Calls.as_manager()
 
     class Meta:
@@ -127,9 +123,6 @@ class ScheduledCall(models.Model):
             # that failed are asked for, and for its limits those under way. Calls that name none cost nothing in it.
             models.Index(fields=["target", "status", "timestamp", "id"], name="call_of_target",
                          condition=models.Q(target__isnull=False)),
-            # For ops/notify.py. A row leaves it when it is gathered.
-            models.Index(fields=["ended_at"], name="call_untold",
-                         condition=models.Q(models.Q(status="Failed") | models.Q(status="Missed"), told=None)),
         ]
 
     def __str__(self):
@@ -138,7 +131,7 @@ class ScheduledCall(models.Model):
     @property
     def due(self):
         """When, in words."""
-        return moment(self.timestamp)
+        return precise(self.timestamp)
 
     @property
     def caught_up(self):

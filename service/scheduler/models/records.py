@@ -6,6 +6,7 @@ from datetime import timezone as zones
 from django.db import models
 
 from ..base.clock import utcnow
+from .targets import Target
 
 
 class IdempotentAnswer(models.Model):
@@ -36,15 +37,35 @@ class Tally(models.Model):
     counts = models.JSONField()
 
 
-class Notice(models.Model):
-    """What mails have told of failures, and what waits to be told, see ops/notify.py; there is one row."""
+class Failure(models.Model):
+    """A call that ended as Failed or Missed, until it is gathered for notices (ops/notify.py). The database itself adds
+    it, as the call ends, so that none is left out, whoever ended it (migration 0014)."""
 
+    call_id = models.BigIntegerField()
+
+
+class Told(models.Model):
+    """What one channel has been told of one target, and what waits to be told, see ops/notify.py."""
+
+    channel = models.CharField(max_length=64, help_text="A digest of its address, which may hold a password.")
+    # Without a constraint: a version that does not know this table prunes targets too.
+    target = models.ForeignKey(
+        Target, models.CASCADE, null=True, db_constraint=False, related_name="+", help_text="API_URL if it is null.")
     version = models.PositiveBigIntegerField(default=0, help_text="One more with each change.")
-    since = models.DateTimeField(help_text="What ended before it is not told: mails were not wanted yet.")
-    seen_at = models.DateTimeField(help_text="When a dispatcher last noted that mails are wanted.")
-    waiting = models.JSONField(default=dict, help_text="Sums of the failures that no mail has told of.")
-    failed_at = models.DateTimeField(null=True, help_text="When a failure was last added to them.")
-    told_at = models.DateTimeField(null=True, help_text="When a mail last told of failures.")
-    failing = models.BooleanField(default=False, help_text="No mail has said since that calls succeed again.")
+    failed_at = models.DateTimeField(help_text="When a failure was last added.")
+    in_a_row = models.PositiveIntegerField(default=0, help_text="Failures since the last success.")
+    waiting = models.JSONField(default=dict, help_text="Sums of the failures that no notice has told of.")
+    sending = models.JSONField(default=dict, help_text="What of these the notice tells of that somebody sends, or has tried to.")
+    failing_since = models.DateTimeField(
+        null=True, help_text="When the first ended that it was told of; null if it was told since that calls succeed again.")
+    succeeded_at = models.DateTimeField(null=True, help_text="When the first call was due that succeeded since the last failure.")
+    told_at = models.DateTimeField(null=True, help_text="When a notice last reached it.")
+    unsent_since = models.DateTimeField(null=True, help_text="Since when a notice is tried in vain.")
     tried_at = models.DateTimeField(null=True, help_text="When somebody last began to send, or gave up;")
     pause = models.DurationField(default=timedelta, help_text="for how long from then nobody else begins.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["channel", "target"], name="one_of_channel_and_target"),
+            models.UniqueConstraint(fields=["channel"], name="one_of_channel", condition=models.Q(target=None)),
+        ]

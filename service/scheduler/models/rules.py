@@ -56,6 +56,11 @@ def number(value, least, most, whole=True):
     return int(value) if value == int(value) else value
 
 
+def same(one, other):
+    """Whether two values of JSON are the same. To Python 1 is true, and 1.0."""
+    return one == other and (not isinstance(one, (dict, list)) or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
 def shallow(value):
     """A value of JSON that is not nested too deeply."""
     level = [value]
@@ -179,7 +184,7 @@ def body(value, kind):
         raise ValueError(f"Has more than {BODY_MAX} bytes.")
     text(value, BODY_MAX)
     if value and not kind:
-        raise ValueError("Needs to say what it is, in the header Content-Type.")
+        raise ValueError("Needs to say what it is, in a header such as Content-Type: application/json.")
     try:
         template.check(value, template.kind(kind) if value else template.TEXT)
     except ValueError as error:

@@ -119,7 +119,7 @@ class Schedule(Pausable, models.Model):
         self.days = ",".join(day for day in self.DAYS if day in chosen)
         if bool(self.times) == bool(self.cron):
             problems["times"] = ("Give either times or a cron expression, not both." if self.times else
-                                 "Give times of day, such as 12:30:00, 14:15:30, or else a cron expression.")
+                                 "Give times of day, such as 12:30, 14:15:30, or else a cron expression.")
         elif self.cron:
             self.cron = read("cron", recurrence.parse_cron) or self.cron
             if not unknown and len(chosen) < len(self.DAYS):
@@ -155,6 +155,14 @@ class Schedule(Pausable, models.Model):
             return self.target.problems_with(*said[1:])
         return {name: "Is for a target, and there is none: the API is called without." for name in ("body", "headers", "data")
                 if getattr(self, name) not in (None, {})}
+
+    @property
+    def clocks(self):
+        """The tzinfo of its zone; None, which stands for that of TIME_ZONE, if this machine does not know it."""
+        try:
+            return recurrence.zone(self.zone)
+        except ValueError:
+            return None
 
     @property
     def rule(self):

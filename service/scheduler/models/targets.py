@@ -4,6 +4,7 @@ import re
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from ..base import channels
 from ..base.clock import utcnow
 from ..base.secrets import Unreadable, decrypt, encrypt
 from ..base.words import one_line
@@ -58,7 +59,7 @@ class Target(Pausable, models.Model):
     # Of the numbers the least, the most, and whether only whole ones are taken.
     LIMITS = {"connect_timeout": (0.1, 60, False), "timeout": (0.1, 900, False), "max_age": (1, 2_592_000, True),
               "max_at_once": (1, 10_000, True), "keep_failures": (0, 262_144, True), "keep_successes": (0, 262_144, True),
-              "keep_days": (1, 3650, True)}
+              "keep_days": (1, 3650, True), "notify_after": (1, 1000, True)}
 
     SAFE = (Method.GET, Method.HEAD, Method.OPTIONS)    # RFC 9110, 9.2.1: asking again changes nothing
 
@@ -72,12 +73,12 @@ class Target(Pausable, models.Model):
         help_text="How it proves who it is: kind (none, basic, bearer, header, oauth2), and what of that is no secret.")
     secrets = models.TextField(
         blank=True, editable=False,
-        help_text="Encrypted (base/secrets.py): JSON with headers {name: value}, auth {name: value} and signing "
-                  "[key, ...].")
+        help_text="Encrypted (base/secrets.py): JSON with headers {name: value}, auth {name: value}, signing "
+                  "[key, ...] and notify [address, ...].")
     secret_names = models.JSONField(
         default=dict, editable=False,
         help_text="What there is in `secrets`, without the values, each with the time of its change: "
-                  "{\"headers\": {name: ISO 8601}, \"auth\": {...}, \"signing\": [ISO 8601, ...]}.")
+                  "{\"headers\": {name: ISO 8601}, \"auth\": {...}, \"signing\": [ISO 8601, ...], \"notify\": ISO 8601}.")
     connect_timeout = models.FloatField(null=True, blank=True, help_text="Seconds; CONNECT_TIMEOUT if it is empty.")
     timeout = models.FloatField(null=True, blank=True, help_text="Seconds, for one whole attempt; TIMEOUT if it is empty.")
     statuses = models.CharField(
@@ -95,6 +96,8 @@ class Target(Pausable, models.Model):
     rate = models.CharField(max_length=20, blank=True, help_text="Requests at most, such as 300/min.")
     keep_failures = models.PositiveIntegerField(default=16384, help_text="Bytes of the body of an answer that is no success.")
     keep_successes = models.PositiveIntegerField(default=0, help_text="Bytes of the body of one that is.")
+    notify_after = models.PositiveIntegerField(
+        default=1, db_default=1, help_text="Failures in a row after which it is told that calls fail.")
     keep_days = models.PositiveIntegerField(default=30, help_text="Days for which the attempts are kept.")
     paused_at = models.DateTimeField(null=True, editable=False)
     paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
@@ -108,7 +111,7 @@ class Target(Pausable, models.Model):
         null=True, editable=False, help_text="Of its rate: when the next request is due that is not ahead of it (GCRA).")
 
     # What `clean` is to change of the secrets: {"headers": {name: value}, "auth": {name: value}, "signing_key": value,
-    # "previous_signing_key": None}. None removes one, HIDDEN and what is not named leave one as it is.
+    # "previous_signing_key": None, "notify": a str}. None removes one, HIDDEN and what is not named leave one as it is.
     changes = None
 
     class Meta:
@@ -211,6 +214,9 @@ class Target(Pausable, models.Model):
                 value = {key: part for key, part in value.items() if not idle(part, key.lower() in there)}
             elif name == "auth":
                 value = {key: part for key, part in value.items() if not idle(part, key in had["auth"])}
+            elif name == "notify":
+                if idle(None if value == "" else value, "notify" in had):
+                    continue
             elif idle(value, len(had["signing"]) > (name == "previous_signing_key")):
                 continue
             if value or name not in ("headers", "auth"):
@@ -227,7 +233,8 @@ class Target(Pausable, models.Model):
             kept = {"secret_headers": {name.lower() for name in had["headers"]}
                     - {name.lower() for name, value in headers.items() if value != HIDDEN},
                     "auth": set(had["auth"]) & set(wanted) - {name for name, value in auth.items() if value != HIDDEN},
-                    "signing_key": had["signing"] if changes.get("signing_key", HIDDEN) == HIDDEN else ()}
+                    "signing_key": had["signing"] if changes.get("signing_key", HIDDEN) == HIDDEN else (),
+                    "notify": had.get("notify") if changes.get("notify", HIDDEN) == HIDDEN else ()}
             if lost := [key for key, names in kept.items() if names]:
                 problems[lost[0]] = f"Cannot be kept: {error}. Give all of the secrets anew, or remove them."
                 return
@@ -272,6 +279,16 @@ class Target(Pausable, models.Model):
                     problems["signing_key"] = str(error)
         if "previous_signing_key" in changes and changes["previous_signing_key"] is None:
             del values["signing"][1:], names["signing"][1:]
+        if "notify" in had:
+            values["notify"], names["notify"] = held.get("notify", []), had["notify"]
+        if "notify" in changes and changes["notify"] != HIDDEN:
+            values.pop("notify", None), names.pop("notify", None)
+            try:
+                text = "" if changes["notify"] is None else changes["notify"]
+                if found := channels.read(rules.text(text, channels.MOST * channels.LENGTH)):
+                    values["notify"], names["notify"] = found, now
+            except ValueError as error:
+                problems["notify"] = str(error)
         if not problems:
             used = any(values.values())
             self.secrets, self.secret_names = encrypt(values) if used else "", names if used else {}

@@ -35,7 +35,7 @@ from ..base import zones
 from ..base.clock import asked, steady, utcnow
 from ..calls import ledger, log, targets
 from ..calls.ledger import BATCH, NOW, Slot
-from ..models import Schedule, ScheduledCall
+from ..models import Schedule, ScheduledCall, rules
 from .recurrence import DAY, LATEST, between, with_walls
 
 logger = logging.getLogger(__name__)
@@ -326,7 +326,7 @@ def save(schedule, by=""):
     its target was deleted meanwhile.
     """
     stands = schedule.pk and locked().get(pk=schedule.pk)
-    changed = stands and {name for name in RULE | PAUSE if getattr(schedule, name) != getattr(stands, name)}
+    changed = stands and {name for name in RULE | PAUSE if not rules.same(getattr(schedule, name), getattr(stands, name))}
     if stands and not changed:
         schedule.save(update_fields=OTHERS)
         return []
@@ -382,7 +382,7 @@ def calls_more(schedule, stands, now):
     def resumes(some):
         return some.paused_until or LATEST if some.is_paused(now) else now
     return (stands is None or schedule.on and not stands.on or resumes(schedule) < resumes(stands) or any(
-        getattr(schedule, name) != getattr(stands, name) for name in RULE - {"on"} | {"overlap"}))
+        not rules.same(getattr(schedule, name), getattr(stands, name)) for name in RULE - {"on"} | {"overlap"}))
 
 
 def run(schedule, by="", note=""):

@@ -40,7 +40,7 @@ SECOND = timedelta(seconds=1)
 EARLIEST = datetime(1, 1, 4, tzinfo=timezone.utc)
 LATEST = datetime(9999, 12, 28, tzinfo=timezone.utc)
 
-TIME_OF_DAY = re.compile(r"([0-9]{1,2}):([0-9]{2}):([0-9]{2})")
+TIME_OF_DAY = re.compile(r"([0-9]{1,2}):([0-9]{2})(?::([0-9]{2}))?(?: ?([AaPp])\.?[Mm]\.?)?")
 
 FIELDS = {      # of a cron expression, in their order, under cronsim's names
     "minute": "0 to 59",
@@ -81,7 +81,7 @@ class Rule(NamedTuple):
 
 
 def parse_times(text):
-    """The times of day in `text`, such as "12:30:00, 14:15:30", as the script takes them.
+    """The times of day in `text`, such as "12:30, 14:15:30, 6:00 PM", as people write them.
 
     Returns a list of datetime.time, sorted, each once. Raises ValueError naming every piece that is none.
     """
@@ -93,14 +93,19 @@ def parse_times(text):
         match = TIME_OF_DAY.fullmatch(piece)
         try:
             if not match:
-                raise ValueError("is not HH:MM:SS")
-            times.add(time(*map(int, match.groups())))
+                raise ValueError("is not HH:MM or HH:MM:SS")
+            hour, half = int(match[1]), (match[4] or "").lower()
+            if half:
+                if not 1 <= hour <= 12:
+                    raise ValueError("hour must be in 1..12 with AM or PM")
+                hour = hour % 12 + (12 if half == "p" else 0)
+            times.add(time(hour, int(match[2]), int(match[3] or 0)))
         except ValueError as error:
             bad.append(f"'{printable(piece, 80)}' {error}")
     if bad:
         raise ValueError("; ".join(bad))
     if not times:
-        raise ValueError("no times of day: write them as 12:30:00, 14:15:30")
+        raise ValueError("no times of day: write them as 12:30, 14:15:30")
     return sorted(times)
 
 

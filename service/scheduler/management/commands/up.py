@@ -1,9 +1,12 @@
 """`python manage.py up`: the whole service on this machine, until Ctrl-C.
 
-Migrates the database, asks for an administrator the first time, then runs web, worker and beat and
-shows their output, each line with the name of its process. When one of them ends, all end.
+Migrates the database, asks for an administrator the first time, then runs web, worker and beat, where there is no
+broker one of its own, and shows their output, each line with the name of its process, and the line of each call that
+ends. When one of the three ends, all end; the broker is started again.
 """
 import os
+import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,12 +21,16 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 
+from scheduler.base import broker as notes
 from scheduler.base.words import redacted
 from scheduler.calls import log
 from scheduler.calls.health import try_broker
+from scheduler.management import broker
 
 # Seconds for the calls in flight to end after Ctrl-C; they take TIMEOUT at most.
 STOP_WITHIN = settings.TIMEOUT + 15
+USUAL = "redis://localhost:6379/0"      # where a broker is looked for if REDIS_URL does not say
+ADMINISTRATOR = "admin"                 # of a random password
 
 
 class Command(BaseCommand):
@@ -36,19 +43,39 @@ class Command(BaseCommand):
         parser.add_argument("--workers", type=int, default=1, metavar="N",
                             help="worker processes; one uses one processor (default: %(default)s)")
 
-    def handle(self, *, bind, workers, **options):
+        parser.add_argument("--quiet", action="store_true", help="no line for each call that ends")
+
+    def handle(self, *, bind, workers, quiet, **options):
         if workers < 1:
             raise CommandError("--workers must be at least 1.")
         check_bind(bind)
-        check_redis()
+        own = None if uses_redis() else broker.Broker(say)
+        try:
+            if own:
+                start(own)
+            self.run(bind, workers, quiet, own)
+        finally:
+            if own:
+                own.stop()
+
+    def run(self, bind, workers, quiet, own):
+        """own: the broker.Broker that was started, or None"""
         call_command("migrate", verbosity=0, interactive=False)
         log.write([])                   # there to be watched before the first call ends
+        if own:
+            own.noted = noted(own.url)
         if not settings.DEBUG:
             call_command("collectstatic", verbosity=0, interactive=False)
         self.create_administrator()
         connection.close()
         self.stdout.write(f"API Scheduler calls {redacted(settings.API_URL)}. "
                           f"API and admin: http://{bind}/ — Ctrl-C stops.")
+        if own:
+            self.stdout.write(f"The broker is its own, {os.path.basename(own.program)}, as nothing answers at localhost:6379.")
+        command = f"{shown_python()} manage.py call"
+        self.stdout.write(f"In a second terminal:  cd {shlex.quote(str(settings.BASE_DIR))}\n"
+                          f"                       {command} now\n"
+                          f"                       {command} +10s --target NAME --body '{{\"invoice\": 7}}'")
         if settings.HTTPS:
             self.stdout.write("Plain http is redirected to https: put a proxy that does TLS in front "
                               "(TRUST_PROXY=true), or set HTTPS=false in a closed network.")
@@ -64,7 +91,7 @@ class Command(BaseCommand):
                for number in range(1, workers + 1)},
             "beat": ["-m", "celery", "--quiet", "-A", "scheduler", "beat", "--loglevel", "WARNING",
                      "--pidfile="],
-        }))
+        }, own, None if quiet else Tail(settings.CALL_LOG)))
 
     def create_administrator(self):
         """No account ships: asks for one the first time, or takes DJANGO_SUPERUSER_*."""
@@ -78,13 +105,30 @@ class Command(BaseCommand):
             self.stdout.write(f"Administrator {name!r} created from DJANGO_SUPERUSER_*.")
             return
         if sys.stdin.isatty() and sys.stdout.isatty():
-            self.stdout.write("The admin has no account yet. Choose one (Ctrl-C: later):")
+            self.stdout.write("The admin has no account yet. Choose a name for it, then its password "
+                              "(Return: both are chosen for you; Ctrl-C: later).")
             try:
-                call_command("createsuperuser")
+                while name := input("Username: ").strip():
+                    try:
+                        call_command("createsuperuser", username=name, email="")
+                        return
+                    except CommandError as error:       # that name is no good, or taken
+                        self.stdout.write(str(error))
+            except (SystemExit, KeyboardInterrupt, EOFError):
+                self.stdout.write(f"\nThe admin has no account yet: {shown_python()} manage.py createsuperuser")
                 return
-            except (SystemExit, KeyboardInterrupt):
-                self.stdout.write("")
-        self.stdout.write("The admin has no account yet: python manage.py createsuperuser")
+        name = ADMINISTRATOR
+        while users.filter(username=name).exists():
+            name += "1"
+        password = secrets.token_urlsafe(12)
+        users.create_superuser(name, password=password)
+        self.stdout.write(f"The admin's account, shown this once: {name}, password {password}\n"
+                          f"(Another password: {shown_python()} manage.py changepassword {name})")
+
+
+def shown_python():
+    """What to type for the Python that has the packages: manage.py finds those in `.venv` beside it by itself."""
+    return "python3" if sys.prefix == str(settings.BASE_DIR / ".venv") else "python"
 
 
 def check_bind(bind):
@@ -111,18 +155,83 @@ def check_bind(bind):
                                "HOST:PORT, or stop what listens there.")
 
 
-def check_redis():
-    """Raises CommandError, saying what to do, unless Redis takes writes."""
+def uses_redis():
+    """Whether there is a Redis for this service: False if one is to be started. Raises CommandError, saying what to do,
+    if the one that REDIS_URL names does not answer, or the one that is there takes no writes."""
+    named = "REDIS_URL" in os.environ
+    url = settings.REDIS_URL if named else USUAL
     try:
-        try_broker(2)
+        try_broker(2, url)
+        return True
     except redis.ResponseError as error:
         raise CommandError(
-            f"Redis at {redacted(settings.REDIS_URL)} answers and takes no writes: {str(error).rstrip('.')}. Is its disk "
+            f"Redis at {redacted(url)} answers and takes no writes: {str(error).rstrip('.')}. Is its disk "
             "or its memory full, is it a replica? Mend that, or set REDIS_URL.")
     except (redis.RedisError, ValueError) as error:
-        raise CommandError(
-            f"Redis does not answer at {redacted(settings.REDIS_URL)} ({error}). Start it (Debian: "
-            "apt-get install redis-server, then service redis-server start), or set REDIS_URL.")
+        if named:
+            raise CommandError(
+                f"Redis does not answer at {redacted(url)} ({error}). Start it (Debian: "
+                "apt-get install redis-server, then service redis-server start), or set REDIS_URL to another, or leave it "
+                "out: then `up` starts one of its own.")
+        return False
+
+
+def start(own):
+    """Starts the broker. Raises CommandError, saying what to do, if there is none."""
+    try:
+        own.start()
+    except broker.CannotRun as error:
+        raise CommandError(f"Nothing answers at localhost:6379, and no broker could be started: {error}. "
+                           f"{broker.HOW_TO_GET}, or set REDIS_URL.")
+
+
+def noted(url):
+    """Notes for other commands where the broker is, until this process ends. Returns whether there is no more to be done:
+    while another `up` in this folder has noted its own, there is."""
+    try:
+        return notes.note(settings.CALL_LOG.parent, url) is not None
+    except OSError as error:
+        say(f"Other commands will not find the broker: {settings.CALL_LOG.parent} cannot be written ({error.strerror}).")
+        return True
+
+
+class Tail:
+    """What is appended to a file from now on, by whole lines, also when it is moved away and begun anew."""
+
+    def __init__(self, path):
+        self.path, self.file, self.rest = path, None, b""
+        self._open()
+        if self.file:
+            self.file.seek(0, os.SEEK_END)
+
+    def _open(self):
+        try:
+            self.file = self.path.open("rb")
+        except OSError:
+            self.file = None
+
+    def lines(self):
+        """The new ones, as texts without their ends."""
+        found = self._read() if self.file else []
+        try:
+            now = os.stat(self.path)
+            then = os.fstat(self.file.fileno()) if self.file else None
+            if then is None or (now.st_dev, now.st_ino) != (then.st_dev, then.st_ino) or now.st_size < self.file.tell():
+                if self.file:
+                    self.file.close()
+                self._open()
+                self.rest = b""
+                found += self._read() if self.file else []
+        except OSError:
+            pass                # rotated away; whoever writes next begins it
+        return found
+
+    def _read(self):
+        try:
+            *whole, self.rest = (self.rest + self.file.read()).split(b"\n")
+        except OSError:
+            return []
+        return [line.decode(errors="replace") for line in whole]
 
 
 def die_with_parent():
@@ -131,17 +240,18 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)      # 1 is PR_SET_PDEATHSIG
 
 
-def run(commands):
+def run(commands, own=None, tail=None):
     """Runs them all until a signal comes or one of them ends.
 
     commands: dict from a name to arguments of Python
+    own: the broker.Broker that they use and that ends with them; tail: the Tail whose lines are shown
     Returns the exit status: 130 or 143 after SIGINT or SIGTERM, otherwise 1.
     """
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: signals.append(number))
     width = max(map(len, commands))
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1",
+    environment = {**os.environ, "REDIS_URL": own.url if own else os.environ.get("REDIS_URL", USUAL), "PYTHONUNBUFFERED": "1",
                    # Eight lines of Celery, for each of its processes; its messages are JSON and no code.
                    "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
     children, readers = {}, []
@@ -156,11 +266,20 @@ def run(commands):
         readers.append(threading.Thread(target=show, args=(name.ljust(width), child.stdout), daemon=True))
         readers[-1].start()
 
-    while not signals and all(child.poll() is None for child in children.values()):
+    def show_calls():
+        for line in tail.lines() if tail else []:
+            say(line)
+
+    hope = True
+    while hope and not signals and all(child.poll() is None for child in children.values()):
         time.sleep(0.1)
+        show_calls()
+        if own:
+            own.noted = own.noted or noted(own.url)
+        hope = own is None or own.look_after()
     if signals:
         say(f"Stopping. Calls in flight may end, within {settings.TIMEOUT:g} s; Ctrl-C again ends them now.")
-    else:
+    elif hope:
         name, child = next((n, c) for n, c in children.items() if c.poll() is not None)
         end = f"status {child.returncode}" if child.returncode >= 0 else f"signal {-child.returncode}"
         say(f"{name} ended ({end}); its last lines above say why. Stopping the others.")
@@ -175,8 +294,10 @@ def run(commands):
                 if child.poll() is None:
                     child.kill()
         time.sleep(0.1)
+        show_calls()
     for reader in readers:
         reader.join(5)
+    show_calls()
     return 128 + signals[0] if signals else 1
 
 

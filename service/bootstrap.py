@@ -1,0 +1,219 @@
+"""The virtual environment `.venv` beside this file, for a machine that has Python and nothing else: made, filled and used
+by `python3 manage.py up` and `python3 tests/run`. Who works in an environment of their own, or has the packages in
+their system, is left alone.
+
+Only the standard library, and words that an old Python can read.
+"""
+import hashlib
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import sys
+from configparser import ConfigParser, Error
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VENV = os.path.join(HERE, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+REQUIREMENTS = "requirements.txt"
+BROKER = "requirements-broker.txt"      # not for production: see management/broker.py
+# For a Python without ensurepip, as Debian's is: the installer, known by what it holds, wherever it comes from.
+PIP = "pip-26.3-py3-none-any.whl"
+PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
+
+
+def old(version):
+    """What to say to who runs this by a Python that is too old. version: sys.version_info"""
+    return ("Python 3.11 or newer is needed, and this is {}.{}. Use another, such as python3.11 {}; a virtual "
+            "environment of your own is made anew by python3.11 -m venv --clear.".format(*version[:2], " ".join(sys.argv)))
+
+
+def in_venv():
+    """Whether this Python is one of a virtual environment."""
+    return sys.prefix != sys.base_prefix
+
+
+def installed():
+    """Whether all of requirements.txt is there for this Python, in the versions named."""
+    from importlib.metadata import PackageNotFoundError, version
+    for line in open(os.path.join(HERE, REQUIREMENTS), encoding="utf-8"):
+        pinned = re.match(r"([\w.-]+)(?:\[[\w,]+\])?==(\S+)", line)
+        try:
+            if pinned and version(pinned.group(1)) != pinned.group(2):
+                return False
+        except PackageNotFoundError:
+            return False
+    return True
+
+
+def enter(make=False):
+    """Goes on as the Python of `.venv`, if that is there and this one is of no environment and lacks packages; else
+    returns.
+
+    make: whether `.venv` is made if it is not there, and given what it lacks
+    """
+    if in_venv() or installed():
+        return
+    if make:
+        fill(REQUIREMENTS)
+        if wants_broker():
+            fill(BROKER, needed=False)
+    elif not usable():
+        return
+    go_on()
+
+
+def go_on():
+    """As the Python of `.venv`, with the same arguments."""
+    sys.stdout.flush()
+    os.execv(PYTHON, [PYTHON] + sys.argv)
+
+
+def wants_broker():
+    """Whether `up` may need a broker that is in a package."""
+    return "REDIS_URL" not in os.environ and not (shutil.which("redis-server") or shutil.which("valkey-server"))
+
+
+def usable():
+    """Whether `.venv` has a Python that runs, and is new enough."""
+    return os.path.exists(PYTHON) and runs(PYTHON, "import sys; sys.exit(sys.version_info < (3, 11))")
+
+
+def runs(python, code):
+    return subprocess.call([python, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+
+
+def fill(*files, **how):
+    """Makes `.venv` if need be, and installs these files of requirements there, unless that was done before.
+
+    files: their paths below this folder
+    needed: keyword, whether the process ends with a message if that cannot be done (True)
+    """
+    import fcntl
+    needed = how.get("needed", True)
+    folder = os.open(HERE, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)      # two that are started at once do it once
+        if not usable():
+            make("--clear")
+        # A copy of each file in there says that it was installed as it stands.
+        copies = {name: os.path.join(VENV, name.replace("/", "-")) for name in files}
+        missing = [name for name in files if text_of(copies[name]) != text_of(os.path.join(HERE, name))]
+        if not missing:
+            return
+        if not runs(PYTHON, "import pip._internal.cli.main"):     # Ctrl-C, when it was half made
+            make()
+        print("Installing the packages of {} in {}, once.".format(" and ".join(missing), VENV), flush=True)
+        arguments = [word for name in missing for word in ("-r", os.path.join(HERE, name))]
+        quiet = {} if needed else {"stderr": subprocess.DEVNULL}
+        if subprocess.call([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+                            "--no-input"] + arguments, **quiet) != 0:
+            if needed:
+                sys.exit("pip could not install them; its lines above say why. What there is of {} stays, and the same "
+                         "command tries again.".format(VENV))
+            return
+        for name in missing:
+            with open(copies[name], "w", encoding="utf-8") as copy:
+                copy.write(text_of(os.path.join(HERE, name)))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if needed:
+            sys.exit("{} cannot be made: {}. An environment of your own will do as well, see README.md.".format(
+                VENV, error.strerror or error))
+    finally:
+        os.close(folder)
+
+
+def text_of(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def make(*options):
+    """Makes `.venv`, with pip in it, or makes up what it lacks. options: of the module venv"""
+    has_pip = runs(sys.executable, "import ensurepip, venv")
+    print("Making the virtual environment {}.".format(VENV), flush=True)
+    options = list(options) + ([] if has_pip else ["--without-pip"])
+    if subprocess.call([sys.executable, "-m", "venv", VENV] + options) != 0:
+        if not runs(sys.executable, "import venv"):
+            sys.exit("This Python makes no virtual environments. Install what it lacks (Debian: apt-get install python3-venv).")
+        sys.exit("{} cannot be made; the lines above say why. An environment of your own will do as well, see README.md.".format(VENV))
+    if has_pip:
+        return
+    wheel = os.path.join(VENV, PIP)
+    try:
+        data = fetch_pip()
+    except (OSError, ValueError) as error:
+        sys.exit("This Python has no pip, and it could not be fetched ({}). Install it (Debian: apt-get install "
+                 "python3-venv), and try again.".format(getattr(error, "reason", None) or error))
+    with open(wheel, "wb") as file:
+        file.write(data)
+    # A wheel of pip is a program as well: it installs itself.
+    if subprocess.call([PYTHON, os.path.join(wheel, "pip"), "install", "--quiet", "--no-index", "--no-deps",
+                        "--disable-pip-version-check", wheel]) != 0:
+        sys.exit("pip could not be installed in {}.".format(VENV))
+    os.remove(wheel)
+
+
+def pip_setting(name):
+    """What pip would go by: of the environment, else of its files, the later before the earlier. None if none says."""
+    if os.environ.get("PIP_" + name.upper().replace("-", "_")):
+        return os.environ["PIP_" + name.upper().replace("-", "_")]
+    config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    system = [os.path.join(folder, "pip/pip.conf") for folder in
+              (os.environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]
+    files = system + ["/etc/pip.conf", os.path.expanduser("~/.pip/pip.conf"), os.path.join(config, "pip/pip.conf"),
+                      os.environ.get("PIP_CONFIG_FILE", "")]
+    found = None
+    for file in files:
+        parser = ConfigParser(interpolation=None)
+        try:
+            parser.read(file)
+        except (Error, OSError, UnicodeDecodeError):
+            continue
+        for section in ("global", "install"):
+            found = parser.get(section, name, fallback=None) or found
+    return found
+
+
+def fetch_pip():
+    """The bytes of PIP, from the index that pip would ask. Raises OSError and ValueError."""
+    from urllib.parse import urljoin
+    page_url = (pip_setting("index-url") or "https://pypi.org/simple").rstrip("/") + "/pip/"
+    page = fetch(page_url).decode("utf-8", "replace")
+    link = re.search(r"""href=["']?([^"'>\s#]*/?""" + re.escape(PIP) + ")", page)
+    if not link:
+        raise ValueError("the index of packages has no " + PIP)
+    data = fetch(urljoin(page_url, link.group(1)))
+    if hashlib.sha256(data).hexdigest() != PIP_SHA256:
+        raise ValueError("what the index has as " + PIP + " is something else")
+    return data
+
+
+def fetch(url):
+    """The bytes at `url`. A machine without certificates can check none: as what comes is known by its hash, and nothing
+    secret is sent, it is taken all the same."""
+    from base64 import b64encode
+    from urllib.error import URLError
+    from urllib.parse import unquote, urlsplit, urlunsplit
+    from urllib.request import Request, urlopen
+    parts = urlsplit(url)
+    headers = {"Accept": "text/html, */*"}
+    if parts.username:
+        pair = "{}:{}".format(unquote(parts.username), unquote(parts.password or ""))
+        headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    request = Request(urlunsplit(parts), headers=headers)
+    try:
+        with urlopen(request, timeout=60, context=ssl.create_default_context(cafile=pip_setting("cert"))) as answer:
+            return answer.read()
+    except URLError as error:
+        if parts.scheme != "https" or "Authorization" in headers or not isinstance(error.reason, ssl.SSLError):
+            raise
+    with urlopen(request, timeout=60, context=ssl._create_unverified_context()) as answer:
+        return answer.read()
