@@ -287,6 +287,20 @@ def test_a_file_that_is_not_there(tmp_path):
         call_command("apply", str(tmp_path / "none.yaml"), "--by", "a\nb")
 
 
+def test_what_is_removed_is_said_first(apply, variables, tmp_path):
+    """Where nobody can be told, nothing is removed."""
+    class Gone(StringIO):
+        def write(self, text):
+            if "-targets:" in text:
+                raise BrokenPipeError
+    apply(EVERYTHING)
+    before = rows()
+    (tmp_path / "calls.yaml").write_text("targets: {}\nschedules: {}\n")
+    with pytest.raises(BrokenPipeError):
+        call_command("apply", str(tmp_path / "calls.yaml"), "--prune", stdout=Gone())
+    assert rows() == before
+
+
 def test_what_a_file_lacks_goes_with_prune_alone_and_only_of_the_kinds_that_it_names(apply, variables):
     apply(EVERYTHING)
     only = "targets:\n  post: {url: http://post.example.org/}\n"

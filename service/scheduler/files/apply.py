@@ -100,18 +100,20 @@ class File(NamedTuple):
         return f"{self.name}, line {self.line(path)}: {where}: {words}"
 
 
-def apply(file, by="", prune=False, dry_run=False):
+def apply(file, by="", prune=False, dry_run=False, say=lambda outcome: None):
     """Makes targets and schedules what the file says, all or nothing. Of what it says nothing about, other kinds and
     pauses, nothing changes.
 
     by: who asked for it, as it is to stand with what is made and cancelled
     prune: also removes what the file lacks, of the kinds that it names
     dry_run: only finds out what would be done
+    say: is called with the Outcome before it is done for good
     Returns an Outcome. Raises Wrong.
     """
     try:
         with transaction.atomic():
             outcome = _Applying(file, by).all(prune)
+            say(outcome)
             if dry_run:
                 transaction.set_rollback(True)
             return outcome

@@ -42,7 +42,7 @@ class Command(BaseCommand):
             raise CommandError(f"{file} is larger than {LARGEST // 1_000_000} MB. Nothing was changed.")
         try:
             with unlimited(LOCK):
-                outcome = apply(read(data, "standard input" if file == "-" else printable(file)), by, prune, dry_run)
+                outcome = apply(read(data, "standard input" if file == "-" else printable(file)), by, prune, dry_run, self.say)
         except Wrong as error:
             number = len(error.problems)
             more = [f"And {number - PROBLEMS_MAX} more."] if number > PROBLEMS_MAX else []
@@ -50,11 +50,15 @@ class Command(BaseCommand):
                                                            f"{number} thing{'s' if number > 1 else ''} to mend."]))
         except OperationalError as error:
             raise CommandError(f"The database: {printable(reason(error))}. All or nothing was done: run it again.")
+        counts = Counter(change.what for change in outcome.changes)
+        done = ", ".join([f"{counts[what]} {what}" for what in ("new", "changed", "removed") if counts[what]] + [f"{outcome.same} as before"])
+        self.stdout.write(f"{'Would be' if dry_run else 'Done'}: {done}.")
+
+    def say(self, outcome):
+        """What is changed, what is removed, and what is left."""
         for change in outcome.changes:
             self.stdout.write(change.diff)
         if outcome.left:
             self.stdout.write("Not in the file, and left as they are (--prune removes them): "
                               + ", ".join(f"{kind[:-1]} {printable(name, 100)}" for kind, name in outcome.left) + ".")
-        counts = Counter(change.what for change in outcome.changes)
-        done = ", ".join([f"{counts[what]} {what}" for what in ("new", "changed", "removed") if counts[what]] + [f"{outcome.same} as before"])
-        self.stdout.write(f"{'Would be' if dry_run else 'Done'}: {done}.")
+        self.stdout.flush()
