@@ -1,11 +1,14 @@
 """`manage.py call`, for those who have no curl: what it takes, and what it says of what it does not. (How it waits:
 test_up.py. What is due in half a minute is given to no broker yet.)"""
+import threading
+from contextlib import closing, suppress
 from datetime import datetime, timedelta, timezone
 from io import StringIO
 
 import pytest
-from conftest import in_seconds
+from conftest import in_seconds, until
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from scheduler.models import ScheduledCall, Target
 
@@ -65,3 +68,21 @@ def test_what_it_does_not_take(arguments, says):
     with pytest.raises(CommandError) as error:
         call(*arguments)
     assert says in str(error.value) and not ScheduledCall.objects.exists()
+
+
+@pytest.mark.processes
+def test_who_waits_in_vain_is_told_so_and_who_waits_a_moment_is_not():
+    """A service that is only starting needs some seconds until its first tick."""
+    out = StringIO()
+
+    def run():
+        with suppress(SystemExit), closing(connection):
+            call_command("call", "now", stdout=out)
+    waits = threading.Thread(target=run, daemon=True)
+    waits.start()
+    until(ScheduledCall.objects.exists)
+    assert "No dispatcher" not in out.getvalue()
+    until(lambda: "No dispatcher has run of late" in out.getvalue())
+    ScheduledCall.objects.update(status="Succeeded")
+    waits.join(10)
+    assert out.getvalue().count("No dispatcher") == 1 and "Succeeded" in out.getvalue()

@@ -20,6 +20,7 @@ from scheduler.models.rules import content_type
 
 WAITED_FOR = 60         # seconds: who schedules a call for later than that does not wait for it
 SILENT = 30             # seconds without a tick: it seems that nobody makes calls
+STARTS = 5              # seconds for which the service may only be starting
 
 
 class Command(BaseCommand):
@@ -42,12 +43,15 @@ class Command(BaseCommand):
         soon = call.timestamp <= utcnow() + timedelta(seconds=WAITED_FOR)
         self.stdout.write(f"Call {call.id} is due at {call.due}.")
         self.stdout.flush()
+        if soon and not no_wait:
+            sys.exit(self.wait(call.id))
+        self.say_if_nobody_is_there()
+
+    def say_if_nobody_is_there(self):
         age = dispatch.since_beat()
         if age is None or age > SILENT:
             self.stdout.write("No dispatcher has run of late: is the service up (python3 manage.py up)?")
             self.stdout.flush()
-        if soon and not no_wait:
-            sys.exit(self.wait(call.id))
 
     def scheduled(self, asked, options):
         """The ScheduledCall that was made. Raises CommandError, saying what to mend."""
@@ -73,12 +77,16 @@ class Command(BaseCommand):
 
     def wait(self, call_id):
         """Waits until the call has ended, and says how. Returns the exit status."""
+        ask_at = time.monotonic() + STARTS
         try:
             while True:
                 try:
                     call = ScheduledCall.objects.get(id=call_id)
                     if call.status in ScheduledCall.FINISHED:
                         break
+                    if ask_at is not None and time.monotonic() > ask_at:
+                        ask_at = None
+                        self.say_if_nobody_is_there()
                 except OperationalError:
                     connection.close()          # the service waits for it as well
                 time.sleep(0.05)
