@@ -5,6 +5,7 @@ from datetime import datetime
 from math import ceil
 from statistics import median
 
+from django.contrib import admin
 from django.db.models import Case, F, JSONField, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, JSONArray
 from django.template.loader import render_to_string
@@ -49,7 +50,7 @@ def of_schedules(now):
     """What is to be annotated to schedules, for `Outcomes`. now: aware datetime"""
     calls = ScheduledCall.objects.filter(schedule=OuterRef("pk"), status__in=ScheduledCall.FINISHED, timestamp__lte=now)
     # Not those that a change of the schedule has cancelled.
-    return {"last_calls": _latest(calls.exclude(status=Status.CANCELLED, occurrence=None))}
+    return {"last_ended": _latest(calls.exclude(status=Status.CANCELLED, occurrence=None))}
 
 
 def of_targets():
@@ -62,7 +63,7 @@ class Outcomes:
     """Of a row that has one of these annotations."""
 
     def __init__(self, row):
-        names = ["last_calls", *(f"last_{status.lower()}" for status in MADE)]
+        names = ["last_ended", *(f"last_{status.lower()}" for status in MADE)]
         calls = sorted((datetime.fromisoformat(due), pk, status, began, ended) for name in names
                        for pk, due, status, began, ended in getattr(row, name, None) or [])[-LAST:]
         self.bars = [(pk, status) for _, pk, status, _, _ in calls[-BARS:]]     # the latest at the right, as in a line of time
@@ -94,6 +95,30 @@ class Outcomes:
             "said": ", ".join(f"{number} {status}" for status, number in said.most_common()),
             "bars": [(status, pk, reverse("admin:scheduler_scheduledcall_change", args=[pk]) if leads_to_calls else "")
                      for pk, status in self.bars]})
+
+
+class LastCalls:
+    """For a ModelAdmin: columns and a field for its rows, which have one of these annotations."""
+
+    @staticmethod
+    def _of(row):
+        """Its Outcomes, read once for all columns."""
+        if not hasattr(row, "outcomes"):
+            row.outcomes = Outcomes(row)
+        return row.outcomes
+
+    @admin.display(description="last calls")
+    def last_calls(self, row):
+        return self._of(row).html()
+
+    @admin.display(description="median, p99")
+    def took(self, row):
+        return ", ".join(self._of(row).durations or [NOTHING])
+
+    @admin.display(description="last calls")
+    def went(self, row):
+        """On its page, where each bar leads to its call."""
+        return self._of(row).html(getattr(row, "leads_to_calls", False), at_length=True)
 
 
 def in_ms(milliseconds):

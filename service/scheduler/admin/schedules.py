@@ -204,12 +204,12 @@ class RunForm(forms.Form):
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
+class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
                            models.JSONField: {"form_class": JsonField}}
-    list_display = ["name", "when", "what", "comes_next", "last_ended", "took", "is_on", "its_calls"]
+    list_display = ["name", "when", "what", "comes_next", "last_calls", "took", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]
     search_fields = ["name"]
@@ -265,19 +265,6 @@ class ScheduleAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if at is None and schedule.planned_until:
             at = next((planner.due_at(schedule, at) for at in planner.upcoming(rule, schedule.planned_until, 1)), None)
         return moment(at, rule.zone) if at else NOTHING
-
-    @admin.display(description="last calls")
-    def last_ended(self, schedule):
-        return outcomes.Outcomes(schedule).html()
-
-    @admin.display(description="median, p99")
-    def took(self, schedule):
-        return ", ".join(outcomes.Outcomes(schedule).durations or [NOTHING])
-
-    @admin.display(description="last calls")
-    def went(self, schedule):
-        """On its page, where each bar leads to its call."""
-        return outcomes.Outcomes(schedule).html(getattr(schedule, "leads_to_calls", False), at_length=True)
 
     @admin.display(description="on", boolean=True, ordering="on")
     def is_on(self, schedule):

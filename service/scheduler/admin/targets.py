@@ -221,7 +221,7 @@ class TestForm(forms.Form):
 
 
 @admin.register(Target)
-class TargetAdmin(OnceAdmin, admin.ModelAdmin):
+class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
     form = TargetForm
     list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
@@ -251,19 +251,6 @@ class TargetAdmin(OnceAdmin, admin.ModelAdmin):
             return "ready"
         until = f", until {moment(target.paused_until)}" if target.paused_until else ""
         return f"{target.pause} (since {moment(target.paused_at)}{until})"
-
-    @admin.display(description="last calls")
-    def last_calls(self, target):
-        return outcomes.Outcomes(target).html()
-
-    @admin.display(description="median, p99")
-    def took(self, target):
-        return ", ".join(outcomes.Outcomes(target).durations or [NOTHING])
-
-    @admin.display(description="last calls")
-    def went(self, target):
-        """On its page, where each bar leads to its call."""
-        return outcomes.Outcomes(target).html(getattr(target, "leads_to_calls", False), at_length=True)
 
     @admin.display(description="limits")
     def limits(self, target):

@@ -21,7 +21,8 @@ from ..base.database import reason
 from ..base.words import hidden, printable
 
 RETRY_AFTER = 5     # seconds
-NOT_MIGRATED = "The database lacks what this version needs. Migrate it: python manage.py migrate"
+MIGRATE = "Migrate it: python manage.py migrate"
+NOT_MIGRATED = f"The database lacks what this version needs. {MIGRATE}"
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
 
 
@@ -72,7 +73,7 @@ def unmigrated(error):
 def away(error):
     """Ends the use of a database for which `no_answer`, and says so in the output, once."""
     connection.close()
-    then = "Migrate it: python manage.py migrate" if unmigrated(error) else ""
+    then = MIGRATE if unmigrated(error) else ""
     outage.database.began(printable(reason(error)), then)
 
 

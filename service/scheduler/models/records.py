@@ -39,7 +39,7 @@ class Tally(models.Model):
 
 class Failure(models.Model):
     """A call that ended as Failed or Missed, until it is gathered for notices (ops/notify.py). The database itself adds
-    it, as the call ends, so that none is left out, whoever ended it (migration 0014)."""
+    it, as the call ends, so that none is left out, whoever ended it (migration 0015)."""
 
     call_id = models.BigIntegerField()
 
