@@ -109,10 +109,14 @@ def begins(number=1, code=TICK):
     return "".join(said)
 
 
+def local(*hours):
+    """So many hours from now each, as the country's clocks showed them in 2099a."""
+    now = utcnow().replace(microsecond=0) + USUAL * HOUR
+    return ", ".join(f"{now + hour * HOUR:%H:%M:%S}" for hour in hours)
+
+
 def at_local(*hours, **fields):
-    """A schedule at so many hours from now each, as its clocks showed them when it was made."""
-    local = utcnow().replace(microsecond=0) + USUAL * HOUR
-    return schedule(zone=ZONE, times=", ".join(f"{local + hour * HOUR:%H:%M:%S}" for hour in hours), **fields)
+    return schedule(zone=ZONE, times=local(*hours), **fields)
 
 
 def to_come(made):
@@ -250,7 +254,7 @@ def test_what_a_process_with_older_data_plans_is_put_right_when_it_is_planned_on
     made = at_local(2)
     planner.compare(60)
     country.says("2099a", USUAL)            # a web server that nobody has restarted
-    change(made, name="lunch", times="12:00:00, 18:00:00")
+    change(made, name="lunch", times=local(3, 9))
     country.says("2099b", USUAL + 1)
     planner.plan(utcnow() + 2 * HOUR, seconds=60)
     assert due() == to_come(made)
