@@ -12,13 +12,15 @@ import pytest
 import requests
 from conftest import KIND, in_seconds, person, postgres, redis_server, statuses, until
 from django.conf import settings
-from django.db import connections
+from django.db import OperationalError, connection, connections, transaction
 from rest_framework.authtoken.models import Token
 
+from scheduler.base.database import within
 from scheduler.models import Tally
 
 ALL_OF_A_POST = 10      # seconds
 CALLS = "/api/schedule-api/"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 
 
 @contextmanager
@@ -208,6 +210,24 @@ def test_thirty_requests_that_wait_leave_connections_for_others(stack):
         other.rollback()
         assert health.json()["database"] == "ok"
         assert {post.result()[0].status_code for post in posts} == {201}
+
+
+@pytest.mark.skipif(KIND == "sqlite", reason="waits for its lock alone")
+def test_the_time_limit_of_a_request_is_for_what_it_waits_for_the_database():
+    """And not for what a slow machine itself does meanwhile. Who has used it up is told so, and drops no connection."""
+    with within(1), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        time.sleep(1.1)
+        cursor.execute("SELECT 1")
+    other = connections.create_connection("default")
+    other.ensure_connection()
+    number = postgres.ask(SESSIONS)
+    other.close()
+    with within(1), pytest.raises(OperationalError, match="no answer within 0.[0-9] s"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(0.6)")
+            cursor.execute("SELECT pg_sleep(0.6)")
+    assert postgres.ask(SESSIONS) >= number - 1
 
 
 def test_a_database_that_was_never_migrated(stack, work):

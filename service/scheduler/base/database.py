@@ -3,7 +3,8 @@
 PostgreSQL ends a statement (statement_timeout) or a wait for a lock (lock_timeout) by itself, see
 settings.py. A server that is frozen, or behind a network that swallows everything, does not: so the
 client gives up waiting too, and drops the connection. A request to the API has one limit for
-everything that it asks of the database, however many statements that is.
+everything that it asks of the database, however many statements that is. What counts is the time that
+somebody waited for it: ten thousand calls in one request keep a slow machine itself busy for longer.
 """
 import math
 import os
@@ -26,29 +27,28 @@ PING = 1.0          # seconds that an idle server may take to answer nothing at 
 # too long (25P03); the server was shut down, crashed or is starting (57P0x).
 GIVEN_UP = re.compile("08...|25006|25P03|57P0.")
 
-_deadline = ContextVar("deadline", default=None)        # by time.monotonic()
+# Of each block around what is asked now, [the seconds that it has left to wait for PostgreSQL].
+_left = ContextVar("left", default=())
 
 
-@contextmanager
 def within(seconds):
     """PostgreSQL has `seconds` (float) for everything that it is asked in this block; what takes
     longer raises django.db.OperationalError. Of two such blocks the stricter counts."""
-    ends = time.monotonic() + seconds
-    token = _deadline.set(ends if _deadline.get() is None else min(_deadline.get(), ends))
-    try:
-        yield
-    finally:
-        _deadline.reset(token)
+    return _limited(_left.get() + ([seconds],))
+
+
+def anew(seconds):
+    """The same, whatever block stands around this one."""
+    return _limited(([seconds],))
 
 
 @contextmanager
-def anew(seconds):
-    """The same, whatever block stands around this one: of a request that waits for something else in between."""
-    token = _deadline.set(time.monotonic() + seconds)
+def _limited(left):
+    token = _left.set(left)
     try:
         yield
     finally:
-        _deadline.reset(token)
+        _left.reset(token)
 
 
 @contextmanager
@@ -95,10 +95,11 @@ class PostgresqlConnection(psycopg.Connection):
 
     def wait(self, gen, interval=0.1, timeout=None):
         """Whatever is asked of the server comes here."""
-        ends = _deadline.get()
-        left = settings.DATABASE_TIMEOUT + 1 if ends is None else max(0.0, ends - time.monotonic())
+        limits = _left.get()
+        left = max(0.0, min((some for some, in limits), default=settings.DATABASE_TIMEOUT + 1))
         if timeout is not None:
             left = min(left, timeout)
+        began = time.monotonic()
         try:
             return super().wait(gen, interval, None if left == math.inf else left)
         except psycopg.Error as error:
@@ -111,11 +112,15 @@ class PostgresqlConnection(psycopg.Connection):
                 _drain_pool()
                 raise psycopg.OperationalError(str(error)) from error   # as for a server that is not there
             raise
+        finally:
+            for limit in limits:
+                limit[0] -= time.monotonic() - began
 
     def execute(self, query, *args, **kwargs):
-        """Only psycopg's pool comes here, to see whether a connection is alive; Django uses cursors."""
+        """Only psycopg's pool comes here, to see whether a connection is alive; Django uses cursors. One that is has no
+        part in it that whoever asks has no time left, and would otherwise be dropped for that, and all others with it."""
         try:
-            with within(PING):
+            with anew(PING):
                 return super().execute(query, *args, **kwargs)
         except psycopg.OperationalError:
             _drain_pool()
