@@ -16,7 +16,7 @@ from ..calls import ledger, targets
 from ..calls.dispatch import hand_over_soon
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
-from . import outcomes, pauses
+from . import filters, outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
@@ -221,7 +221,7 @@ class TestForm(forms.Form):
 
 
 @admin.register(Target)
-class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
+class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = TargetForm
     list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
