@@ -188,14 +188,6 @@ class TargetForm(OpenedForm):
             changes["previous_signing_key"] = None
         return cleaned
 
-    def add_error(self, field, error):
-        """What the model finds wrong with a field that this page does not have is said above the others."""
-        if field is None and hasattr(error, "error_dict"):
-            for name, errors in error.error_dict.items():
-                super().add_error(name if name in self.fields else None, errors)
-        else:
-            super().add_error(field, error)
-
     def full_clean(self):
         """What is secret does not come back with a page of errors, so it says that it is to be given again."""
         super().full_clean()

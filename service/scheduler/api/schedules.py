@@ -22,8 +22,6 @@ from .body import body
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Refusal
 
-REQUEST = ("body", "headers", "data")      # what only who has the permission `see_request` is shown
-
 SEEN = "null with a target, for whoever lacks the permission `see_request`."
 
 
@@ -162,7 +160,7 @@ class ScheduleChangeSerializer(ExceptField, serializers.Serializer):
             schedule.full_clean(exclude=[FIELDS.get(name, name) for name in problems], validate_constraints=False)
         except ValidationError as error:
             for name, reasons in error.message_dict.items():
-                if name in REQUEST and "target" in problems:
+                if name in Schedule.REQUEST and "target" in problems:
                     continue            # of a target that there is not nothing more can be said
                 problems.setdefault(KEYS.get(name, name), " ".join(reasons))
         if problems:
@@ -286,7 +284,7 @@ def _answer(schedules, request):
     coming = planner.coming(schedules, utcnow())
     for schedule in schedules:
         schedule.coming = coming[schedule.id]
-    hidden = {} if has(request, "scheduler.see_request") else dict.fromkeys(REQUEST)
+    hidden = {} if has(request, "scheduler.see_request") else dict.fromkeys(Schedule.REQUEST)
     return [{**shown, **(hidden if shown["target"] else {})} for shown in ScheduleSerializer(schedules, many=True).data]
 
 
@@ -328,8 +326,8 @@ class Schedules(viewsets.GenericViewSet):
     def partial_update(self, request, pk):
         """Its calls that are Pending are cancelled, and planned anew as it is now. Another name alone
         changes no call. While it is paused nothing is planned, and what was is cancelled; it comes again by itself at
-        that time, or once `paused` is false. Needs the permission `change_schedule`, and `use_target` where by that
-        more is called of a target."""
+        that time, or once `paused` is false. Needs the permission `change_schedule`; `use_target` where by that more is
+        called of a target; `see_request` where what it sends goes to another target."""
         data = body(request)            # read before anything is locked: its sender may take for ever
         with transaction.atomic():      # of two at once the second changes what the first has made of it
             self.queryset = planner.locked()
@@ -375,6 +373,8 @@ class Schedules(viewsets.GenericViewSet):
     def _save(self, schedule, stands, code):
         if schedule.target_id and planner.calls_more(schedule, stands, utcnow()):
             need(self.request, "scheduler.use_target")
+        if planner.leads_elsewhere(schedule, stands):
+            need(self.request, "scheduler.see_request")
         try:
             with transaction.atomic():
                 hand_over_soon(planner.save(schedule, self.request.user.get_username()))

@@ -385,6 +385,17 @@ def calls_more(schedule, stands, now):
         not rules.same(getattr(schedule, name), getattr(stands, name)) for name in RULE - {"on"} | {"overlap"}))
 
 
+def leads_elsewhere(schedule, stands):
+    """Whether `schedule`, changed, sends to another target what it sent to its own: who may not see that could have it
+    sent to himself.
+
+    stands: as for `calls_more`
+    """
+    return bool(stands and schedule.target_id and schedule.target_id != stands.target_id and any(
+        getattr(stands, name) not in (None, {}) and rules.same(getattr(schedule, name), getattr(stands, name))
+        for name in Schedule.REQUEST))
+
+
 def run(schedule, by="", note=""):
     """Makes a call of `schedule` for now, as a person asked for it: also of one that is off or paused, and beside its
     occurrences.
