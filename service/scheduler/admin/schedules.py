@@ -21,7 +21,7 @@ from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.words import one_line, printable, redacted
 from ..calls import targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created, hand_over_soon
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters, outcomes, pauses
@@ -453,7 +453,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
                               messages.ERROR)
             return None
         call = planner.run(schedule, request.user.get_username(), **said)
-        hand_over_soon([call.pk])
+        created([call])
         self.log_change(request, schedule, f"Run as call {call.pk}.")
         self.message_user(request, format_html("Call {} is made now.", call.pk), messages.SUCCESS)
         if self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):

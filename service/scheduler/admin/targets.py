@@ -13,7 +13,7 @@ from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.secrets import meet
 from ..calls import ledger, targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
 from . import filters, outcomes, pauses
@@ -382,8 +382,7 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
         with transaction.atomic():
             call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
                 ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
-            targets.still_there([target.pk])
-            hand_over_soon([call.pk])
+            created([call])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
             return self._back(target)

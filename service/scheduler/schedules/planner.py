@@ -401,7 +401,7 @@ def run(schedule, by="", note=""):
     occurrences.
 
     by: the name of the user; note: why, a str of at most NOTE_MAX characters
-    Returns the ScheduledCall, for dispatch.hand_over_soon.
+    Returns the ScheduledCall, for dispatch.created.
     """
     new = ledger.NewCall(utcnow(), note, target=schedule.target, schedule=schedule)
     return ledger.schedule(by=by, via="schedule", calls=[new])[0]
