@@ -21,7 +21,7 @@ from ..base.database import reason
 from ..base.words import hidden, printable
 
 RETRY_AFTER = 5     # seconds
-MIGRATE = "Migrate it: python manage.py migrate"
+MIGRATE = "Migrate it: python3 manage.py migrate"
 NOT_MIGRATED = f"The database lacks what this version needs. {MIGRATE}"
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
 

@@ -1,4 +1,4 @@
-"""`python manage.py call now`: schedules one call, and says how it ended."""
+"""`python3 manage.py call now`: schedules one call, and says how it ended."""
 import json
 import re
 import sys
