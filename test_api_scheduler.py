@@ -1,5 +1,5 @@
-"""Tests of api_scheduler.py:  python -m unittest
-Those of them that wait for nothing:  python -m unittest test_api_scheduler.Quick
+"""Tests of api_scheduler.py:  python3 -m unittest
+Those of them that wait for nothing:  python3 -m unittest test_api_scheduler.Quick
 
 Needs Python and curl, as the script does; no network, no root, no packages. Decisions about
 time are tested with a pretend clock; what only real parts show (arming, signals, descriptors,
@@ -1534,7 +1534,7 @@ class Terminal(Folder):
         self.assertEqual((said.splitlines()[-1:], "\r" in said, len(self.log())), (self.log()[1:], False, 2))
 
 
-# The tests that need no waiting, for `python -m unittest test_api_scheduler.Quick`.
+# The tests that need no waiting, for `python3 -m unittest test_api_scheduler.Quick`.
 load = unittest.defaultTestLoader.loadTestsFromTestCase
 Quick = unittest.TestSuite(map(load, (Parse, Plan, Wait, Words, Setup, Options, Log)))
 
