@@ -103,7 +103,7 @@ def _fetch(request):
                 pass
     try:
         answer = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     answer = answer if isinstance(answer, dict) else {}
     if status != 200:
