@@ -110,6 +110,8 @@ def test_targets_bodies_and_data_by_their_headings(client):
     page = post(client, "time\ttarget\tdata\n28.11.2096 14:00\tnone\n28.11.2096 15:00\tbilling\t[\n28.11.2096 16:00\tno-ne", **form)
     assert "Line 2: “28.11.2096 14:00” names the target “none”, which there is not." in page and "Line 4:" in page
     assert "Line 3: “28.11.2096 15:00” has data that is no JSON" in page and CallRequest.objects.count() == before
+    page = post(client, 'time\ttarget\tdata\n28.11.2096 14:00\tbilling\t{"order": 1, "order": 2}', **form)
+    assert 'the key "order" stands twice' in page and CallRequest.objects.count() == before
     page = post(client, "time\tbody\n28.11.2096 14:00\tno json\n28.11.2096 15:00\tno json", **form)
     assert "Line 2: “28.11.2096 14:00” cannot be sent: body: " in page and "So is 1 more: line 3." in page
     assert billing.pk and CallRequest.objects.count() == before

@@ -168,8 +168,10 @@ class ScheduledCallForm(OpenedForm):
                 return f"names the target “{printable(name, 80)}”, which there is not"
             target, whole = known[name] if name else given("to_target"), given("data") or {}
             try:
-                whole = whole | rules.data(json.loads(text)) if text else whole
-            except (ValueError, RecursionError, TypeError):
+                whole = whole | rules.data(rules.parsed(text)) if text else whole
+            except rules.Twice as error:
+                return f"has data that cannot be meant: {str(error)[:1].lower()}{str(error)[1:]}"
+            except (ValueError, TypeError):
                 return 'has data that is no JSON such as {"order": 7}'
             body = body or given("body") or None
             for place, problem in self._problems_with(target, body, given("headers") or {}, whole).items():
