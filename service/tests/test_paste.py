@@ -131,7 +131,8 @@ def test_targets_are_for_who_may_use_them(client):
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "So is 1 more: line 2."),
     ("time\tcolour\n28.11.2096 14:00\tred", "has a column “colour”, which means nothing here: leave it out, or call it one of time, date, note, target, body, data"),
     ("note\tbody\na\tb", "has no column of the name time"), ("time\twhen\na\tb", "has two columns for time"),
-    ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\tnote\n\ta", "Line 2: “a” has no time"),
+    ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\t\tnote\n28.11.2096 14:00\tlost\ta", "Line 2: “lost” stands in a column that has no name"),
+    ("time\tnote\n\ta", "Line 2: “a” has no time"),
     ("28.11.2096 14:00\t" + "x" * 201, "as a note has 201 characters; at most 200 are taken"),
     ("28.11.2096 14:00\ta\u202eb", "as a note holds U+202E RIGHT-TO-LEFT OVERRIDE"),
     ('28.11.2096 14:00\t"' + "x" * 140_000, "cannot be read as a table")])
