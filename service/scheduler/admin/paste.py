@@ -121,9 +121,9 @@ def _columns(names):
 
 
 def told(problems):
-    """The problems as sentences, one for each kind, in the order in which they come."""
+    """The problems as sentences, one for each kind, in the order of the lines in which they come first."""
     kinds = {}
-    for problem in problems:
+    for problem in sorted(problems, key=lambda problem: problem.line):
         kinds.setdefault(problem.kind or problem.why, []).append(problem)
     said = []
     for some in list(kinds.values())[:SHOWN]:
