@@ -280,6 +280,39 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
     assert one(phone, "#content h1").text.startswith("Call "), "the whole card leads to it"
 
 
+def test_on_a_phone_all_lists_are_cards(stack, phone):
+    """Nothing of a row is out of sight, what there is nothing to say of is left out, and the whole card leads to its page."""
+    root = User.objects.create_superuser("root", password=PASSWORD)
+    Token.objects.create(user=root)
+    target = Target.objects.create(name="billing", url="https://api.example.org/", delays=[10, 60])
+    Target.objects.create(name="other", url="https://api.example.org/", rate="300/min")
+    schedule = Schedule.objects.create(name="lunch", times="12:30:00, 14:15:30", zone="America/Argentina/ComodRivadavia", target=target)
+    make(-60, 30, target=target, schedule=schedule, status="Failed")
+    stack.start("web")
+    log_in(phone, stack.url)
+    for path, title, words in (
+            ("scheduler/target/", "billing", ["GET", "ready", "0 %", "10 s, 60 s"]), ("auth/user/", "root", []), ("auth/group/", "Viewer", []),
+            ("scheduler/schedule/", "lunch", ["12:30:00, 14:15:30", "ComodRivadavia", "billing", "0 %", "to come, so far"]),
+            ("authtoken/tokenproxy/", root.auth_token.key, ["root"])):
+        phone.get(f"{stack.url}/admin/{path}")
+        card = next(row for row in phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr") if title in row.text)
+        assert not one(phone, "#result_list thead").is_displayed() and "\N{EN DASH}" not in card.text
+        assert card.text.startswith(title) and all(word in card.text for word in words), card.text
+        for cell in card.find_elements(By.CSS_SELECTOR, "td, th"):
+            assert cell.rect["x"] + cell.rect["width"] < 390, (path, cell.text)
+        follow(phone, card)
+        assert phone.current_url.endswith("/change/")
+    phone.get(stack.url + "/admin/scheduler/schedule/")
+    follow(phone, phone.find_element(By.LINK_TEXT, "so far"))
+    assert f"schedule={schedule.pk}" in phone.current_url, "a link on a card leads where it says"
+    phone.get(f"{stack.url}{LIST}add/")
+    phone.execute_script("arguments[0].value = arguments[1]", one(phone, "[name=times]"), "28-Nov-2095 2:00 PM\t" + "the first delivery " * 8)
+    follow(phone, one(phone, "[name=_save]"))
+    row = one(phone, "#pasted tbody tr")
+    assert row.text.startswith("Mon 2095-11-28 14:00:00 UTC") and row.rect["x"] + row.rect["width"] < 390
+    assert phone.execute_script("const box = document.querySelector('.pasted-rows'); return box.scrollWidth <= box.clientWidth")
+
+
 def test_what_the_api_answered_is_one_click_from_the_list(admin, browser):
     target = Target.objects.create(name="billing", url="https://api.example.org/run", method="POST")
     at = utcnow() - timedelta(minutes=1)

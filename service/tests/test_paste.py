@@ -114,6 +114,10 @@ def test_targets_bodies_and_data_by_their_headings(client):
     assert 'the key "order" stands twice' in page and CallRequest.objects.count() == before
     page = post(client, "time\tbody\n28.11.2096 14:00\tno json\n28.11.2096 15:00\tno json", **form)
     assert "Line 2: “28.11.2096 14:00” cannot be sent: body: " in page and "So is 1 more: line 3." in page
+    page = post(client, "time\ttarget\n28.11.2096 14:00\tnone\nsoon\tbilling\n01/02/2020 14:00\tbilling\n02/28/2096 14:00", **form)
+    places = [page.index(words) for words in (
+        "Line 2: “28.11.2096 14:00” names the target “none”", "Line 3: “soon” is not a date", "Line 4: “01/02/2020 14:00” was read as 2020-01-02 14:00")]
+    assert places == sorted(places), "whatever is wrong is said together, by lines"
     assert billing.pk and CallRequest.objects.count() == before
 
 
@@ -129,11 +133,12 @@ def test_targets_are_for_who_may_use_them(client):
 @pytest.mark.parametrize("text, says", [
     ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "Line 1: “01/02/2096 14:00” could be the 1 February or the 2 January"),
     ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "So are 2 more: lines 2, 3."),
-    ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "Line 1: “28.11.2020 14:00” is in the past"),
+    ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "Line 1: “28.11.2020 14:00” was read as 2020-11-28 14:00:00 UTC, which is in the past (it is now "),
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "So is 1 more: line 2."),
     ("time\tcolour\n28.11.2096 14:00\tred", "has a column “colour”, which means nothing here: leave it out, or call it one of time, date, note, target, body, data"),
     ("note\tbody\na\tb", "has no column of the name time"), ("time\twhen\na\tb", "has two columns for time"),
-    ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\tnote\n\ta", "Line 2: “a” has no time"),
+    ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\t\tnote\n28.11.2096 14:00\tlost\ta", "Line 2: “lost” stands in a column that has no name"),
+    ("time\tnote\n\ta", "Line 2: “a” has no time"),
     ("28.11.2096 14:00\t" + "x" * 201, "as a note has 201 characters; at most 200 are taken"),
     ("28.11.2096 14:00\ta\u202eb", "as a note holds U+202E RIGHT-TO-LEFT OVERRIDE"),
     ('28.11.2096 14:00\t"' + "x" * 140_000, "cannot be read as a table")])
