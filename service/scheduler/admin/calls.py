@@ -35,7 +35,6 @@ Status = ScheduledCall.Status
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
 BRIEF = 120             # characters
 CANCELLABLE = (Status.PENDING, Status.RETRYING)
-BLANK = format_html('<span class="blank">{}</span>', NOTHING)       # left out of the cards of a phone
 
 
 def column(field, description, say=moment):
@@ -100,7 +99,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def took(self, call):
         """Of its last attempt; the list has read those of a page together."""
         ms = getattr(call, "took_ms", None)
-        return BLANK if ms is None else milliseconds(ms)
+        return NOTHING if ms is None else milliseconds(ms)
 
     @admin.display(description="outcome")
     def outcome(self, call):
@@ -110,7 +109,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return format_html("{}{}next attempt {}", said, said and ", ", self.next_attempt(call))
         if call.cancelled_by:
             return format_html("{}{}cancelled by <bdi>{}</bdi>", said, said and ", ", call.cancelled_by)
-        return said or BLANK
+        return said or NOTHING
 
     @admin.display(description="scheduled by")
     def who(self, call):
@@ -137,7 +136,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     @admin.display(description="target")
     def called(self, call):
         if call.target is None:
-            return BLANK
+            return NOTHING
         if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
             return format_html("<bdi>{}</bdi>", call.target)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
@@ -161,7 +160,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="note")
     def said(self, call):
-        return format_html("<bdi>{}</bdi>", call.note) if call.note else BLANK
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
 
     @admin.display(description="scheduled again from")
     def again(self, call):
@@ -238,7 +237,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
                     ("started", len(call.told) == 1 and call.started_at == last["started_at"]),
                     ("ended", len(call.told) == 1 and call.ended_at == last["ended_at"])) if same}
             values = {name: getattr(self, name)(call) if hasattr(self, name) else getattr(call, name) for name in names}
-            call.fields_shown = {name for name, value in values.items() if value not in (None, "", NOTHING, BLANK)}
+            call.fields_shown = {name for name, value in values.items() if value not in (None, "", NOTHING)}
         return call.fields_shown
 
     def get_object(self, request, object_id, from_field=None):

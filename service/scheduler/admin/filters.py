@@ -11,6 +11,7 @@ from django.core.paginator import Paginator
 from django.db.models import Subquery
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 
 from ..base.clock import utcnow
 from ..base.moments import from_person, moment
@@ -20,7 +21,7 @@ from . import search
 
 Status = ScheduledCall.Status
 
-NOTHING = "–"           # what stands where there is nothing
+NOTHING = format_html('<span class="blank">{}</span>', "–")     # what stands where there is nothing; no part of a phone's cards
 COUNTED = 10_000        # calls; of more the list says "more than", as to count a million takes its time
 
 SOONEST, LATEST = ["timestamp", "id"], ["-timestamp", "-id"]

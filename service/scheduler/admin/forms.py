@@ -134,11 +134,14 @@ class JsonField(forms.JSONField):
 
     def __init__(self, **how):
         super().__init__(**{"required": False, "initial": dict, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
+        self.decoder = rules.Decoder
 
     def to_python(self, value):
         """Django's own breaks on a number of thousands of digits, and on what is nested too deeply."""
         try:
             return rules.shallow(super().to_python(value))
+        except rules.Twice as error:
+            raise forms.ValidationError(str(error)) from None
         except (ValueError, RecursionError):
             raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
 

@@ -40,6 +40,13 @@ def lines(text):
     return found
 
 
+def once(pairs):
+    """{name: value} of (name, value), ... Raises ValidationError."""
+    if len(dict(pairs)) < len(pairs):
+        raise forms.ValidationError("A name stands twice.")
+    return dict(pairs)
+
+
 class HeadersField(forms.CharField):
     """Headers as lines; the model keeps them as {name: value}."""
 
@@ -49,10 +56,7 @@ class HeadersField(forms.CharField):
         return "\n".join(f"{name}: {content}" for name, content in value.items()) if isinstance(value, dict) else value
 
     def clean(self, value):
-        pairs = lines(super().clean(value))
-        if len(dict(pairs)) < len(pairs):
-            raise forms.ValidationError("A name stands twice.")
-        return dict(pairs)
+        return once(lines(super().clean(value)))
 
     def has_changed(self, initial, data):
         return super().has_changed(self.prepare_value(initial or {}), (data or "").replace("\r\n", "\n").strip())
@@ -163,7 +167,7 @@ class TargetForm(OpenedForm):
         """{name: value}, None for one that was taken out since the page was opened."""
         text = self.cleaned_data["secret_headers"]
         before = dict(lines(self.data.get(self.add_initial_prefix("secret_headers"), "")))
-        found = dict(lines(text))
+        found = once(lines(text))
         if empty := [name for name, value in found.items() if not value]:
             raise forms.ValidationError(f"{empty[0]} needs its value: what is secret is not shown.")
         names = {name.lower() for name in found}
