@@ -199,6 +199,14 @@ class OpenedForm(forms.ModelForm):
                                  "said below; save once more to have it as it stands here.")
         return cleaned
 
+    def add_error(self, field, error):
+        """What the model finds wrong with a field that this page does not have is said above the others."""
+        if field is None and hasattr(error, "error_dict"):
+            for name, errors in error.error_dict.items():
+                super().add_error(name if name in self.fields else None, errors)
+        else:
+            super().add_error(field, error)
+
     def _overtaken(self, name, old, new):
         """Whether the field, which somebody changed from `old` to `new`, is not now what was sent; then it says so."""
         field, sent = self.fields[name], self[name].data

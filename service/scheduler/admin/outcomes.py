@@ -113,7 +113,7 @@ class LastCalls:
 
     @admin.display(description="median, p99")
     def took(self, row):
-        return ", ".join(self._of(row).durations or [NOTHING])
+        return ", ".join(self._of(row).durations or ()) or NOTHING
 
     @admin.display(description="last calls")
     def went(self, row):

@@ -13,10 +13,10 @@ from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.secrets import meet
 from ..calls import ledger, targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
-from . import outcomes, pauses
+from . import filters, outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
@@ -192,14 +192,6 @@ class TargetForm(OpenedForm):
             changes["previous_signing_key"] = None
         return cleaned
 
-    def add_error(self, field, error):
-        """What the model finds wrong with a field that this page does not have is said above the others."""
-        if field is None and hasattr(error, "error_dict"):
-            for name, errors in error.error_dict.items():
-                super().add_error(name if name in self.fields else None, errors)
-        else:
-            super().add_error(field, error)
-
     def full_clean(self):
         """What is secret does not come back with a page of errors, so it says that it is to be given again."""
         super().full_clean()
@@ -225,7 +217,7 @@ class TestForm(forms.Form):
 
 
 @admin.register(Target)
-class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
+class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = TargetForm
     list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
@@ -394,8 +386,7 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
         with transaction.atomic():
             call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
                 ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
-            targets.still_there([target.pk])
-            hand_over_soon([call.pk])
+            created([call])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
             return self._back(target)

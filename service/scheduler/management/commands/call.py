@@ -1,12 +1,11 @@
-"""`python manage.py call now`: schedules one call, and says how it ended."""
+"""`python3 manage.py call now`: schedules one call, and says how it ended."""
 import re
 import sys
 import time
 from datetime import timedelta
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from scheduler.api import new_calls
 from scheduler.api.errors import Refusal
@@ -71,9 +70,12 @@ class Command(BaseCommand):
             raise CommandError(str(error.detail["detail"]).replace("`timestamps`", "WHEN"))
         if not wanted:
             raise CommandError(f"That time is past: it is now {moment(utcnow())}.")
-        call, = ledger.schedule(calls=[new for _, new in wanted], via="command")
-        if call.timestamp <= utcnow() + timedelta(seconds=settings.WINDOW):
-            dispatch.hand_over_soon([call.id])
+        try:
+            with transaction.atomic():
+                call, = ledger.schedule(calls=[new for _, new in wanted], via="command")
+                dispatch.created([call])
+        except Target.DoesNotExist as error:
+            raise CommandError(f"{error} Nothing was scheduled.")
         return call
 
     def wait(self, call_id):
