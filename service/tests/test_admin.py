@@ -132,8 +132,9 @@ def test_days_and_months_are_those_of_the_zone(name, start, end):
     assert filters.VIEWS[name].span(now) == tuple(datetime(*at, tzinfo=timezone.utc) for at in (start, end))
 
 
-def test_views_of_days(client):
+def test_views_of_days(client, monkeypatch):
     now = utcnow()
+    monkeypatch.setattr(filters, "utcnow", lambda: now)
     at = {name: filters.VIEWS[name].span(now) for name in ("today", "tomorrow", "day", "month")}
     second = timedelta(seconds=1)
     ids = [ScheduledCall.objects.create(timestamp=time).id for time in (
@@ -228,7 +229,7 @@ def test_all_times_are_in_one_zone_and_name_it(client):
     LogEntry.objects.update(action_time=datetime(2026, 1, 5, 5, 0, 9, tzinfo=timezone.utc))
     assert "2026-01-05 00:00:09 EST" in client.get(f"{LIST}{call.id + 1}/history/").content.decode()
     for page_of_it in (answer, change, added.content.decode()):
-        assert "16:00:05" not in page_of_it
+        assert not re.search('(07-01.|")16:00:05', page_of_it)
 
 
 @override_settings(TIME_ZONE="America/New_York")
@@ -281,6 +282,7 @@ def test_the_calls_of_a_target(client):
     billing, mail, old = target(), target("mail"), target("old", deleted_at=utcnow())
     ids = {at.name: make(600, target=at).id for at in (billing, mail, old)}
     make(600)
+    ScheduledCall.objects.update(timestamp=utcnow() + timedelta(minutes=10))    # in one half hour
     assert shown(client, target=billing.id) == [ids["billing"]] and shown(client, target=old.id) == [ids["old"]]
     answer = page(client, view="upcoming", target=mail.id, due_from="2020-01-01")
     assert f'<option value="{mail.id}" selected>mail</option>' in answer and "Only calls for target mail." in answer
@@ -311,7 +313,7 @@ def test_what_is_to_be_tried_again_is_still_to_come(client):
 
 def test_filters_keep_each_other(client):
     schedule = Schedule.objects.create(name="lunch", times="12:30:00", zone="UTC")
-    call, other = make(600), make(600)
+    call, other = make(600, 2)
     ScheduledCall.objects.filter(id=call.id).update(schedule=schedule)
     start = f"{utcnow():%Y-%m-%dT%H:%M:%S}"
     query = {"view": "all", "status": "Pending", "due_from": start, "schedule": str(schedule.id)}

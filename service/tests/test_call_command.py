@@ -60,7 +60,10 @@ def test_it_takes_what_is_sent():
     (["+30s", "--target", "nobody"], "nobody"),
     (["+30s", "--body", "x"], "target"),
     (["+30s", "--target", "billing", "--header", "X"], "X-Name: value"),
+    (["+30s", "--target", "billing", "--header", "X-A: 1", "--header", "X-A: 2"], "stands twice"),
     (["+30s", "--target", "billing", "--data", "{"], "--data is no JSON"),
+    (["+30s", "--target", "billing", "--data", '{"a": 1, "a": 2}'], 'The key "a" stands twice'),
+    (["+30s", "--target", "billing", "--data", "[" * 100_000], "--data is no JSON"),
     (["+30s", "--target", "billing", "--body", "{{call.nothing}}"], "call.nothing"),
     (["+30s", "--note", "two\nlines"], "note"),
 ])

@@ -259,6 +259,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_by_its_line(apply, variabl
     ("targets: {a: {url: http://a.example.org/, previous_signing_key: {env: HOME}}}", "line 1: targets: a: previous_signing_key: Must be the key before"),
     ("targets: {a: {url: http://a.example.org/, was: a}}", "line 1: targets: a: was: Must be the name before this one"),
     ("targets: {a b: {url: http://a.example.org/}}", "line 1: targets: a b: name"),
+    ("schedules: {a: {times: 12:00:00, zone: UTC, target: [b]}}", "line 1: schedules: a: target: Must be a string."),
     ("schedules: {'': {times: 12:00:00, zone: UTC}}", "line 1: schedules: : name"),
     ("schedules: {' a': {times: 12:00:00, zone: UTC}}", "line 1: schedules:  a: Must be a name without blanks around it."),
     ("targets: {a", "line 1: This is no YAML: "),

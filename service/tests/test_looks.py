@@ -180,9 +180,9 @@ def test_a_database_that_was_not_migrated_says_what_to_do(client, debug):
         cursor.execute("ALTER TABLE scheduler_scheduledcall RENAME TO elsewhere")
     try:
         with override_settings(DEBUG=debug):
-            told(client.get(LIST, **BROWSER), 503, "python manage.py migrate")
+            told(client.get(LIST, **BROWSER), 503, "python3 manage.py migrate")
             assert client.get(LIST).content.decode().count("\n") == 1, "to a program in a line"
-            assert "python manage.py migrate" in client.get("/api/schedule-api/").json()["detail"]
+            assert "python3 manage.py migrate" in client.get("/api/schedule-api/").json()["detail"]
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO scheduler_scheduledcall")

@@ -21,10 +21,6 @@ def target(name="billing", **fields):
     return made
 
 
-def tomorrow():
-    return utcnow().date() + DAY
-
-
 def calls(**which):
     return {call.occurrence: call for call in ScheduledCall.objects.filter(**which).order_by("timestamp")}
 
@@ -32,20 +28,22 @@ def calls(**which):
 # ------------------------------------------------------------------ exceptions
 
 def test_on_its_exceptions_it_does_not_come():
-    made = schedule(exceptions=[str(tomorrow()), "2026-12-25", "2026-12-25"])
-    assert made.exceptions == sorted({str(tomorrow()), "2026-12-25"})
-    assert due() and not {at for at in due() if at.date() == tomorrow()}
-    assert [at for at in planner.coming([made], utcnow())[made.pk] if at.date() == tomorrow()] == []
+    tomorrow = utcnow().date() + DAY
+    made = schedule(exceptions=[str(tomorrow), "2026-12-25", "2026-12-25"])
+    assert made.exceptions == sorted({str(tomorrow), "2026-12-25"})
+    assert due() and not {at for at in due() if at.date() == tomorrow}
+    assert [at for at in planner.coming([made], utcnow())[made.pk] if at.date() == tomorrow] == []
     change(made, exceptions=[])
     assert due() == hours(utcnow(), made.planned_until)
-    change(made, exceptions=[str(tomorrow())])
-    assert not {at for at in due() if at.date() == tomorrow()}
+    change(made, exceptions=[str(tomorrow)])
+    assert not {at for at in due() if at.date() == tomorrow}
 
 
 def test_what_an_older_version_planned_on_an_exception_is_put_right(monkeypatch):
     made = schedule()
-    then = [at for at in due() if at.date() == tomorrow()]
-    Schedule.objects.filter(pk=made.pk).update(exceptions=[str(tomorrow())])
+    tomorrow = utcnow().date() + DAY
+    then = [at for at in due() if at.date() == tomorrow]
+    Schedule.objects.filter(pk=made.pk).update(exceptions=[str(tomorrow)])
     a_day_later(monkeypatch)
     planner.compare(60)
     assert due("Cancelled") == then and not set(then) & set(due())
@@ -273,9 +271,9 @@ def test_what_a_person_cancelled_is_not_brought_back_by_a_pause():
 def test_the_plan_of_a_paused_schedule_is_compared_too(monkeypatch):
     """A dispatcher of an older version knows of no pause."""
     made = schedule()
+    wrong = due()[2]
     pause(made, until=utcnow() + 10 * HOUR)
     kept = due()
-    wrong = utcnow().replace(minute=0, second=0, microsecond=0) + 3 * HOUR
     ledger.plan([ledger.Slot(made.pk, wrong, 0, wrong)], utcnow())
     a_day_later(monkeypatch)
     planner.compare(60)

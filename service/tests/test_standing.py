@@ -1,6 +1,6 @@
 """How targets and schedules have been doing, and what a pause of one does, as their pages say it."""
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from html import unescape
 
 from conftest import fill, guest, make, rows_read
@@ -133,7 +133,7 @@ def test_a_paused_schedule_says_so_first_and_what_that_cancelled(client):
 
 def test_a_paused_target_says_so_first_and_what_that_missed(client):
     target = billing()
-    nightly(target=target, cron="0 0 1 1 *")
+    nightly(target=target, first_date=date(2400, 1, 1))
     make(30, target=target), make(7200, target=target), make(7200)
     assert "2 calls are pending for it, and 1 schedule calls it." in words(client.get(f"{TARGETS}{target.pk}/pause/"))
     targets.pause(target, "ann", "it moves", utcnow() + timedelta(hours=1))

@@ -68,6 +68,7 @@ def test_a_target_is_added_and_changed(client):
     ({"body": "{{call.ip}}"}, "{{call.ip}}, which there is not"), ({"delays": "soon"}, "10, 60, 600"), ({"delays": "nan"}, "10, 60, 600"), ({"rate": "many"}, "300/min"),
     ({"auth_kind": "bearer"}, "Needs token"), ({"auth_kind": "basic", "auth_secret": "x"}, "needs username"), ({"statuses": "ok"}, "200-299, 404"),
     ({"signing_key": "whsec_x"}, "24 to 64 random bytes"), ({"secret_headers": "X-A:"}, "needs its value"),
+    ({"secret_headers": "X-A: 1\nX-A: 2"}, "A name stands twice"), ({"secret_headers": "X-A: 1\nx-a: 2"}, "A name stands twice"),
     ({"secret_headers": "X-A: ***"}, "not there yet"), ({"max_at_once": "0"}, "from 1 to 10000"), ({"auth_kind": "digest"}, "none, basic"),
 ])
 def test_what_is_wrong_is_said(client, fields, says):

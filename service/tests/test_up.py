@@ -20,7 +20,7 @@ from scheduler.models import ScheduledCall
 
 
 class Up:
-    """`python manage.py up` as a user runs it, with nothing configured but where the tests' parts are."""
+    """`python3 manage.py up` as a user runs it, with nothing configured but where the tests' parts are."""
 
     def __init__(self, *arguments, **environment):
         self.port = free_port()

@@ -36,18 +36,24 @@ def first_of(lines):
 
 class DueField(forms.SplitDateTimeField):
     """The calendar's day and time, read as pasted ones are: Django's refuses an hour that the clocks show twice. A time
-    without a day, as its link "Now" fills it in, is one of today."""
+    without a day, as its link "Now" fills it in, is one of today, or of the day before if it has just passed; and of
+    two that the clocks show, it is the second once the first has passed."""
 
     def clean(self, value):
         if isinstance(value, list) and len(value) == 2 and value[1] and not value[0]:
-            value = [f"{timezone.localtime(utcnow()):%Y-%m-%d}", value[1]]
+            now = utcnow()
+            today, before = timezone.localtime(now), timezone.localtime(now - JUST_PASSED)
+            value = [f"{before if self.fields[1].clean(value[1]) >= before.time() else today:%Y-%m-%d}", value[1]]
         return super().clean(value)
 
     def compress(self, data_list):
         if not (data_list and all(data_list)):
             return super().compress(data_list)
         try:
-            return from_person("{} {}".format(*data_list))
+            when = from_person("{} {}".format(*data_list))
+            if comes_twice(when) and when < utcnow() - JUST_PASSED:
+                when = from_person("{} {}".format(*data_list), later=True)
+            return when
         except ValueError as error:
             raise forms.ValidationError(f"This time {error}.")
 
@@ -170,8 +176,10 @@ class ScheduledCallForm(OpenedForm):
                 return f"names the target “{printable(name, 80)}”, which there is not"
             target, whole = known[name] if name else given("to_target"), given("data") or {}
             try:
-                whole = whole | rules.data(json.loads(text)) if text else whole
-            except (ValueError, RecursionError, TypeError):
+                whole = whole | rules.data(rules.parsed(text)) if text else whole
+            except rules.Twice as error:
+                return f"has data that cannot be meant: {str(error)[:1].lower()}{str(error)[1:]}"
+            except (ValueError, TypeError):
                 return 'has data that is no JSON such as {"order": 7}'
             body = body or given("body") or None
             for place, problem in self._problems_with(target, body, given("headers") or {}, whole).items():

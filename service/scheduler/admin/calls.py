@@ -1,9 +1,7 @@
 """The admin of calls: see what is planned and how it went, cancel, try now, schedule again, add."""
 import json
-from datetime import timedelta
 from functools import partial
 
-from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
@@ -24,7 +22,7 @@ from ..base.clock import utcnow
 from ..base.moments import moment, precise
 from ..calls import ledger, targets
 from ..calls.attempts import attempts_of, durations
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created, hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .attempts import CLASSES, in_lines, in_words, laid_out, milliseconds
@@ -330,18 +328,14 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if change and not form.has_changed():
             request.was_moved = None    # a form shows whole seconds, and must not take the rest of one away
             return
+        request.twice = form.twice
         if change:
-            request.twice = form.twice
             request.was_moved = ledger.move(obj.pk, obj.timestamp)
-            soon = [obj]
+            hand_over_soon([obj.pk])
         else:
-            soon = request.calls = ledger.schedule(
-                calls=form.new_calls(), by=request.user.get_username(), via="admin")
-            targets.still_there([call.target_id for call in soon if call.target_id])
-            request.twice = form.twice
-            obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
-        end = utcnow() + timedelta(seconds=settings.WINDOW)
-        hand_over_soon([call.pk for call in soon if call.timestamp <= end])
+            calls = request.calls = ledger.schedule(calls=form.new_calls(), by=request.user.get_username(), via="admin")
+            created(calls)
+            obj.pk, obj.timestamp = calls[0].pk, calls[0].timestamp
 
     def log_addition(self, request, obj, message):
         self._write_history(request, [
@@ -433,12 +427,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         try:
             with transaction.atomic():
                 calls = ledger.again(ids, by=request.user.get_username(), via="admin")
-                targets.still_there([call.target_id for call in calls if call.target_id])
+                created(calls)
         except Target.DoesNotExist as error:
             self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
             return None
-        end = utcnow() + timedelta(seconds=settings.WINDOW)
-        hand_over_soon([call.pk for call in calls if call.timestamp <= end])
         self._write_history(request, [entry for call in calls for entry in (
             (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
             (call.again_of, f"call {call.again_of}", CHANGE, f"Scheduled again as call {call.pk}."))])

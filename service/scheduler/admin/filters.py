@@ -341,8 +341,16 @@ FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter, Se
 
 
 class SelectedRows:
-    """For a ModelAdmin: of what a POST selects, that which cannot be a row's id is left out, as the database would
-    break on it; and the user is told how many rows are no longer there."""
+    """For a ModelAdmin: which rows of its list are meant.
+
+    A list is narrowed by its filters alone. Of what a POST selects, that which cannot be a row's id is left out, as the
+    database would break on it; and the user is told how many rows are no longer there."""
+
+    def lookup_allowed(self, lookup, value, request):
+        """Not by a field that is no filter's: `body__startswith` would say letter by letter what a user may not see."""
+        taken = {name for kind in self.get_list_filter(request) for name in getattr(kind, "parameters", [kind])}
+        hidden = {field.name for field in self.model._meta.get_fields()} - taken
+        return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
 
     def response_action(self, request, queryset):
         ids = list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME)))

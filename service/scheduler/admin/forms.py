@@ -118,11 +118,14 @@ class JsonField(forms.JSONField):
 
     def __init__(self, **how):
         super().__init__(**{"required": False, "initial": dict, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
+        self.decoder = rules.Decoder
 
     def to_python(self, value):
         """Django's own breaks on a number of thousands of digits, and on what is nested too deeply."""
         try:
             return rules.shallow(super().to_python(value))
+        except rules.Twice as error:
+            raise forms.ValidationError(str(error)) from None
         except (ValueError, RecursionError):
             raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
 
@@ -195,6 +198,14 @@ class OpenedForm(forms.ModelForm):
             self.add_error(None, "Nothing was saved: somebody else changed this while the page was open. What that was is "
                                  "said below; save once more to have it as it stands here.")
         return cleaned
+
+    def add_error(self, field, error):
+        """What the model finds wrong with a field that this page does not have is said above the others."""
+        if field is None and hasattr(error, "error_dict"):
+            for name, errors in error.error_dict.items():
+                super().add_error(name if name in self.fields else None, errors)
+        else:
+            super().add_error(field, error)
 
     def _overtaken(self, name, old, new):
         """Whether the field, which somebody changed from `old` to `new`, is not now what was sent; then it says so."""

@@ -21,7 +21,7 @@ from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.words import one_line, printable, redacted
 from ..calls import targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created, hand_over_soon
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters, outcomes, pauses
@@ -145,18 +145,24 @@ class ScheduleForm(OpenedForm):
         """A body that is empty, and not the target's, is for the API to set."""
         return self.cleaned_data["body"] or ("" if self.was and self.was.body == "" else None)
 
-    def clean_headers(self):
-        return self.cleaned_data["headers"] or {}
-
-    def clean_data(self):
-        return self.cleaned_data["data"] or {}
+    def clean(self):
+        """What this user does not see goes with the target that it was for."""
+        cleaned = super().clean()
+        if not cleaned.get("target"):
+            for name in set(Schedule.REQUEST) - set(self.fields):
+                setattr(self.instance, name, Schedule._meta.get_field(name).get_default())
+        return cleaned
 
     def _post_clean(self):
         super()._post_clean()
-        if not (self.errors or self.may_use) and self.instance.target_id and planner.calls_more(
-                self.instance, self.was, utcnow()):
+        if self.errors:
+            return
+        if not self.may_use and self.instance.target_id and planner.calls_more(self.instance, self.was, utcnow()):
             self.add_error("target", "By this more is called of a target, for which you need the permission "
                                      "scheduler.use_target; an administrator can give it to you.")
+        if not set(Schedule.REQUEST) <= set(self.fields) and planner.leads_elsewhere(self.instance, self.was):
+            self.add_error("target", "By this what it sends goes to another target, for which you need the permission "
+                                     "scheduler.see_request; an administrator can give it to you.")
 
     def clean_name(self):
         name = self.cleaned_data["name"]
@@ -295,7 +301,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
     def get_fieldsets(self, request, obj=None):
         parts = self.parts
         if obj and obj.target_id and not request.user.has_perm("scheduler.see_request"):
-            parts = [(name, {"fields": [field for field in part["fields"] if field not in ("body", "headers", "data")]})
+            parts = [(name, {"fields": [field for field in part["fields"] if field not in Schedule.REQUEST]})
                      for name, part in parts]
         return [*parts, *([("How it goes", {"fields": self.get_readonly_fields(request)})] if obj else [])]
 
@@ -447,7 +453,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
                               messages.ERROR)
             return None
         call = planner.run(schedule, request.user.get_username(), **said)
-        hand_over_soon([call.pk])
+        created([call])
         self.log_change(request, schedule, f"Run as call {call.pk}.")
         self.message_user(request, format_html("Call {} is made now.", call.pk), messages.SUCCESS)
         if self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):

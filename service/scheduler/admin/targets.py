@@ -13,10 +13,10 @@ from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.secrets import meet
 from ..calls import ledger, targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
-from . import outcomes, pauses
+from . import filters, outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
@@ -41,6 +41,13 @@ def lines(text):
     return found
 
 
+def once(pairs):
+    """{name: value} of (name, value), ... Raises ValidationError."""
+    if len(dict(pairs)) < len(pairs):
+        raise forms.ValidationError("A name stands twice.")
+    return dict(pairs)
+
+
 class HeadersField(forms.CharField):
     """Headers as lines; the model keeps them as {name: value}."""
 
@@ -50,10 +57,7 @@ class HeadersField(forms.CharField):
         return "\n".join(f"{name}: {content}" for name, content in value.items()) if isinstance(value, dict) else value
 
     def clean(self, value):
-        pairs = lines(super().clean(value))
-        if len(dict(pairs)) < len(pairs):
-            raise forms.ValidationError("A name stands twice.")
-        return dict(pairs)
+        return once(lines(super().clean(value)))
 
     def has_changed(self, initial, data):
         return super().has_changed(self.prepare_value(initial or {}), (data or "").replace("\r\n", "\n").strip())
@@ -164,7 +168,7 @@ class TargetForm(OpenedForm):
         """{name: value}, None for one that was taken out since the page was opened."""
         text = self.cleaned_data["secret_headers"]
         before = dict(lines(self.data.get(self.add_initial_prefix("secret_headers"), "")))
-        found = dict(lines(text))
+        found = once(lines(text))
         if empty := [name for name, value in found.items() if not value]:
             raise forms.ValidationError(f"{empty[0]} needs its value: what is secret is not shown.")
         names = {name.lower() for name in found}
@@ -187,14 +191,6 @@ class TargetForm(OpenedForm):
         if cleaned.get("keys") == "previous":
             changes["previous_signing_key"] = None
         return cleaned
-
-    def add_error(self, field, error):
-        """What the model finds wrong with a field that this page does not have is said above the others."""
-        if field is None and hasattr(error, "error_dict"):
-            for name, errors in error.error_dict.items():
-                super().add_error(name if name in self.fields else None, errors)
-        else:
-            super().add_error(field, error)
 
     def full_clean(self):
         """What is secret does not come back with a page of errors, so it says that it is to be given again."""
@@ -221,7 +217,7 @@ class TestForm(forms.Form):
 
 
 @admin.register(Target)
-class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
+class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = TargetForm
     list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
@@ -392,8 +388,7 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
         with transaction.atomic():
             call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
                 ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
-            targets.still_there([target.pk])
-            hand_over_soon([call.pk])
+            created([call])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
             return self._back(target)

@@ -17,6 +17,7 @@ from ..calls import targets, template
 from ..calls.ledger import BATCH, NewCall
 from ..models import NOTE_MAX, rules
 from .errors import Refusal
+from .idempotency import fingerprint
 
 COMMON = ("note", "target", "body", "headers", "data", "expires")
 COPIES = 100        # of the longest body that one request may ask for
@@ -180,11 +181,6 @@ class Problems:
 
 def _sentence(words):
     return words if words.endswith(".") else f"{words[:1].upper()}{words[1:]}."
-
-
-def fingerprint(data):
-    """What tells `data`, of JSON, from other requests: str of 64 characters."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 # What it says, without the database.

@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple, Optional
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -371,6 +372,9 @@ class Attempt:
     def _without_hosts(self, error):
         """An error is read by more people than may see where its target is."""
         urls = [self.request.url, *([self.request.oauth.url] if self.request.oauth else []), *(self._sent or ())[:1]]
+        for url in urls[:]:
+            with suppress(requests.RequestException):
+                urls.append(requests.Request("GET", url).prepare().url)     # its name as DNS has it
         hosts = {host for host in (urlsplit(url).hostname for url in urls) if host}
         for host in sorted(hosts, key=len, reverse=True):
             error = re.sub(rf"(?i)(?<![\w.-]){re.escape(host)}(?![\w-])", "its host", error)
@@ -388,7 +392,7 @@ class Attempt:
             found["version"] = request.version
         if request.guarded and self._sent:
             url, headers = self._sent
-            found["request"] = {"method": request.method, "url": hide(url),
+            found["request"] = {"method": request.method, "url": hide(url)[:kept.SENT_MAX],
                                 "headers": kept.headers(headers, hide), "body": kept.sent(request.body, hide)}
         if self._received:
             headers, text, whole = self._received

@@ -12,7 +12,9 @@ from django.db import transaction
 from django.db.models import Q
 
 from ..base import outage
+from ..base.clock import utcnow
 from ..models import Heartbeat, ScheduledCall
+from . import targets
 from .ledger import BATCH, NOW, as_column, unlocked
 
 logger = logging.getLogger(__name__)
@@ -32,6 +34,14 @@ def send(ids, first):
     """
     current_app.send_task(MAKE_CALLS, (ids, first.isoformat()))
     outage.broker.over()
+
+
+def created(calls):
+    """Of a transaction that has created `calls`, at its end: they are of use, and those that are due too soon to wait for
+    the dispatcher are handed over. Raises Target.DoesNotExist, with words, if one of their targets was deleted meanwhile."""
+    targets.still_there(call.target_id for call in calls if call.target_id)
+    soon = utcnow() + timedelta(seconds=settings.WINDOW)
+    hand_over_soon([call.pk for call in calls if call.timestamp <= soon])
 
 
 def hand_over_soon(ids):

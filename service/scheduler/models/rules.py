@@ -61,6 +61,38 @@ def same(one, other):
     return one == other and (not isinstance(one, (dict, list)) or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
 
 
+class Twice(ValueError):
+    """A key stands twice in an object: nobody knows which is meant (RFC 8259, section 4)."""
+
+
+class Decoder(json.JSONDecoder):
+    """Of JSON from outside, without what only Python takes for it. Raises Twice, and ValueError."""
+
+    def __init__(self):
+        super().__init__(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _once(pairs):
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise Twice(f'The key "{printable(key, 80)}" stands twice; which is meant?')
+        found[key] = value
+    return found
+
+
+def _no_constant(name):
+    raise ValueError(f"{printable(name, 80)} is no number")
+
+
+def parsed(text):
+    """The value that a str is the JSON of."""
+    try:
+        return shallow(json.loads(text, cls=Decoder))
+    except RecursionError:
+        raise ValueError("Is nested too deeply.") from None
+
+
 def shallow(value):
     """A value of JSON that is not nested too deeply."""
     level = [value]

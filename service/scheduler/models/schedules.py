@@ -33,6 +33,7 @@ class Schedule(Pausable, models.Model):
     MAX_TIMES = 1440        # a day: as many as a cron line can name
     MAX_EXCEPTIONS = 366
     MAX_JITTER = 3600       # seconds
+    REQUEST = ("body", "headers", "data")      # what is sent to its target, and seen with the permission `see_request` alone
 
     name = models.CharField(max_length=100)
     times = models.TextField(
@@ -147,13 +148,13 @@ class Schedule(Pausable, models.Model):
     def _problems_with_request(self):
         """{field: a sentence} of what is to be sent, if that is not what is kept already: a target that has changed
         since keeps nobody from switching a schedule off."""
-        fields = ("target_id", "body", "headers", "data")
+        fields = ("target_id", *self.REQUEST)
         said = tuple(getattr(self, name) for name in fields)
         if self.pk and said == Schedule.objects.filter(pk=self.pk).values_list(*fields).first():
             return {}
         if self.target:
             return self.target.problems_with(*said[1:])
-        return {name: "Is for a target, and there is none: the API is called without." for name in ("body", "headers", "data")
+        return {name: "Is for a target, and there is none: the API is called without." for name in self.REQUEST
                 if getattr(self, name) not in (None, {})}
 
     @property

@@ -242,6 +242,8 @@ class Target(Pausable, models.Model):
         now = utcnow().isoformat(timespec="seconds").replace("+00:00", "Z")
         values, names = {"headers": dict(held["headers"])}, {"headers": dict(had["headers"])}
         there = {name.lower(): name for name in values["headers"]}
+        if len({name.lower() for name in headers}) < len(headers):
+            problems["secret_headers"] = "A name stands twice."
         for name, value in headers.items():
             old = there.get(name.lower())
             if value == HIDDEN:

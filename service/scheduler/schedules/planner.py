@@ -385,12 +385,23 @@ def calls_more(schedule, stands, now):
         not rules.same(getattr(schedule, name), getattr(stands, name)) for name in RULE - {"on"} | {"overlap"}))
 
 
+def leads_elsewhere(schedule, stands):
+    """Whether `schedule`, changed, sends to another target what it sent to its own: who may not see that could have it
+    sent to himself.
+
+    stands: as for `calls_more`
+    """
+    return bool(stands and schedule.target_id and schedule.target_id != stands.target_id and any(
+        getattr(stands, name) not in (None, {}) and rules.same(getattr(schedule, name), getattr(stands, name))
+        for name in Schedule.REQUEST))
+
+
 def run(schedule, by="", note=""):
     """Makes a call of `schedule` for now, as a person asked for it: also of one that is off or paused, and beside its
     occurrences.
 
     by: the name of the user; note: why, a str of at most NOTE_MAX characters
-    Returns the ScheduledCall, for dispatch.hand_over_soon.
+    Returns the ScheduledCall, for dispatch.created.
     """
     new = ledger.NewCall(utcnow(), note, target=schedule.target, schedule=schedule)
     return ledger.schedule(by=by, via="schedule", calls=[new])[0]
