@@ -261,8 +261,10 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
         return f"{moment(target.created_at)}{target.created_by and f', by {target.created_by}'}"
 
     def get_fieldsets(self, request, obj=None):
-        """Without what this user may not see."""
-        left_out = set(REQUEST) if obj and not request.user.has_perm("scheduler.see_request") else set()
+        """Without what this user may not see, and what would take away a secret that there is not."""
+        names = obj.secret_names if obj else {}
+        left_out = {field for field, name in (("keys", "signing"), ("notify_no_more", "notify")) if not names.get(name)}
+        left_out |= set(REQUEST) if obj and not request.user.has_perm("scheduler.see_request") else set()
         if obj and not self.has_change_permission(request, obj):
             left_out |= set(SECRET)
         shown = [(title, {"fields": [name for name in part["fields"] if name not in left_out]}) for title, part in self.fieldsets]
