@@ -1,6 +1,8 @@
 """What becomes of calls that name a target: claimed, held back, tried again, given up. The database alone."""
 import uuid
+from bisect import bisect_left
 from datetime import timedelta
+from random import Random
 
 import pytest
 from conftest import KIND, make, statuses
@@ -219,6 +221,29 @@ def test_a_rate_holds_for_all_workers():
     slots = sorted(sum(at_once(6, lambda i: limits.reserve({billing.id: [now] * 10})[billing.id][0]), []))
     assert len(slots) == len(set(slots)) and all(
         (b - a).total_seconds() > 0.0499 for a, b in zip(slots, slots[1:]))
+
+
+@pytest.mark.parametrize("rate", ["20/s", "200/s", "1000/s"])
+def test_a_worker_that_is_busy_now_and_then_sends_in_no_second_more_than_a_twentieth_above_the_rate(rate):
+    """However long its claims take, and whatever it does between them: what it has taken is sent when that is over."""
+    each, chance = limits.apart(Target(rate=rate)), Random(17)
+    pace, now, sent, busy = limits.Pace(), 1000.0, [], False
+    while now < 1060:
+        taken, busy = 0, chance.random() < (0.5 if busy else 0.002)
+        while taken < 25 and pace.takes(each, now):
+            taken += 1
+        now += (0.2 if busy else 0.005) * chance.random() if taken else each / 3
+        pace.sent(taken, each, now)
+        sent += [now] * taken
+    most = max(bisect_left(sent, at + 1) - i for i, at in enumerate(sent))
+    assert most <= 1.05 / each + 1e-6, f"{most} in a second"
+    assert len(sent) > 0.8 * 60 / each, "nor much less than it may"
+
+
+def test_a_rate_that_has_become_another_holds_at_once_for_a_worker_too():
+    pace = limits.Pace()
+    assert pace.takes(3600, 1000.0) and not pace.takes(3600, 1000.1)
+    assert not pace.takes(0.1, 1000.2) and pace.takes(0.1, 1000.31)
 
 
 # --- Overlap ----------------------------------------------------------------------------------

@@ -36,7 +36,6 @@ from django.db.models.functions import Coalesce, Now
 
 from ..base.clock import utcnow
 from ..models import Attempt, CallRequest, Schedule, ScheduledCall, Target
-from ..models.rules import rate
 from ..models.targets import is_paused
 from . import limits, log, outcomes
 from .request import MAX_AGE, age, timeout
@@ -177,8 +176,7 @@ def again(ids, by="", via="", note=""):
     takes = {target: timeout(target and target.timeout) for target in lines}    # seconds, an attempt at most
     everything = sum(len(line) * takes[target] for target, line in lines.items()) / settings.CALLS_AT_ONCE
     for target, line in lines.items():
-        limit = target and rate(target.rate)
-        each = limit[1] / limit[0] if limit else 0.0
+        each = limits.apart(target) if target else 0.0
         places = max(1, settings.CALLS_AT_ONCE // 2) if target else settings.CALLS_AT_ONCE      # of one worker
         if target and target.max_at_once is not None:
             places = max(1, min(places, target.max_at_once))
