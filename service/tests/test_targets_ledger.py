@@ -361,6 +361,13 @@ def test_a_lost_worker_has_perhaps_done_it(log, fields, then):
     assert ledger.finish([(outcome(call, "Succeeded"), token)]) == set()
 
 
+def test_a_test_is_one_attempt_also_if_its_worker_is_lost():
+    call = ledger.try_target(target(repeatable=True, delays=[10]), "ann")
+    assert claim([call])[1].won == {call.id}
+    ScheduledCall.objects.update(lease_until=utcnow() - timedelta(seconds=1))
+    assert ledger.reap() == 1 and statuses() == {"Failed": 1}
+
+
 def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says(log):
     call = retrying(target(delays=[10], repeatable=True), started_at=utcnow() - timedelta(seconds=29))
     claim([call])

@@ -382,10 +382,9 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
             return self._back(target)
         if not form.is_valid():
             return self._ask(request, target, f"Test {target.name}?", "Yes, call it now", form,
-                             "One call is made now, for real. It is among the calls like any other.")
+                             "One call is made now, for real, and not tried again. It is among the calls like any other.")
         with transaction.atomic():
-            call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
-                ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
+            call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
             created([call])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):

@@ -38,7 +38,7 @@ from ..base.clock import utcnow
 from ..models import Attempt, CallRequest, Schedule, ScheduledCall, Target
 from ..models.targets import is_paused
 from . import limits, log, outcomes
-from .request import MAX_AGE, age, timeout
+from .request import MAX_AGE, TEST, age, delays, timeout
 from .targets import paused_q
 
 logger = logging.getLogger(__name__)
@@ -152,6 +152,16 @@ def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None
             [CallRequest(call=rows[i], body=calls[i].body, headers=calls[i].headers, data=calls[i].data) for i in own],
             batch_size=BATCH)
     return rows
+
+
+def try_target(target, by="", body=None, headers=None, data=None):
+    """Creates a call for `target` that is due now, to see whether it works: it is one attempt, whatever its retries.
+
+    by: the name of the user who asked for it
+    body, headers, data: as of NewCall
+    Returns the ScheduledCall, for dispatch.hand_over_soon.
+    """
+    return schedule(by=by, via=TEST, calls=[NewCall(utcnow(), target=target, body=body, headers=headers or {}, data=data or {})])[0]
 
 
 def again(ids, by="", via="", note=""):
@@ -659,7 +669,7 @@ def reap(now=NOW):
             for call in calls:
                 target, number = targets[call.target_id], call.attempts_made
                 again = outcomes.next_attempt(
-                    outcomes.UNKNOWN, number, call.now, call.timestamp, call.expires_at, target.delays,
+                    outcomes.UNKNOWN, number, call.now, call.timestamp, call.expires_at, delays(call, target),
                     age(target.max_age), target.safe)
                 attempts.append(Attempt(
                     call=call, number=number, started_at=call.started_at if number == 1 else None, ended_at=call.now,

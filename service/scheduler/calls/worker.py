@@ -41,7 +41,7 @@ from ..models import CallRequest, Schedule, ScheduledCall, Target
 from . import dispatch, ledger, limits, outcomes
 from .attempt import Attempt
 from .connection import IDLE_MAX, close_idle, prepare
-from .request import Request, Unsendable, age, build, default
+from .request import Request, Unsendable, age, build, default, delays
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -582,7 +582,7 @@ class Worker:
             target = held.line.target
             request = Request(
                 target.method, target.url, target_id=target.id, target=target.name, version=target.version, number=held.number,
-                delays=tuple(target.delays), max_age=age(target.max_age), repeatable=target.safe)
+                delays=delays(held.call, target), max_age=age(target.max_age), repeatable=target.safe)
         attempt = Attempt(held.id, held.timestamp, request, lambda attempt: self.news.put((REPORT, (held, attempt))),
                           held.line.others, last=held.last, at=held.slot or held.at)
         if words:
