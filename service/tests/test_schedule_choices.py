@@ -87,8 +87,21 @@ def test_a_change_while_one_waits_for_its_jitter_neither_loses_it_nor_calls_it_t
     call = ScheduledCall.objects.earliest("timestamp")
     now = call.occurrence + (call.timestamp - call.occurrence) / 2
     monkeypatch.setattr(planner, "asked", lambda: now)
-    change(made, jitter=0)
-    assert [one.timestamp for one in calls(status="Pending", occurrence=call.occurrence).values()] == [call.timestamp]
+    for jitter in (0, 1, 0):
+        change(made, jitter=jitter)
+        assert [one.timestamp for one in calls(status="Pending", occurrence=call.occurrence).values()] == [call.timestamp]
+
+
+@pytest.mark.parametrize("catch_up, by, expires", [("none", 5 * HOUR, None), ("last", 5 * HOUR, DAY), ("last", 30 * HOUR, None)])
+def test_a_call_that_waits_where_a_person_moved_it_is_not_lost_by_a_change(monkeypatch, catch_up, by, expires):
+    """Its own time is past: it is not planned anew for that."""
+    made = schedule(times="12:00:00", cron="", catch_up=catch_up)
+    call = ScheduledCall.objects.earliest("timestamp")
+    ledger.move(call.pk, call.occurrence + by)
+    monkeypatch.setattr(planner, "asked", lambda: call.occurrence + HOUR)
+    change(made, exceptions=[str(call.occurrence.date() + 30 * DAY)])
+    anew = calls(status="Pending")[call.occurrence]
+    assert anew.timestamp == call.occurrence + by and anew.expires_at == (expires and call.occurrence + expires)
 
 
 def test_jitter_is_no_move_by_a_person_and_a_move_is_one(monkeypatch):

@@ -166,9 +166,12 @@ def _insert(times, now, freed=None):
     ).order_by().values_list("schedule_id", "occurrence"))
     slots = [slot for schedule, some in times.items() if some for slot in _slots(schedule, some)
              if (schedule.pk, slot.occurrence) not in taken]
-    # By less jitter it would have been due already; it comes when it was to come before.
-    ledger.plan([slot._replace(timestamp=max(slot.timestamp, (freed or {}).get(slot.occurrence, slot.timestamp)))
-                 if slot.timestamp < now else slot for slot in slots], now)
+    for i, slot in enumerate(slots):
+        before = (freed or {}).get(slot.occurrence, slot.timestamp)
+        if slot.timestamp < min(now, before):       # it would have been due already; it comes when it was to come before
+            lasts = slot.expires_at and slot.expires_at > before        # otherwise GRACE counts, as for one that is moved
+            slots[i] = slot._replace(timestamp=before, expires_at=slot.expires_at if lasts else None)
+    ledger.plan(slots, now)
 
 
 def _slots(schedule, times):
@@ -338,8 +341,7 @@ def save(schedule, by=""):
         if paused and changed & PAUSE:
             ledger.withdraw(stands.pk, by, f"its schedule is {schedule.pause}", before=schedule.paused_until)
         if changed - PAUSE:
-            freed = {at: timestamp for at, timestamp in ledger.withdraw(stands.pk, by).items()
-                     if not is_moved(stands, at, timestamp)}
+            freed = ledger.withdraw(stands.pk, by)
             # What is kept of it stands for its instant alone from here on: its clocks may be those of another zone.
             stands.calls.filter(occurrence__gte=now - 2 * DAY).update(utc_offset=None)
     else:
@@ -353,8 +355,9 @@ def save(schedule, by=""):
         targets.still_there([schedule.target_id])
     if not comes:
         return []
-    # What is due at this very moment, and would have been called had nobody changed anything, still is; by
-    # what was cancelled and not by `now`, as some of it may have fallen due since.
+    # What was to come and now lies behind is called all the same, when it would have been had nobody changed anything: it
+    # is due at this very moment, or waits for its jitter, or where a person moved it. By what was cancelled and not by
+    # `now`, as some of it may have fallen due since.
     times = [time for time in between(schedule.rule, min([now, *freed]), schedule.planned_until)
              if time > now or time in freed]
     _insert({schedule: times}, now, freed)
