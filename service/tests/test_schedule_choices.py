@@ -1,13 +1,15 @@
 """What a schedule may say beside its times: days to leave out, jitter, catching up, a pause; and what it calls."""
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
-from conftest import statuses, until
+from conftest import KIND, statuses, until
 from django.core.exceptions import ValidationError
+from django.db import connection, transaction
 from test_planner import DAY, HOUR, a_day_later, away, change, due, hours, schedule
 
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger, targets
+from scheduler.calls import ledger, limits, targets
 from scheduler.models import Schedule, ScheduledCall, Target
 from scheduler.schedules import planner
 
@@ -318,6 +320,24 @@ def test_its_calls_carry_its_target_and_a_change_of_what_is_sent_plans_them_anew
     assert set(ScheduledCall.objects.filter(status="Pending").values_list("target__name", flat=True)) == {"mail"}
     change(made, target=None, headers={}, data={})
     assert set(ScheduledCall.objects.filter(status="Pending").values_list("target", flat=True)) == {None}
+
+
+@pytest.mark.skipif(KIND == "sqlite", reason="it has one lock")
+def test_a_change_waits_for_the_limits_of_its_target_before_it_locks_its_calls():
+    """In the order of who claims them, or each of the two would wait for the other."""
+    made = schedule(target=target(max_at_once=1))
+    with ThreadPoolExecutor(1) as thread:
+        with transaction.atomic(), connection.cursor() as cursor:
+            assert limits.places([made.target_id], {}) == {made.target_id: 1}
+
+            def somebody_waits():
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                return cursor.fetchone()[0]
+            changes = thread.submit(lambda: (change(made, exceptions=["2400-12-25"]), connection.close()))
+            until(somebody_waits)
+            assert len(made.calls.select_for_update(nowait=True)) > 40
+        changes.result()
+    assert statuses().keys() == {"Pending", "Cancelled"}
 
 
 @pytest.mark.parametrize("fields, problem", [

@@ -333,6 +333,8 @@ def save(schedule, by=""):
     if stands and not changed:
         schedule.save(update_fields=OTHERS)
         return []
+    if schedule.target_id:      # before its calls, as who claims them locks the one and the others
+        targets.still_there([schedule.target_id])
     now = asked()
     freed = {}
     paused = schedule.is_paused(now)
@@ -351,8 +353,6 @@ def save(schedule, by=""):
     schedule.planned_until = now + AHEAD + STEP if comes else None
     schedule.zone_data = zones.release()
     schedule.save()
-    if schedule.target_id:
-        targets.still_there([schedule.target_id])
     if not comes:
         return []
     # What was to come and now lies behind is called all the same, when it would have been had nobody changed anything: it
