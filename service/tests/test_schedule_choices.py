@@ -214,7 +214,7 @@ def test_after_an_absence_a_worker_calls_the_last_and_says_that_it_is_late(stack
 # ------------------------------------------------------------------ a pause
 
 def pause(made, **what):
-    planner.pause(made, "ann", **what)
+    made.begin_pause("ann", **what)
     planner.save(made, "ann")
 
 
@@ -227,7 +227,7 @@ def test_until_it_is_resumed_nothing_is_planned_and_nothing_is_missed(log):
         ("its schedule is paused by ann: the API is moved", "ann", None)}
     planner.plan(utcnow() + 100 * HOUR, seconds=60)
     assert statuses().keys() == {"Cancelled"} and planner.coming([made], utcnow())[made.pk] == []
-    planner.resume(made)
+    made.end_pause()
     planner.save(made, "ben")
     assert due() == hours(utcnow(), made.planned_until) and statuses().keys() == {"Cancelled", "Pending"}
 
@@ -270,7 +270,7 @@ def test_resumed_early_it_comes_from_now_on_and_a_longer_pause_takes_more_away()
     pause(made, until=now + 20 * HOUR)
     assert due() == [at for at in then if at >= now + 20 * HOUR]
     kept = set(calls(status="Pending"))
-    planner.resume(made)
+    made.end_pause()
     planner.save(made)
     assert due() == then and len(due("Cancelled")) == len(then) - len(kept), "what stood was left alone"
 
@@ -279,7 +279,7 @@ def test_what_a_person_cancelled_is_not_brought_back_by_a_pause():
     made = schedule()
     gone = list(calls().values())[4]
     ledger.cancel([gone.pk], by="ben")
-    pause(made), planner.resume(made), planner.save(made)
+    pause(made), made.end_pause(), planner.save(made)
     assert gone.occurrence not in due()
 
 
@@ -299,7 +299,7 @@ def test_off_and_paused_are_two_things():
     made = schedule()
     pause(made, until=utcnow() + 10 * HOUR)
     change(made, on=False)
-    planner.resume(made)
+    made.end_pause()
     planner.save(made)
     assert due() == []
     pause(made, until=utcnow() + 10 * HOUR)

@@ -432,13 +432,13 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
 
     def _pause(self, request, schedule_id, said):
         schedule = planner.locked().get(pk=schedule_id)
-        planner.pause(schedule, request.user.get_username(), **said)
+        schedule.begin_pause(request.user.get_username(), **said)
         self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'], schedule.clocks)}" if said["until"] else "")
                            + (f": {said['reason']}." if said["reason"] else "."))
 
     def _resume(self, request, schedule_id, said):
         schedule = planner.locked().get(pk=schedule_id)
-        planner.resume(schedule)
+        schedule.end_pause()
         self._save_and_say(request, schedule, "Resumed.")
 
     def _save_and_say(self, request, schedule, words):

@@ -322,6 +322,7 @@ def _close(schedule, now):
 def save(schedule, by=""):
     """Writes `schedule`, new or changed. If that changes when it comes or what it calls, what it had planned is
     cancelled, as far as it is Pending, and it is planned anew from now on; if it is paused, what would come meanwhile.
+    Resumed it comes from now on: what it left out stays so.
 
     by: the name of the user who asked for it
     Returns the ids of new calls that are due within WINDOW, for dispatch.hand_over_soon. Raises
@@ -364,16 +365,6 @@ def save(schedule, by=""):
     return list(ScheduledCall.objects.filter(
         schedule=schedule, status=ScheduledCall.Status.PENDING,
         timestamp__lte=now + timedelta(seconds=settings.WINDOW)).values_list("id", flat=True))
-
-
-def pause(schedule, by="", reason="", until=None):
-    """Has `schedule`, once it is saved, come no more until it is resumed, or until the aware datetime `until`."""
-    schedule.paused_at, schedule.paused_until, schedule.paused_by, schedule.paused_reason = utcnow(), until, by, reason
-
-
-def resume(schedule):
-    """Ends a pause, once it is saved. It comes from now on: what it left out stays so."""
-    schedule.paused_at, schedule.paused_until, schedule.paused_by, schedule.paused_reason = None, None, "", ""
 
 
 def calls_more(schedule, stands, now):
