@@ -44,12 +44,10 @@ from .targets import paused_q
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
 
-BATCH = 1000                        # rows in one transaction, so that none is a long one
-
-
+BATCH = 1000            # rows in one transaction, so that none is a long one
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
-WORKER_LOST = "worker lost, outcome unknown"
+WORKER_LOST = f"worker lost, {outcomes.OUTCOME_UNKNOWN}"
 STILL_RUNS = "the one before still runs"
 WITHDRAWN = "its schedule was changed, switched off or deleted"
 CALLS = ScheduledCall._meta.db_table
@@ -57,6 +55,11 @@ NOT_AGAIN = "; not tried again: "
 MISPLANNED = "its schedule does not come then: it was planned by older time zone data, or by an older version"
 UNPLANNED = "its schedule was not planned in time, no dispatcher ran"
 NOW = Now()             # the database's clock, at the beginning of a statement
+
+
+def batches(items, size=BATCH):
+    """The list `items` in lists of at most `size`: iterator."""
+    return (items[i:i + size] for i in range(0, len(items), size))
 
 
 def lease():
@@ -137,8 +140,8 @@ def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None
     """
     if calls is None:
         notes = {}
-        for i in range(0, len(again_of or []), BATCH):
-            notes |= ScheduledCall.objects.filter(id__in=again_of[i:i + BATCH]).values_list("id", "note")
+        for some in batches(again_of or []):
+            notes |= ScheduledCall.objects.filter(id__in=some).values_list("id", "note")
         calls = [NewCall(timestamp, note or notes.get(old, ""), again_of=old)
                  for timestamp, old in zip(timestamps, again_of or [None] * len(timestamps), strict=True)]
     created_at = utcnow()
@@ -174,9 +177,9 @@ def again(ids, by="", via="", note=""):
     Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
     """
     calls, now, lines = [], utcnow(), {}
-    for i in range(0, len(ids), BATCH):
-        olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(ids[i:i + BATCH])
-        for old in (olds[call_id] for call_id in ids[i:i + BATCH] if call_id in olds):
+    for some in batches(ids):
+        olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(some)
+        for old in (olds[call_id] for call_id in some if call_id in olds):
             # What names no target is made as ever, and is of no schedule.
             new = NewCall(now, note or old.note, old.target, schedule=old.schedule if old.target else None, again_of=old.id)
             if hasattr(old, "request"):
@@ -726,9 +729,8 @@ def cancel(ids, *, by="", now=NOW):
     by: the name of the user who asked for it, "" for nobody who is known
     Returns the list of the ids that it cancelled.
     """
-    batches = (ids[i:i + BATCH] for i in range(0, len(ids), BATCH))
-    return [row[0] for batch in batches
-            for row in _cancel(ScheduledCall.objects.filter(id__in=batch), by, now, (Status.PENDING, Status.RETRYING))]
+    return [row[0] for some in batches(ids)
+            for row in _cancel(ScheduledCall.objects.filter(id__in=some), by, now, (Status.PENDING, Status.RETRYING))]
 
 
 def try_now(call_id, now=NOW):
