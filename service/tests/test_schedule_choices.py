@@ -289,7 +289,7 @@ def test_the_plan_of_a_paused_schedule_is_compared_too(monkeypatch):
     wrong = due()[2]
     pause(made, until=utcnow() + 10 * HOUR)
     kept = due()
-    ledger.plan([ledger.Slot(made.pk, wrong, 0, wrong)], utcnow())
+    ledger.plan([ledger.PlannedCall(made.pk, wrong, 0, wrong)], utcnow())
     a_day_later(monkeypatch)
     planner.compare(60)
     assert due() == kept and wrong in due("Cancelled")

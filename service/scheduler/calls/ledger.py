@@ -204,7 +204,7 @@ def again(ids, by="", via="", note=""):
     return schedule(by=by, via=via, calls=calls)
 
 
-class Slot(NamedTuple):
+class PlannedCall(NamedTuple):
     """A call that a schedule asks for, as `plan` takes it."""
 
     schedule_id: int
@@ -215,16 +215,16 @@ class Slot(NamedTuple):
     expires_at: datetime | None = None  # instead of GRACE
 
 
-def plan(slots, now):
+def plan(planned, now):
     """Creates the calls of schedules: Pending, or Missed where the time in which they may start was over before
     anybody planned them.
 
-    slots: list of Slot, for whose occurrences there are none yet
+    planned: list of PlannedCall, for whose occurrences there are none yet
     now: aware datetime
     """
     as_stored, grace = connection.ops.adapt_datetimefield_value, timedelta(seconds=settings.GRACE)
     stored_now = as_stored(now)
-    late = [(slot.expires_at or slot.timestamp + grace) < now for slot in slots]
+    late = [(new.expires_at or new.timestamp + grace) < now for new in planned]
     on_time, too_late = (str(Status.PENDING), None, ""), (str(Status.MISSED), stored_now, UNPLANNED)
     with transaction.atomic(), connection.cursor() as cursor:
         # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
@@ -232,12 +232,12 @@ def plan(slots, now):
             f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, utc_offset, target_id, expires_at, status, ended_at,"
             " error, created_at, scheduled_via, scheduled_by, note, cancelled_by, claim_token)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
-            [(slot.schedule_id, as_stored(slot.occurrence), as_stored(slot.timestamp), slot.utc_offset, slot.target_id,
-              as_stored(slot.expires_at), *(too_late if is_late else on_time), stored_now)
-             for slot, is_late in zip(slots, late)])
-        missed = [slot for slot, is_late in zip(slots, late) if is_late]
-        names = Target.objects.in_bulk({slot.target_id for slot in missed if slot.target_id})
-        _log([(Status.MISSED, slot.timestamp, now, "", _name(names.get(slot.target_id))) for slot in missed])
+            [(new.schedule_id, as_stored(new.occurrence), as_stored(new.timestamp), new.utc_offset, new.target_id,
+              as_stored(new.expires_at), *(too_late if is_late else on_time), stored_now)
+             for new, is_late in zip(planned, late)])
+        missed = [new for new, is_late in zip(planned, late) if is_late]
+        names = Target.objects.in_bulk({new.target_id for new in missed if new.target_id})
+        _log([(Status.MISSED, new.timestamp, now, "", _name(names.get(new.target_id))) for new in missed])
 
 
 def _in_time(now):

@@ -15,7 +15,7 @@ out to be meant, so that what was called, cancelled or moved already does not co
 left alone by who has older ones, unless nobody else plans.
 
 A call is due at its occurrence, or with jitter some seconds after it, always as many. What is to be caught up with
-may start until the next call is due, see `_slots`: so the workers make the last of what fell due while nothing ran,
+may start until the next call is due, see `_planned`: so the workers make the last of what fell due while nothing ran,
 and no other, and nobody has to find out which that is.
 """
 import hashlib
@@ -34,7 +34,7 @@ from django.db.models import DateTimeField, Exists, Max, OuterRef, Q, Subquery, 
 from ..base import zones
 from ..base.clock import asked, steady, utcnow
 from ..calls import ledger, log, targets
-from ..calls.ledger import BATCH, NOW, Slot
+from ..calls.ledger import BATCH, NOW, PlannedCall
 from ..models import Schedule, ScheduledCall, rules
 from .recurrence import DAY, LATEST, between, with_walls
 
@@ -164,18 +164,18 @@ def _insert(times, now, freed=None):
     taken = set(ScheduledCall.objects.filter(
         schedule__in=times, occurrence__gte=min(everything), occurrence__lte=max(everything),
     ).order_by().values_list("schedule_id", "occurrence"))
-    slots = [slot for schedule, some in times.items() if some for slot in _slots(schedule, some)
-             if (schedule.pk, slot.occurrence) not in taken]
-    for i, slot in enumerate(slots):
-        before = (freed or {}).get(slot.occurrence, slot.timestamp)
-        if slot.timestamp < min(now, before):       # it would have been due already; it comes when it was to come before
-            lasts = slot.expires_at and slot.expires_at > before        # otherwise GRACE counts, as for one that is moved
-            slots[i] = slot._replace(timestamp=before, expires_at=slot.expires_at if lasts else None)
-    ledger.plan(slots, now)
+    planned = [new for schedule, some in times.items() if some for new in _planned(schedule, some)
+               if (schedule.pk, new.occurrence) not in taken]
+    for i, new in enumerate(planned):
+        before = (freed or {}).get(new.occurrence, new.timestamp)
+        if new.timestamp < min(now, before):       # it would have been due already; it comes when it was to come before
+            lasts = new.expires_at and new.expires_at > before        # otherwise GRACE counts, as for one that is moved
+            planned[i] = new._replace(timestamp=before, expires_at=new.expires_at if lasts else None)
+    ledger.plan(planned, now)
 
 
-def _slots(schedule, times):
-    """The calls of occurrences of `schedule`: iterator of Slot.
+def _planned(schedule, times):
+    """The calls of occurrences of `schedule`: iterator of PlannedCall.
 
     times: list of aware datetimes, not empty, at each of which it comes
     """
@@ -187,7 +187,7 @@ def _slots(schedule, times):
             if catches_up:
                 until = min([timestamp + LATE] + ([due_at(schedule, following)] if following else []))
                 expires = max(until, timestamp + timedelta(seconds=settings.GRACE))
-            yield Slot(schedule.pk, at, _utc_offset(wall, at), timestamp, schedule.target_id, expires)
+            yield PlannedCall(schedule.pk, at, _utc_offset(wall, at), timestamp, schedule.target_id, expires)
         if at >= last:
             return
 
