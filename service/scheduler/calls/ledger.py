@@ -169,14 +169,13 @@ def try_target(target, by="", body=None, headers=None, data=None):
 
 def again(ids, by="", via="", note=""):
     """Creates calls that repeat others, with their target and what was sent with them. They are due now, but those of a
-    target with a rate one after the other, as that allows. Where they are more than can be made at once they expire
-    late enough for all to be made, beside as many more, and for their retries: GRACE would end those at the end of the line.
+    target with a rate one after the other, as that allows.
 
     ids: the calls to repeat, in the order in which they are to be made
     by, via, note: as for `schedule`; without a note each has that of the call that it repeats
     Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
     """
-    calls, now, lines = [], utcnow(), {}
+    calls, now = [], utcnow()
     for some in batches(ids):
         olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(some)
         for old in (olds[call_id] for call_id in some if call_id in olds):
@@ -185,7 +184,17 @@ def again(ids, by="", via="", note=""):
             if hasattr(old, "request"):
                 new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
             calls.append(new)
-            lines.setdefault(new.target, []).append(new)
+    _give_time(calls)
+    return schedule(by=by, via=via, calls=calls)
+
+
+def _give_time(calls):
+    """Puts `calls`, a list of NewCall that are due at once, as far apart as their targets' rates ask for. Where they are more
+    than can be made at once they expire late enough for all to be made, beside as many more, and for their retries: GRACE
+    would end those at the end of the line."""
+    lines = {}
+    for new in calls:
+        lines.setdefault(new.target, []).append(new)
     takes = {target: timeout(target and target.timeout) for target in lines}    # seconds, an attempt at most
     everything = sum(len(line) * takes[target] for target, line in lines.items()) / settings.CALLS_AT_ONCE
     for target, line in lines.items():
@@ -201,7 +210,6 @@ def again(ids, by="", via="", note=""):
         for place, new in enumerate(line):
             new.timestamp += timedelta(seconds=place * each)
             new.expires_at = new.timestamp + timedelta(seconds=last)
-    return schedule(by=by, via=via, calls=calls)
 
 
 class PlannedCall(NamedTuple):
