@@ -63,12 +63,12 @@ def schedule(**fields):
 
 def test_calls_are_scheduled_with_what_is_sent_or_not_at_all():
     billing, when = target(), utcnow()
-    calls = ledger.schedule(by="ann", via="API", note="all", calls=[
+    calls = ledger.schedule(by="ann", via="API", calls=[
         ledger.NewCall(when, "its own", billing, '{"id": 7}', {"X-A": "b"}, {"k": 1}, when + timedelta(seconds=5)),
         ledger.NewCall(when, target=billing), ledger.NewCall(when)])
     rows = [ScheduledCall.objects.get(id=call.id) for call in calls]
     assert [(row.target, row.note, row.scheduled_by) for row in rows] == [
-        (billing, "its own", "ann"), (billing, "all", "ann"), (None, "all", "ann")]
+        (billing, "its own", "ann"), (billing, "", "ann"), (None, "", "ann")]
     assert rows[0].expires_at == when + timedelta(seconds=5) and rows[1].expires_at is None
     assert list(CallRequest.objects.values_list("call", "body", "headers", "data")) == [
         (rows[0].id, '{"id": 7}', {"X-A": "b"}, {"k": 1})]

@@ -126,27 +126,17 @@ class NewCall:
     again_of: int | None = None         # the id of the call that it repeats
 
 
-def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None):
+def schedule(calls, by="", via=""):
     """Creates Pending calls, all with the same `created_at`: so those of one request can be told from
     others of its time. All or none of them.
 
-    timestamps: list of aware datetimes
-    by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin"
-    note: what they are for, a str of at most NOTE_MAX characters
-    again_of: for calls that repeat others, the list of the others' ids, one for each timestamp; without a
-        note of their own they have those others' notes. (What those were called with, `again` knows.)
-    calls: in place of `timestamps` and `again_of`, a list of NewCall; `note` is that of those without one
-    Returns the list of the new ScheduledCall objects, in the same order.
+    calls: list of NewCall
+    by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin", say
+    Returns the list of the new ScheduledCall objects, in the same order, for dispatch.created.
     """
-    if calls is None:
-        notes = {}
-        for some in batches(again_of or []):
-            notes |= ScheduledCall.objects.filter(id__in=some).values_list("id", "note")
-        calls = [NewCall(timestamp, note or notes.get(old, ""), again_of=old)
-                 for timestamp, old in zip(timestamps, again_of or [None] * len(timestamps), strict=True)]
     created_at = utcnow()
     rows = [ScheduledCall(timestamp=new.timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via,
-                          note=new.note or note, again_of=new.again_of, target=new.target, schedule=new.schedule,
+                          note=new.note, again_of=new.again_of, target=new.target, schedule=new.schedule,
                           expires_at=new.expires_at) for new in calls]
     own = [i for i, new in enumerate(calls) if new.body is not None or new.headers or new.data]
     with transaction.atomic() if own else nullcontext():
@@ -162,17 +152,17 @@ def try_target(target, by="", body=None, headers=None, data=None):
 
     by: the name of the user who asked for it
     body, headers, data: as of NewCall
-    Returns the ScheduledCall, for dispatch.hand_over_soon.
+    Returns the ScheduledCall, for dispatch.created.
     """
-    return schedule(by=by, via=TEST, calls=[NewCall(utcnow(), target=target, body=body, headers=headers or {}, data=data or {})])[0]
+    return schedule([NewCall(utcnow(), target=target, body=body, headers=headers or {}, data=data or {})], by, TEST)[0]
 
 
-def again(ids, by="", via="", note=""):
+def again(ids, by="", via=""):
     """Creates calls that repeat others, with their target and what was sent with them. They are due now, but those of a
     target with a rate one after the other, as that allows.
 
     ids: the calls to repeat, in the order in which they are to be made
-    by, via, note: as for `schedule`; without a note each has that of the call that it repeats
+    by, via: as for `schedule`
     Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
     """
     calls, now = [], utcnow()
@@ -180,12 +170,12 @@ def again(ids, by="", via="", note=""):
         olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(some)
         for old in (olds[call_id] for call_id in some if call_id in olds):
             # What names no target is made as ever, and is of no schedule.
-            new = NewCall(now, note or old.note, old.target, schedule=old.schedule if old.target else None, again_of=old.id)
+            new = NewCall(now, old.note, old.target, schedule=old.schedule if old.target else None, again_of=old.id)
             if hasattr(old, "request"):
                 new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
             calls.append(new)
     _give_time(calls)
-    return schedule(by=by, via=via, calls=calls)
+    return schedule(calls, by, via)
 
 
 def _give_time(calls):

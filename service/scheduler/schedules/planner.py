@@ -398,7 +398,7 @@ def run(schedule, by="", note=""):
     Returns the ScheduledCall, for dispatch.created.
     """
     new = ledger.NewCall(utcnow(), note, target=schedule.target, schedule=schedule)
-    return ledger.schedule(by=by, via="schedule", calls=[new])[0]
+    return ledger.schedule([new], by, "schedule")[0]
 
 
 @transaction.atomic
