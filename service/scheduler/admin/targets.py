@@ -375,10 +375,9 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
             return self.back_to(target)
         if not form.is_valid():
             return self.ask(request, target, f"Test {target.name}?", "Yes, call it now",
-                            "One call is made now, for real. It is among the calls like any other.", form)
+                            "One call is made now, for real, and not tried again. It is among the calls like any other.", form)
         with transaction.atomic():
-            call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
-                ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"])])
+            call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
             created([call])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
