@@ -186,7 +186,13 @@ def test_who_may_not_see_the_request_does_not(client):
 
 def test_who_is_told_of_its_failures_is_written_and_not_shown(client):
     """As other secrets: empty leaves them, another takes their place, and a box takes them away."""
+    def takes_away():
+        return [name for name in ("keys", "notify_no_more") if f'name="{name}"' in client.get(f"{LIST}{path}").content.decode()]
+    path = "add/"
+    assert takes_away() == [], "what there is not"
     add(client, notify="json://example.org/s3cr3t-hook, json://example.org/2", notify_after="3")
+    path = f"{Target.objects.get().pk}/change/"
+    assert takes_away() == ["notify_no_more"]
     assert held()["notify"] == ["json://example.org/s3cr3t-hook", "json://example.org/2"] and Target.objects.get().notify_after == 3
     page = change(client, notify="nonsense://s3cr3t-hook")
     assert "Number 1 of 1 is none that Apprise understands." in text(page) and "s3cr3t-hook" not in page.content.decode()

@@ -296,10 +296,10 @@ def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api, 
     may("use_target")                       # the same user, who may not see the request any more
     assert try_it(stack, 201, {"data": {"order": 8}})["attempt"]["request"] is None
     may(*ALL)
-    patch(client, url=f"{api.url}/status/500", retries={"delays": [3600]})
+    patch(client, url=f"{api.url}/status/503", retries={"delays": [3600]})
     answer = try_it(stack, 201, {"data": {"order": 7}})
-    assert answer["status"] in ("Failed", "Retrying") and answer["attempt"]["outcome"] == "Failed"
-    assert answer["attempt"]["http_status"] == 500 and answer["attempt"]["class"] == "unknown"
+    assert (answer["status"], answer["attempt"]["outcome"]) == ("Failed", "Failed"), "and it is not tried again"
+    assert answer["attempt"]["http_status"] == 503 and answer["attempt"]["class"] == "refused"
     patch(client, paused={"reason": "it moves"})
     assert "paused by ann: it moves" in try_it(stack, 409, {"data": {"order": 7}})["detail"]
     assert ScheduledCall.objects.count() == 3

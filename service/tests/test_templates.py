@@ -121,7 +121,7 @@ def test_a_request_is_built_of_the_target_the_schedule_and_the_call():
 
 
 def test_a_safe_method_may_be_repeated():
-    assert [request.build(SimpleNamespace(id=1, timestamp=make().timestamp, created_at=make().created_at, note=""),
+    assert [request.build(SimpleNamespace(id=1, timestamp=make().timestamp, created_at=make().created_at, note="", scheduled_via=""),
                           Target(name="t", url="http://example.org", method=method), None, None, 1).repeatable
             for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")] == [True] * 3 + [False] * 4
 

@@ -75,7 +75,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("How it went", {"fields": ["late", "handed_over", "started", "ended"]}),
         ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "expires"]}),
         ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
-        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as"]}),
+        ("Who and why", {"fields": ["scheduled_by", "via", "planned_by", "created", "again", "again_as"]}),
     ]
 
     # What it shows
@@ -123,6 +123,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if call.scheduled_by and call.scheduled_via:
             return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
         return call.scheduled_by or call.scheduled_via or NOTHING
+
+    @admin.display(description="via")
+    def via(self, call):
+        return call.scheduled_via or NOTHING
 
     @admin.display(description="schedule")
     def planned_by(self, call):
@@ -351,7 +355,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return HttpResponseRedirect(request.path if "_addanother" in request.POST else self._together(request.calls))
 
     def _together(self, calls):
-        """The address of the list of exactly these new calls."""
+        """The address of the list of exactly these new calls; of one its page, which says how it went."""
+        if len(calls) == 1:
+            return reverse("admin:scheduler_scheduledcall_change", args=[calls[0].pk])
         return self._list(view="all", ids=f"{min(call.pk for call in calls)}-{max(call.pk for call in calls)}")
 
     def log_change(self, request, obj, message):
@@ -370,7 +376,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def _nothing_changed(self, request, call):
         self.message_user(request, f"Call {call.pk} is no longer pending; nothing was changed.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
+        return self.back_to(call)
 
     def _write_history(self, request, entries):
         """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""
@@ -477,14 +483,13 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         calls = ScheduledCall.objects.filter(pk=call_id)
         if not (call := calls.first()):
             raise Http404(f"There is no call {call_id}.")
-        back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
-            return self.in_one(request, lambda: action(request, calls) or back)
+            return self.in_one(request, lambda: action(request, calls) or self.back_to(call))
         if call.status not in statuses:
             self.message_user(request, f"Call {call_id} {gone}.", messages.WARNING)
-            return back
-        return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+            return self.back_to(call)
+        note = format_html(": <bdi>{}</bdi>", call.note) if call.note else ""
+        return self.ask(request, call, question, yes, format_html("It is {}, {}{}.", call, call.status, note))
 
     def csv(self, request):
         """The calls that the list shows, with all its pages, as a file."""

@@ -445,9 +445,9 @@ class TargetTest(_OfTargets):
         responses={201: OfTestSerializer, 202: OfTestSerializer, 400: ProblemSerializer, 404: ProblemSerializer,
                    409: ProblemSerializer, 422: ProblemSerializer, **USUAL, **THROTTLED})
     def create(self, request, name):
-        """Answers with the first attempt at it, or 202 if there is none in time, or many such requests wait already. It is
-        among the calls like any other, and says that it came by a test. Repeated with the same Idempotency-Key it answers
-        how that call went. Needs the permission `use_target`; to see what was sent, `see_request`."""
+        """Answers with the attempt, or 202 if there is none in time, or many such requests wait already: it is one, whatever
+        its retries. It is among the calls like any other, and says that it came by a test. Repeated with the same
+        Idempotency-Key it answers how that call went. Needs the permission `use_target`; to see what was sent, `see_request`."""
         data = body(request)
         made = once(request, fingerprint(["test", name, data]), lambda: self._make({} if data is None else data))
         call = ScheduledCall.objects.select_related("target").get(pk=made["call"])
@@ -485,8 +485,7 @@ class TargetTest(_OfTargets):
         text, headers = rules.as_body(data.get("body"), data.get("headers", {}))
         if problems := target.problems_with(text, headers, data.get("data", {})):
             raise Refusal.of({key: problems[key] for key in keys if key in problems})
-        call, = ledger.schedule(by=self.request.user.get_username(), via="test", calls=[
-            ledger.NewCall(utcnow(), target=target, body=text, headers=headers, data=data.get("data", {}))])
+        call = ledger.try_target(target, self.request.user.get_username(), text, headers, data.get("data"))
         try:
             created([call])
         except Target.DoesNotExist:
