@@ -477,7 +477,7 @@ def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
 
 
 def test_others_that_came_between_are_not_shown_with_the_new(client):
-    first, _, last = ledger.schedule([utcnow()])[0], make(), make()
+    first, _, last = ledger.schedule([ledger.NewCall(utcnow())])[0], make(), make()
     ScheduledCall.objects.filter(id=last.id).update(created_at=first.created_at)
     assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 

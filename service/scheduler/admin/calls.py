@@ -376,7 +376,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def _nothing_changed(self, request, call):
         self.message_user(request, f"Call {call.pk} is no longer pending; nothing was changed.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
+        return self.back_to(call)
 
     def _write_history(self, request, entries):
         """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""
@@ -483,14 +483,13 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         calls = ScheduledCall.objects.filter(pk=call_id)
         if not (call := calls.first()):
             raise Http404(f"There is no call {call_id}.")
-        back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
-            return self.in_one(request, lambda: action(request, calls) or back)
+            return self.in_one(request, lambda: action(request, calls) or self.back_to(call))
         if call.status not in statuses:
             self.message_user(request, f"Call {call_id} {gone}.", messages.WARNING)
-            return back
-        return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+            return self.back_to(call)
+        note = format_html(": <bdi>{}</bdi>", call.note) if call.note else ""
+        return self.ask(request, call, question, yes, format_html("It is {}, {}{}.", call, call.status, note))
 
     def csv(self, request):
         """The calls that the list shows, with all its pages, as a file."""

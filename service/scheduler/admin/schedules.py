@@ -12,7 +12,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q, Count, OuterRef, Subquery
 from django.http import Http404, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
@@ -193,10 +192,6 @@ class ScheduleForm(OpenedForm):
                 remarks[call.occurrence] = f"its call was moved to {moment(call.timestamp, rule.zone)}"
         return [(f"{at.astimezone(rule.zone):%a}", moment(at, rule.zone), moment(at),
                  remarks.get(at) or remark(rule, at)) for at in times]
-
-
-class ResumeForm(forms.Form):
-    """There is nothing to say."""
 
 
 class RunForm(forms.Form):
@@ -402,43 +397,43 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
     # Pages of its own, to which its page leads
 
     def get_urls(self):
-        def page(name, *arguments):
-            return path(f"<int:schedule_id>/{name}/", self.admin_site.admin_view(partial(self.act_on_one, act=arguments)),
+        def page(act, name):
+            return path(f"<int:schedule_id>/{name}/", self.admin_site.admin_view(partial(self.act_on_one, act=act)),
                         name=f"scheduler_schedule_{name}")
-        return [
-            page("pause", self._pause, PauseForm, "Pause this schedule?", "Yes, pause it"),
-            page("resume", self._resume, ResumeForm, "Resume this schedule?", "Yes, resume it"),
-            page("run", self._run, RunForm, "Make a call of this schedule now?", "Yes, call now"),
-            *super().get_urls(),
-        ]
+        return [page(self.pause, "pause"), page(self.resume, "resume"), page(self.run, "run"), *super().get_urls()]
 
     def act_on_one(self, request, schedule_id, act):
-        """Asks first, and does it when the answer is posted."""
-        act, form_class, question, yes = act
         if not (self.has_view_permission(request) and self.has_change_permission(request)):
             raise PermissionDenied
-        if not (schedule := Schedule.objects.filter(deleted_at=None, pk=schedule_id).select_related("target").first()):
-            raise Http404(f"There is no schedule {schedule_id}.")
-        if schedule.target and act != self._pause and not request.user.has_perm("scheduler.use_target"):
-            raise PermissionDenied("You need the permission scheduler.use_target for this.")
-        form = form_class(request.POST if request.method == "POST" else None, **(
-            {"zone": schedule.clocks} if act == self._pause else {}))
-        if request.method == "POST" and form.is_valid():
-            return self.in_one(request, lambda: act(request, schedule_id, form.cleaned_data) or HttpResponseRedirect(
-                reverse("admin:scheduler_schedule_change", args=[schedule_id])))
-        return TemplateResponse(request, "admin/scheduler/schedule/act.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": schedule, "opts": self.opts,
-            "form": form, "consequence": pauses.of_schedule_to_come(schedule) if act == self._pause else ""})
 
-    def _pause(self, request, schedule_id, said):
-        schedule = planner.locked().get(pk=schedule_id)
-        planner.pause(schedule, request.user.get_username(), **said)
-        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'], schedule.clocks)}" if said["until"] else "")
-                           + (f": {said['reason']}." if said["reason"] else "."))
+        def on_it():
+            schedules = planner.locked() if request.method == "POST" else Schedule.objects.filter(deleted_at=None)
+            if not (schedule := schedules.filter(pk=schedule_id).first()):
+                raise Http404(f"There is no schedule {schedule_id}.")
+            if schedule.target and act != self.pause and not request.user.has_perm("scheduler.use_target"):
+                raise PermissionDenied("You need the permission scheduler.use_target for this.")
+            return act(request, schedule) or self.back_to(schedule)
+        return self.in_one(request, on_it)
 
-    def _resume(self, request, schedule_id, said):
-        schedule = planner.locked().get(pk=schedule_id)
-        planner.resume(schedule)
+    def _ask(self, request, schedule, title, yes, form=None, consequence=""):
+        calls = f", which calls {schedule.target}" if schedule.target else ""
+        return self.ask(request, schedule, title, yes, format_html(
+            "It is <bdi>{}</bdi>{}. {}", schedule, calls, consequence), form)
+
+    def pause(self, request, schedule):
+        form = PauseForm(request.POST if request.method == "POST" else None, zone=schedule.clocks)
+        if not form.is_valid():
+            return self._ask(request, schedule, "Pause this schedule?", "Yes, pause it", form,
+                             pauses.of_schedule_to_come(schedule))
+        until, reason = form.cleaned_data["until"], form.cleaned_data["reason"]
+        schedule.begin_pause(request.user.get_username(), until=until, reason=reason)
+        self._save_and_say(request, schedule, "Paused" + (f" until {moment(until, schedule.clocks)}" if until else "")
+                           + (f": {reason}." if reason else "."))
+
+    def resume(self, request, schedule):
+        if request.method != "POST":
+            return self._ask(request, schedule, "Resume this schedule?", "Yes, resume it")
+        schedule.end_pause()
         self._save_and_say(request, schedule, "Resumed.")
 
     def _save_and_say(self, request, schedule, words):
@@ -446,16 +441,18 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         self.log_change(request, schedule, words)
         self.message_user(request, words, messages.SUCCESS)
 
-    def _run(self, request, schedule_id, said):
-        schedule = planner.locked().get(pk=schedule_id)
+    def run(self, request, schedule):
+        form = RunForm(request.POST if request.method == "POST" else None)
+        if not form.is_valid():
+            return self._ask(request, schedule, "Make a call of this schedule now?", "Yes, call now", form)
         if schedule.target and schedule.target.is_paused(utcnow()):
             self.message_user(request, f"Its target {schedule.target} is {schedule.target.pause}: resume that first.",
                               messages.ERROR)
             return None
-        call = planner.run(schedule, request.user.get_username(), **said)
+        call = planner.run(schedule, request.user.get_username(), form.cleaned_data["note"])
         created([call])
         self.log_change(request, schedule, f"Run as call {call.pk}.")
-        self.message_user(request, format_html("Call {} is made now.", call.pk), messages.SUCCESS)
+        self.message_user(request, f"Call {call.pk} is made now.", messages.SUCCESS)
         if self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
             return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
         return None

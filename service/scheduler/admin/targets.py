@@ -6,7 +6,6 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 
 from ..base.clock import utcnow
@@ -349,47 +348,38 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
         except Target.DoesNotExist:
             raise Http404(f"There is no target {target_id} any more.") from None
 
-    def _ask(self, request, target, title, yes, form, text):
-        return TemplateResponse(request, "admin/scheduler/ask.html", {
-            **self.admin_site.each_context(request), "title": title, "yes": yes, "form": form, "text": text,
-            "original": target, "opts": self.opts})
-
-    def _back(self, target):
-        return HttpResponseRedirect(reverse("admin:scheduler_target_change", args=[target.pk]))
-
     def pause(self, request, target):
         form = PauseForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
-            return self._ask(request, target, f"Pause {target.name}?", "Yes, pause it", form,
-                             "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
-                             + pauses.of_target_to_come(target))
+            return self.ask(request, target, f"Pause {target.name}?", "Yes, pause it",
+                            "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
+                            + pauses.of_target_to_come(target), form)
         targets.pause(target, request.user.get_username(), form.cleaned_data["reason"], form.cleaned_data["until"])
         self.log_change(request, target, f"{target.pause.capitalize()}.")
         self.message_user(request, f"{target.name} is paused.", messages.SUCCESS)
-        return self._back(target)
+        return self.back_to(target)
 
     def resume(self, request, target):
         if request.method != "POST":
-            return self._ask(request, target, f"Resume {target.name}?", "Yes, resume it", None, f"It is {self.state(target)}.")
+            return self.ask(request, target, f"Resume {target.name}?", "Yes, resume it", f"It is {self.state(target)}.")
         targets.resume(target)
         self.log_change(request, target, "Resumed.")
         self.message_user(request, f"{target.name} is resumed.", messages.SUCCESS)
-        return self._back(target)
+        return self.back_to(target)
 
     def test(self, request, target):
         """Makes one call now; its page shows what came of it."""
         form = TestForm(request.POST if request.method == "POST" else None, target=target)
         if target.is_paused(utcnow()):
             self.message_user(request, f"{target.name} is {target.pause}: resume it first.", messages.ERROR)
-            return self._back(target)
+            return self.back_to(target)
         if not form.is_valid():
-            return self._ask(request, target, f"Test {target.name}?", "Yes, call it now", form,
-                             "One call is made now, for real. It is among the calls like any other.")
+            return self.ask(request, target, f"Test {target.name}?", "Yes, call it now",
+                            "One call is made now, for real, and not tried again. It is among the calls like any other.", form)
         with transaction.atomic():
-            call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
-                ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
+            call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
             created([call])
         self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
-            return self._back(target)
+            return self.back_to(target)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
