@@ -145,8 +145,7 @@ def fill(*files, **how):
         sys.exit(130)
     except OSError as error:
         if needed:
-            sys.exit("{} cannot be made: {}. An environment of your own will do as well, see README.md.".format(
-                VENV, error.strerror or error))
+            sys.exit("{} cannot be made: {}. An environment of your own will do as well, see README.md.".format(VENV, error))
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)

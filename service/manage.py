@@ -3,10 +3,9 @@
 import os
 import sys
 
-import bootstrap
-
 
 def main():
+    import bootstrap                # here, as Ctrl-C may come at any time
     if sys.version_info < (3, 11):
         sys.exit(bootstrap.old(sys.version_info))
     bootstrap.enter(make=sys.argv[1:2] == ["up"] and not {"-h", "--help"} & set(sys.argv))
@@ -32,8 +31,10 @@ def main():
     except DatabaseError as error:
         if "--traceback" in sys.argv:
             raise
+        from django.db import connection
         from scheduler.base.database import reason
-        sys.exit(f"The database cannot be used: {reason(error)}. See DATABASE_URL in README.md.")
+        where = f"It is the file {connection.settings_dict['NAME']}; see" if connection.vendor == "sqlite" else "See"
+        sys.exit(f"The database cannot be used: {reason(error)}. {where} DATABASE_URL in README.md.")
 
 
 def lacking(error):

@@ -284,7 +284,7 @@ def test_redis_takes_no_writes(up):
     (["--bind", "127.0.0.1:0"], {}, "give a host and a port from 1 to 65535"),
     ([], {"DATABASE_URL": f"sqlite:///{SERVICE / 'README.md'}"}, "The database cannot be used: file is not a database."),
     (["--workers", "0"], {}, "at least 1"),
-    ([], {"DATABASE_URL": "sqlite:////no/such/folder/db"}, "The database cannot be used"),
+    ([], {"DATABASE_URL": "sqlite:////no/such/folder/db"}, "It is the file /no/such/folder/db; see DATABASE_URL"),
     ([], {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/x"}, "Connection refused"),
 ])
 def test_what_cannot_work_is_said_at_once(up, arguments, environment, says):
