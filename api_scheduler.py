@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Call an API at the times you name: on time, once each, and log every call.
 
-    python api_scheduler.py +10s
-    python api_scheduler.py "12:30:00, 14:15:30"
-    python api_scheduler.py 2026-08-01T14:30:00Z --url https://example.org/hook
-    python api_scheduler.py "09:00:00" -- --data @body.json
+    python3 api_scheduler.py +10s
+    python3 api_scheduler.py "12:30:00, 14:15:30"
+    python3 api_scheduler.py 2026-08-01T14:30:00Z --url https://example.org/hook
+    python3 api_scheduler.py "09:00:00" -- --data @body.json
 
 A time is written as
   12:30:00, 12:30, 2:30 PM   local time of day, at its next occurrence: today or tomorrow

@@ -1,5 +1,5 @@
-"""Tests of api_scheduler.py:  python -m unittest
-Those of them that wait for nothing:  python -m unittest test_api_scheduler.Quick
+"""Tests of api_scheduler.py:  python3 -m unittest
+Those of them that wait for nothing:  python3 -m unittest test_api_scheduler.Quick
 
 Needs Python and curl, as the script does; no network, no root, no packages. Decisions about
 time are tested with a pretend clock; what only real parts show (arming, signals, descriptors,
@@ -37,6 +37,7 @@ POSIX = os.name == "posix"
 WINE = not POSIX and hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
 PATIENCE = 30  # seconds until a test gives up waiting; nothing takes this long when it works
 SOON = r"SOON\+([0-9.]+)"
+LATER = "2199-01-01T00:00:00"  # a time that is always to come, and has not just passed
 STAMP = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 NEW_YORK = "EST5EDT,M3.2.0,M11.1.0"  # 2026: clocks go forward on 8 March, back on 1 November
 
@@ -574,9 +575,9 @@ class Setup(Folder):
         self.assertEqual((status, out.count("6000 calls")), (0, 1))
         self.assertRegex(err, r"6000 calls are due at .*, and about \d+ can be made ready")
         for path in (self.path("nothing", "x.log"), self.path("crowd.txt", "x.log")):
-            refused = self.refused("23:59:59", "--log-file", path)
+            refused = self.refused(LATER, "--log-file", path)
             self.assertIn("x.log cannot be opened", refused)
-            self.assertEqual(self.main("23:59:59", "--log-file", path)[2], refused)  # a start says the same
+            self.assertEqual(self.main(LATER, "--log-file", path)[2], refused)  # a start says the same
             self.assertFalse(os.path.exists(self.path("nothing")))
 
     def test_a_zone_that_is_not_known_is_told_and_a_dry_run_shows_each_offset(self):
@@ -592,7 +593,7 @@ class Setup(Folder):
 
     def test_a_curl_that_does_not_run_is_told_with_its_words_and_what_a_loader_warns_of_is_no_refusal(self):
         self.wrap_curl('echo "$0: error while loading shared libraries: libcurl.so.4" >&2', then="exit 127")
-        self.assertRegex(self.refused("23:59:59"), "does not run: .*shared libraries: libcurl.so.4")
+        self.assertRegex(self.refused(LATER), "does not run: .*shared libraries: libcurl.so.4")
         self.wrap_curl('echo "curl: /lib/libcurl.so.4: no version information available" >&2')
         self.assertRegex(self.call("/status/404")[1], r"\(exit code 22: .*404")
 
@@ -616,14 +617,13 @@ class Setup(Folder):
         self.assertNotRegex(err + "".join(self.log()), "\x1b|ter2")
 
     def test_a_time_of_day_that_has_passed_is_tomorrow_and_told_or_skipped_if_today_is_meant(self):
-        set_zone(self, "UTC0")
-        self.environ["TZ"] = "UTC0"
+        self.environ["TZ"] = "XXX%+d" % (time.gmtime().tm_hour - 12)  # where it is about noon
+        set_zone(self, self.environ["TZ"])
         passed = time.strftime("%H:%M:%S", time.localtime(time.time() - 3))
         status, out, err = self.main("--dry-run", passed)
         self.assertEqual(status, 0)
         self.assertIn("planned for " + out[:19], err)
-        midnight = "00:00:00" if time.time() % 86400 > 1 else "23:59:59"
-        self.assertIn("passed today", self.refused("--today", midnight))
+        self.assertIn("passed today", self.refused("--today", "00:00:00"))
 
     def test_what_is_wrong_in_config_py_is_told_by_name(self):
         for settings, words in (
@@ -638,7 +638,7 @@ class Setup(Folder):
         ):  # fmt: skip
             with self.subTest(settings):
                 self.config(**settings)
-                self.assertIn(words, self.refused("23:59:59"))
+                self.assertIn(words, self.refused(LATER))
 
     def test_a_config_py_that_cannot_be_read_is_named_with_the_reason_and_without_passwords(self):
         for text, words in (
@@ -652,16 +652,16 @@ class Setup(Folder):
         ):
             with self.subTest(text):
                 self.write("config.py", text)
-                err = self.refused("23:59:59", "--url", "http://h/")
+                err = self.refused(LATER, "--url", "http://h/")
                 self.assertRegex(err, words)
                 self.assertNotIn("sec/ret", err)
         with open(self.path("config.py"), "w", encoding="utf-16") as file:  # as PowerShell's > writes it
             file.write("API_URL = 'http://h/'\n")
-        self.assertIn("UTF-8", self.refused("23:59:59"))
+        self.assertIn("UTF-8", self.refused(LATER))
         os.remove(self.path("config.py"))
-        self.assertIn("LOG_FILE", self.refused("23:59:59"))
+        self.assertIn("LOG_FILE", self.refused(LATER))
         self.write("config.py", "API_URL = 'http://me:se\\cret@h/'\nLOG_FILE = 'test.log'")
-        self.assertEqual(self.main("--dry-run", "23:59:59")[::2], (0, ""))
+        self.assertEqual(self.main("--dry-run", LATER)[::2], (0, ""))
 
     def test_what_is_wrong_on_the_command_line_is_told_by_name(self):
         with open(self.path("latin1"), "wb") as file:
@@ -669,12 +669,11 @@ class Setup(Folder):
         with open(self.path("utf16"), "wb") as file:
             file.write("12:30:00\n\u20ac".encode("utf-16"))
         self.write("option", "--url=%s\n" % self.server.url)
-        whole = "23:59:59"
         for arguments, words in (
-            ([], "no times"), ([whole, "--no-such"], "--no-such"), ([whole, "--timeout", "nan"], "--timeout"),
-            ([whole, "--timeout", "never"], "--timeout"), ([whole, "--url", "http://h/\n"], "URL"),
-            ([whole, "--url", "http://[zz]/"], "no valid host"), (["@missing.txt"], "missing.txt"),
-            ([whole, "--ur=http://me:hunter2@h/"], "unrecognized"), (["@" + self.path("utf16")], "UTF-8"),
+            ([], "no times"), ([LATER, "--no-such"], "--no-such"), ([LATER, "--timeout", "nan"], "--timeout"),
+            ([LATER, "--timeout", "never"], "--timeout"), ([LATER, "--url", "http://h/\n"], "URL"),
+            ([LATER, "--url", "http://[zz]/"], "no valid host"), (["@missing.txt"], "missing.txt"),
+            ([LATER, "--ur=http://me:hunter2@h/"], "unrecognized"), (["@" + self.path("utf16")], "UTF-8"),
             (["@" + self.path("latin1")], "latin1"), (["@" + self.path("option")], "Skipped"),
             (["@."], "directory" if POSIX else "denied"),
         ):  # fmt: skip
@@ -704,19 +703,19 @@ class Setup(Folder):
         os.chdir(HERE)
         self.write(os.path.join("bin", name), "\x00 no program")
         self.environ["PATH"] = self.path("bin")
-        self.assertIn("curl could not be started", self.refused("23:59:59"))
+        self.assertIn("curl could not be started", self.refused(LATER))
         os.remove(self.path("bin", name))
-        self.assertRegex(self.refused("23:59:59"), "curl was not found .*install it")
+        self.assertRegex(self.refused(LATER), "curl was not found .*install it")
         os.rmdir(self.path("bin"))
         self.wrap_curl("sleep 9")
         with mock.patch.object(api_scheduler, "ASK_TIMEOUT", 0.1):
-            self.assertIn("does not come back", self.refused("23:59:59"))
+            self.assertIn("does not come back", self.refused(LATER))
 
     def test_a_mistake_of_ours_is_one_line_too(self):
         stderr = io.StringIO()
         with mock.patch.object(api_scheduler, "plan", side_effect=ZeroDivisionError("why")):
             with contextlib.redirect_stderr(stderr):
-                status = api_scheduler.main(["23:59:59", "--dry-run"])
+                status = api_scheduler.main([LATER, "--dry-run"])
         self.assertEqual(status, 1)
         self.assertRegex(stderr.getvalue(), r"^api_scheduler: internal error, .*why.*\n$")
 
@@ -764,7 +763,7 @@ class Options(Folder):
         for words, *given in cases:
             for options in given:
                 with self.subTest(options):
-                    err = self.refused("23:59:59", "--", *options)
+                    err = self.refused(LATER, "--", *options)
                     self.assertIn(words, err)
                     self.assertNotRegex(err, "hunter2|passK|\x1b")
         self.assertEqual(self.server.requests, [])
@@ -832,8 +831,8 @@ class Options(Folder):
             ["-F", 'a=@"%s";type=text/x-python' % self.script.replace("\\", "/"), "-F", "b=<" + self.script],
         ):  # fmt: skip
             with self.subTest(options):
-                self.assertEqual(self.main("23:59:59", "--dry-run", "--", *options)[::2], (0, ""))
-        status, _, err = self.main("--dry-run", "23:59:59", "--", "--output", "-hunter2")
+                self.assertEqual(self.main(LATER, "--dry-run", "--", *options)[::2], (0, ""))
+        status, _, err = self.main("--dry-run", LATER, "--", "--output", "-hunter2")
         self.assertEqual((status, "looks like a flag" in err, "hunter2" in err), (0, True, False))
 
 
@@ -1314,7 +1313,7 @@ class Calls(Folder):
             status, out, err = self.main(soon(), soon(), "--log-file", "/dev/full")
             self.assertEqual((status, len(out.splitlines()), len(self.server.requests)), (1, 2, 2))
             self.assertEqual((err.count("No space left"), err.count("2 lines could not be logged")), (1, 1))
-            status, out, err = self.main("23:59:59", "--log-file", "/dev/full", "--", "--bogus")
+            status, out, err = self.main(LATER, "--log-file", "/dev/full", "--", "--bogus")
             self.assertEqual((status, "No space left" in err), (2, True))
 
     def test_without_standard_streams_or_with_one_that_cannot_spell_calls_and_log_go_on(self):
@@ -1534,7 +1533,7 @@ class Terminal(Folder):
         self.assertEqual((said.splitlines()[-1:], "\r" in said, len(self.log())), (self.log()[1:], False, 2))
 
 
-# The tests that need no waiting, for `python -m unittest test_api_scheduler.Quick`.
+# The tests that need no waiting, for `python3 -m unittest test_api_scheduler.Quick`.
 load = unittest.defaultTestLoader.loadTestsFromTestCase
 Quick = unittest.TestSuite(map(load, (Parse, Plan, Wait, Words, Setup, Options, Log)))
 

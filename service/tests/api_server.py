@@ -1,6 +1,6 @@
 """The local HTTP server that stands in the place of the API, and notes when each request arrived.
 
-`python api_server.py PORT` runs it by itself, `python api_server.py PORT CERTIFICATE KEY` (two files)
+`python3 api_server.py PORT` runs it by itself, `python3 api_server.py PORT CERTIFICATE KEY` (two files)
 with TLS. What it does is in the path:
 
     /ok               200 at once                /delay/0.1     200 after 0.1 s

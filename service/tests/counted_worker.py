@@ -1,4 +1,4 @@
-"""`python counted_worker.py -A scheduler worker ...`: a worker that notes each statement of its connections to the
+"""`python3 counted_worker.py -A scheduler worker ...`: a worker that notes each statement of its connections to the
 database: when, in seconds since the epoch, a line in the file that the environment's STATEMENTS names."""
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`python marked_worker.py -A scheduler worker ...`: a worker whose requests for calls without a target say of which
+"""`python3 marked_worker.py -A scheduler worker ...`: a worker whose requests for calls without a target say of which
 row they are, in a header, so that a test can tell for each row how often the API saw it, and when. (Those of calls
 with a target say it themselves.)"""
 import sys

@@ -1,8 +1,8 @@
 """What test_plan_faults.py kills: it starts this, which forks a process for each piece of work, and that
 process kills itself with SIGKILL at random, between two statements, or before or after a commit.
 
-    python plan_process.py dispatch SEED FILE       # plans over and over, until its standard input ends
-    python plan_process.py change SEED FILE         # carries out each line, [id or null, {field: value}]
+    python3 plan_process.py dispatch SEED FILE       # plans over and over, until its standard input ends
+    python3 plan_process.py change SEED FILE         # carries out each line, [id or null, {field: value}]
 
 FILE holds the time that it is. Dispatchers' clocks are wrong by up to OFF.
 """

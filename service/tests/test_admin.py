@@ -70,11 +70,11 @@ def test_a_row(client):
                  "<bdi>why &lt;script&gt;alert(1)&lt;/script&gt;</bdi>"):
         assert text in row, text
     assert shown(client, q=call.id) == [call.id]
-    for query in ({"q": "abc"}, {"q": "9" * 30}, {"status__exact": "Pending"}, {"q": call.id + 1}):
+    for query in ({"q": "abc"}, {"q": "9" * 30}, {"status__exact": "Pending"}, {"q": call.id + 9_000_000}):
         assert shown(client, **query) == []
     empty = make(60)
     row = page(client, q=empty.id).split("<tbody>")[1]
-    assert row.count("–</td>") == 2 and row.count("–</span></td>") == 3, "lateness and by; duration, outcome and note"
+    assert row.count("–</span></td>") == 5, "lateness and by; duration, outcome and note"
     change = client.get(f"{LIST}{empty.id}/change/").content.decode()
     assert "–<" not in change and ">None<" not in change, "what there is nothing to say of is left out"
 
@@ -132,8 +132,9 @@ def test_days_and_months_are_those_of_the_zone(name, start, end):
     assert filters.VIEWS[name].span(now) == tuple(datetime(*at, tzinfo=timezone.utc) for at in (start, end))
 
 
-def test_views_of_days(client):
+def test_views_of_days(client, monkeypatch):
     now = utcnow()
+    monkeypatch.setattr(filters, "utcnow", lambda: now)
     at = {name: filters.VIEWS[name].span(now) for name in ("today", "tomorrow", "day", "month")}
     second = timedelta(seconds=1)
     ids = [ScheduledCall.objects.create(timestamp=time).id for time in (
@@ -158,7 +159,7 @@ def test_a_status_is_looked_for_in_a_view_that_has_it(client):
 
 @pytest.mark.parametrize("query, says", [
     ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, today, tomorrow, recent, day, month, trouble, all."),
-    ({"status": "Nix"}, "There is no status “Nix”"),
+    ({"status": "Nix"}, "There is no status “Nix”"), ({"status": "a\0b"}, r"There is no status “a\x00b”"),
     ({"due_from": "soon"}, "From: “soon” is not a date and time such as"),
     ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
     ({"due_from": "0001-01-01T00:00:00+14:00"}, "is not a time that a calendar can hold"),
@@ -174,7 +175,7 @@ def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
 
 @pytest.mark.parametrize("query", [
     {"ids": "1-999999999999999999"}, {"p": "9" * 30}, {"p": "x"}, {"o": "99.-99.x"}, {"again_of": "9" * 18}, {"e": "1"},
-    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
+    {"nonsense": "1"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
     {"q": "x" * 60_000}, {"q": "x " * 1000, "view": "trouble", "again_of": "1"}])
 def test_no_address_breaks_the_page(client, query):
     make(60)
@@ -228,7 +229,7 @@ def test_all_times_are_in_one_zone_and_name_it(client):
     LogEntry.objects.update(action_time=datetime(2026, 1, 5, 5, 0, 9, tzinfo=timezone.utc))
     assert "2026-01-05 00:00:09 EST" in client.get(f"{LIST}{call.id + 1}/history/").content.decode()
     for page_of_it in (answer, change, added.content.decode()):
-        assert "16:00:05" not in page_of_it
+        assert not re.search('(07-01.|")16:00:05', page_of_it)
 
 
 @override_settings(TIME_ZONE="America/New_York")
@@ -281,6 +282,7 @@ def test_the_calls_of_a_target(client):
     billing, mail, old = target(), target("mail"), target("old", deleted_at=utcnow())
     ids = {at.name: make(600, target=at).id for at in (billing, mail, old)}
     make(600)
+    ScheduledCall.objects.update(timestamp=utcnow() + timedelta(minutes=10))    # in one half hour
     assert shown(client, target=billing.id) == [ids["billing"]] and shown(client, target=old.id) == [ids["old"]]
     answer = page(client, view="upcoming", target=mail.id, due_from="2020-01-01")
     assert f'<option value="{mail.id}" selected>mail</option>' in answer and "Only calls for target mail." in answer
@@ -311,7 +313,7 @@ def test_what_is_to_be_tried_again_is_still_to_come(client):
 
 def test_filters_keep_each_other(client):
     schedule = Schedule.objects.create(name="lunch", times="12:30:00", zone="UTC")
-    call, other = make(600), make(600)
+    call, other = make(600, 2)
     ScheduledCall.objects.filter(id=call.id).update(schedule=schedule)
     start = f"{utcnow():%Y-%m-%dT%H:%M:%S}"
     query = {"view": "all", "status": "Pending", "due_from": start, "schedule": str(schedule.id)}
@@ -475,7 +477,7 @@ def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
 
 
 def test_others_that_came_between_are_not_shown_with_the_new(client):
-    first, _, last = ledger.schedule([utcnow()])[0], make(), make()
+    first, _, last = ledger.schedule([ledger.NewCall(utcnow())])[0], make(), make()
     ScheduledCall.objects.filter(id=last.id).update(created_at=first.created_at)
     assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 
@@ -512,7 +514,8 @@ def test_one_bad_line_and_none_is_added(client):
     answer = add(client, times="2095-07-01 12:00:00\nsoon\n2095-02-30 00:00:00\n2020-01-01T00:00:00Z\n9999-12-31T00:00:00Z\n<b>\n"
                                "2095-07-01").content.decode()
     for words in ("Line 2: “soon” is not a date and time such as 2026-08-01 14:30:00 or", "So are 3 more: lines 3, 6, 7.",
-                  "Line 4: “2020-01-01T00:00:00Z” is in the past (it is now", "Line 5: “9999-12-31T00:00:00Z” is too far ahead"):
+                  "Line 4: “2020-01-01T00:00:00Z” was read as 2020-01-01 00:00:00 UTC, which is in the past (it is now",
+                  "Line 5: “9999-12-31T00:00:00Z” was read as 9999-12-31 00:00:00 UTC, which is too far ahead"):
         assert words in answer, words
     assert "When? Choose a time, or paste some." in add(client, times=" , ").content.decode()
     assert "at most 200 characters (it has 201)" in add(client, times="2095-07-01 12:00:00", note="x" * 201).content.decode()

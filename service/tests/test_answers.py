@@ -179,12 +179,23 @@ def test_a_redirect_behind_a_malformed_line_is_followed(line):
     assert [path for _, path in api.requests] == ["/ok", "/next"]
 
 
+def test_of_a_location_that_stands_twice_the_first_counts():
+    def play(connection, n):
+        connection.sendall(LEFT if n else b"HTTP/1.1 302 Found\r\nLocation: /next\r\nlocation: /other\r\nContent-Length: 0\r\n\r\n")
+    api = Raw(play)
+    assert ends(api) == ("Failed", 418, "HTTP status 418")
+    assert [path for _, path in api.requests] == ["/ok", "/next"]
+
+
 @pytest.mark.parametrize("answer", [
     b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",       # what has no body has none
     b"HTTP/1.1 304 Not Modified\r\nContent-Length: 100\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding : Chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nTrailer: 1\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1 ;a=\"b\"\r\no\r\n01\nk\r\n0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 2\r\n\r\nok",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nok",
 ], ids=repr)
@@ -211,6 +222,35 @@ def test_what_is_no_answer_or_half_of_one(sent, error):
         connection.sendall(sent)
         return False
     assert ends(Raw(play)) == ("Failed", None, error)
+
+
+@pytest.mark.parametrize("size", [b"-1", b"+2", b"0x2", b"0_2", b"", b"two", b"2 2", b" 2"])
+def test_a_chunk_that_does_not_say_how_long_it_is(size):
+    """Python would take most of these for a number, and -1 for all that comes."""
+    api = Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nok\r\n0\r\n\r\n")
+    assert ends(api) == ("Failed", None, "a chunk of the answer has no size")
+
+
+@pytest.mark.parametrize("first, then", [
+    (b"0\r\n", b"Trailer: 1\r\n"), (b"", b"1;" + b"x" * 1000 + b"\r\nx\r\n"), (b"-1\r\n", b"x" * 1000)],
+    ids=["trailers", "extensions", "no size"])
+def test_what_comes_with_chunks_is_read_in_bounds(first, then):
+    sent = []
+
+    def play(connection, n):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + first)
+        while True:
+            connection.sendall(then * 100)
+            sent.append(len(then) * 100)
+    status, http_status, error = ends(Raw(play), TIMEOUT=20.0, BODY_LIMIT=1_000_000)
+    assert (status, http_status) == ("Failed", None)
+    assert error in ("an answer with too much beside its body", "a chunk of the answer has no size")
+    assert sum(sent) < 40_000_000, "more than was under way"
+
+
+def test_chunks_of_one_byte_are_read_to_the_same_bounds_as_others():
+    api = Raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 300_000 + b"0\r\n\r\n")
+    assert ends(api, BODY_LIMIT=300_001, TIMEOUT=20.0) == ("Succeeded", 200, "")
 
 
 # --- What is left on a connection --------------------------------------------------------------

@@ -456,6 +456,17 @@ def test_text_that_is_in_the_answer(body, headers):
     assert make(to(url, not_contains="done: no")).status == "Succeeded"
 
 
+@pytest.mark.parametrize("coding, body", [("br", b"\x0b\x02\x80bad\x03"), ("gzip, gzip", b"x"), ("gzip", b"\x1f\x8b\x08bad"), ("made-up", b"good")])
+def test_text_that_cannot_be_read_is_no_success(coding, body):
+    api = Api(answer(200, body, Content_Encoding=coding))
+    for rule in ({"contains": "good"}, {"not_contains": "bad"}):
+        outcome = make(to(api.url, **rule))
+        assert (outcome.status, outcome.failure) == ("Failed", ANSWERED) and "cannot be read" in outcome.error
+        assert outcome.kept["response"]["body"] == "" and outcome.kept["response"]["truncated"]
+    assert make(to(api.url)).status == "Succeeded"
+    assert make(to(Api(answer(200, Content_Encoding=coding)).url, not_contains="bad")).status == "Succeeded", "there is none"
+
+
 def test_text_behind_the_limit_does_not_count():
     url = Api(answer(200, b"x" * 100_000 + b"done")).url
     assert make(to(url, contains="done"), BODY_LIMIT=50_000).failure == ANSWERED
@@ -518,6 +529,14 @@ def test_a_thousand_headers_are_not_all_kept():
     head = b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"y" * 100) for n in range(1000))
     kept = make(to(Api(head + b"\r\n").url)).kept
     assert 50 < len(kept["response"]["headers"]) <= 100
+
+
+def test_of_a_long_address_the_beginning_is_kept():
+    """Whoever answers may send us to one of any length."""
+    api = Api(lambda connection, n: connection.sendall(OK if n else answer(302, Location="/" + "x" * 100_000)))
+    outcome = make(to(api.url))
+    assert outcome.status == "Succeeded" and len(api.messages[1][0]) > 100_000
+    assert len(json.dumps(outcome.kept)) < 20_000 and outcome.kept["request"]["url"].startswith(f"{api.url}/xxx")
 
 
 def test_of_api_url_only_the_answer_that_was_a_failure_is_kept():
@@ -586,7 +605,8 @@ def test_what_api_url_answers_is_kept_as_quickly_beside_a_thousand_secrets_of_ta
 def test_an_error_says_neither_where_the_target_is_nor_what_came():
     """It is read by who may not see the request, and what was answered."""
     elsewhere = Api(cut(b"HTTP/1.1 307 X\r\nLocation: http://private-7.invalid/\r\nContent-Length: 0\r\n\r\n"))
-    for url in ("http://Private-7.invalid/", "http://127.0.0.1:1/", elsewhere.url):
+    for url in ("http://Private-7.invalid/", "http://127.0.0.1:1/", "http://private-ü.invalid/", "http://private-ü..invalid/",
+                elsewhere.url):
         outcome = make(to(url))
         assert outcome.error and not re.search("(?i)private|127|invalid", outcome.error), outcome.error
     assert attempt_of(to("http://127.0.0.1:1/")).outcome.error.startswith("its host is at no public address")

@@ -259,6 +259,7 @@ def test_everything_that_is_wrong_is_said_at_once_and_by_its_line(apply, variabl
     ("targets: {a: {url: http://a.example.org/, previous_signing_key: {env: HOME}}}", "line 1: targets: a: previous_signing_key: Must be the key before"),
     ("targets: {a: {url: http://a.example.org/, was: a}}", "line 1: targets: a: was: Must be the name before this one"),
     ("targets: {a b: {url: http://a.example.org/}}", "line 1: targets: a b: name"),
+    ("schedules: {a: {times: 12:00:00, zone: UTC, target: [b]}}", "line 1: schedules: a: target: Must be a string."),
     ("schedules: {'': {times: 12:00:00, zone: UTC}}", "line 1: schedules: : name"),
     ("schedules: {' a': {times: 12:00:00, zone: UTC}}", "line 1: schedules:  a: Must be a name without blanks around it."),
     ("targets: {a", "line 1: This is no YAML: "),
@@ -276,6 +277,11 @@ def test_everything_that_is_wrong_is_said_at_once_and_by_its_line(apply, variabl
 def test_what_is_no_such_file_is_refused_in_words(apply, wrong, words):
     said, *more = problems(apply, wrong)
     assert words in said and not more and "t0k3n" not in said
+
+
+def test_a_file_with_too_many_values_is_not_read_to_its_end(apply):
+    said, = problems(apply, "targets:\n" + "-\n" * 200_000 + "- [ what follows is no YAML")
+    assert said.endswith("line 200001: There are more than 200000 values in it.")
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -337,7 +343,7 @@ def test_another_name_is_the_same_target_and_the_same_schedule(apply, variables)
 def test_a_change_leaves_a_pause_and_says_who(apply, variables):
     apply(EVERYTHING.replace("on: false", "on: true"), "--by", "ann")
     lunch = Schedule.objects.get(name="lunch, for all")
-    planner.pause(lunch, "bob", "holidays", datetime.now(timezone.utc) + timedelta(days=30)), planner.save(lunch, "bob")
+    lunch.begin_pause("bob", "holidays", datetime.now(timezone.utc) + timedelta(days=30)), planner.save(lunch, "bob")
     targets.pause(Target.objects.get(name="billing"), "bob", "it moves")
     apply(EVERYTHING.replace("on: false", "on: true").replace("12:30:00", "13:30:00").replace("300/min", "1/s"), "--by", "eve")
     lunch, billing = Schedule.objects.get(name="lunch, for all"), Target.objects.get(name="billing")

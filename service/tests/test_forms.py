@@ -281,9 +281,9 @@ def test_a_conflict_shows_both(client):
     schedule = lunch()
     path = f"{SCHEDULES}{schedule.pk}/change/"
     old = LUNCH | opened(client, path)
-    schedule.times, schedule.name, schedule.days, schedule.first_date = "09:00:00", "breakfast", "mon,fri", utcnow().date()
+    schedule.times, schedule.name, schedule.days, schedule.first_date = "09:00:00", "breakfast", "mon,fri", (today := utcnow().date())
     planner.save(schedule)
-    page = client.post(path, old | {"times": "18:00:00", "zone": "Asia/Tokyo", "first_date": f"{utcnow():%Y-%m-%d}"}).content.decode()
+    page = client.post(path, old | {"times": "18:00:00", "zone": "Asia/Tokyo", "first_date": str(today)}).content.decode()
     assert "Somebody changed this from “12:30:00, 14:15:30” to “09:00:00”; here stands what you wrote." in errors(page)
     assert "Somebody changed this from “lunch” to “breakfast”; here stands what is there now." in errors(page)
     assert "to “mon,fri”; here stands what is there now." in errors(page)

@@ -1,5 +1,6 @@
 """GET /healthz: whether database, broker and dispatcher are alive."""
 import contextlib
+import re
 import sqlite3
 from datetime import timedelta
 
@@ -33,14 +34,14 @@ def test_all_is_well(health):
 def test_the_dispatcher_has_never_run_or_stopped(health):
     assert health().status_code == 503 and "never" in health().json()["dispatcher"]
     dispatch.beat(utcnow() - timedelta(seconds=100))
-    assert health().status_code == 503 and "100 s" in health().json()["dispatcher"]
+    assert health().status_code == 503 and re.search("10[0-4] s", health().json()["dispatcher"])
     assert 99 < health().json()["dispatcher_last_tick_seconds"] < 105
 
 
 def test_a_sign_of_life_that_lies_in_the_future_is_none(health):
     """Of a machine of the version before, which went by its own clock, or the database's was set back."""
     dispatch.beat(utcnow() + timedelta(seconds=100))
-    assert health().status_code == 503 and "100 s from now" in health().json()["dispatcher"]
+    assert health().status_code == 503 and re.search("(100|9[6-9]) s from now", health().json()["dispatcher"])
 
 
 def test_the_broker_is_down(health):

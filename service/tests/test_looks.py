@@ -56,9 +56,9 @@ def test_the_same_words_do_not_stand_twice_on_the_page_of_a_call(client):
     call = make(-60, status="Retrying", attempts_made=1, started_at=utcnow(), next_attempt_at=utcnow(), error="no answer within 10 s")
     Attempt.objects.create(call=call, number=1, ended_at=utcnow(), outcome="Failed", error=call.error)
     page = client.get(f"{LIST}{call.pk}/change/").content.decode()
-    assert [page.count(words) for words in ("ext attempt", "no answer within 10 s")] == [1, 1] and "field-how" in page
+    assert [page.count(words) for words in ("ext attempt", "no answer within 10 s")] == [1, 1] and "form-row field-how" in page
     ScheduledCall.objects.update(status="Failed", ended_at=utcnow())
-    assert "field-how" not in client.get(f"{LIST}{call.pk}/change/").content.decode(), "its last attempt says so"
+    assert "form-row field-how" not in client.get(f"{LIST}{call.pk}/change/").content.decode(), "its last attempt says so"
 
 
 def test_a_row_of_the_list_has_the_beginning_of_a_long_error(client):
@@ -180,9 +180,9 @@ def test_a_database_that_was_not_migrated_says_what_to_do(client, debug):
         cursor.execute("ALTER TABLE scheduler_scheduledcall RENAME TO elsewhere")
     try:
         with override_settings(DEBUG=debug):
-            told(client.get(LIST, **BROWSER), 503, "python manage.py migrate")
+            told(client.get(LIST, **BROWSER), 503, "python3 manage.py migrate")
             assert client.get(LIST).content.decode().count("\n") == 1, "to a program in a line"
-            assert "python manage.py migrate" in client.get("/api/schedule-api/").json()["detail"]
+            assert "python3 manage.py migrate" in client.get("/api/schedule-api/").json()["detail"]
     finally:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE elsewhere RENAME TO scheduler_scheduledcall")

@@ -49,7 +49,7 @@ class Model(RuleBasedStateMachine):
         ScheduledCall.objects.all().delete()
         Target.objects.all().delete()
         (WORK / "api_calls.log").unlink(missing_ok=True)
-        self.now = datetime(2030, 1, 1, tzinfo=timezone.utc)
+        self.now = datetime(2096, 1, 1, tzinfo=timezone.utc)
         self.targets = {name: Target.objects.create(name=name, url="https://api.example.org/", **{"method": "POST", **fields})
                         for name, fields in KINDS.items()}
         self.named = {target.id: name for name, target in self.targets.items()}

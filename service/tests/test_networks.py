@@ -5,12 +5,13 @@ import socket
 import subprocess
 import sys
 from ipaddress import ip_network
+from urllib.parse import urlsplit
 
 import pytest
 from conftest import SERVICE, free_port
 from django.test import override_settings
 from test_answers import OK
-from test_attempt import LOOPBACK, Api, allowed, answer, attempt_of, make, to
+from test_attempt import LOOPBACK, Api, allowed, answer, attempt_of, make, slow_to_accept, to
 from test_caller import calling
 
 from scheduler.calls import networks
@@ -111,6 +112,13 @@ def test_of_several_addresses_only_those_that_are_allowed_are_tried(name):
     name.append(["127.0.0.9", "127.0.0.1", "127.0.0.9"])
     outcome = make(to(f"http://api.test:{bad.port}/"), networks=[ip_network("127.0.0.1/32")])
     assert "Connection refused" in outcome.error and bad.requests == []
+
+
+def test_a_name_with_a_hundred_addresses_holds_no_thread_for_longer_than_the_timeout(name):
+    port = urlsplit(slow_to_accept()).port
+    name.append(["127.0.0.1"] * 100)
+    outcome = make(to(f"http://api.test:{port}/", timeout=1.5, connect_timeout=0.7))
+    assert (outcome.status, outcome.failure) == ("Failed", NOTHING)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -4,11 +4,11 @@ from datetime import datetime, timedelta, timezone
 from html import unescape
 
 import pytest
-from conftest import guest, statuses
+from conftest import guest
 from django.test import override_settings
+from django.utils.timezone import localtime
 
-from scheduler.admin import paste
-from scheduler.base.clock import utcnow
+from scheduler.admin import call_form, paste
 from scheduler.base.moments import days_first, from_person
 from scheduler.models import CallRequest, ScheduledCall, Target
 
@@ -110,8 +110,14 @@ def test_targets_bodies_and_data_by_their_headings(client):
     page = post(client, "time\ttarget\tdata\n28.11.2096 14:00\tnone\n28.11.2096 15:00\tbilling\t[\n28.11.2096 16:00\tno-ne", **form)
     assert "Line 2: “28.11.2096 14:00” names the target “none”, which there is not." in page and "Line 4:" in page
     assert "Line 3: “28.11.2096 15:00” has data that is no JSON" in page and CallRequest.objects.count() == before
+    page = post(client, 'time\ttarget\tdata\n28.11.2096 14:00\tbilling\t{"order": 1, "order": 2}', **form)
+    assert 'the key "order" stands twice' in page and CallRequest.objects.count() == before
     page = post(client, "time\tbody\n28.11.2096 14:00\tno json\n28.11.2096 15:00\tno json", **form)
     assert "Line 2: “28.11.2096 14:00” cannot be sent: body: " in page and "So is 1 more: line 3." in page
+    page = post(client, "time\ttarget\n28.11.2096 14:00\tnone\nsoon\tbilling\n01/02/2020 14:00\tbilling\n02/28/2096 14:00", **form)
+    places = [page.index(words) for words in (
+        "Line 2: “28.11.2096 14:00” names the target “none”", "Line 3: “soon” is not a date", "Line 4: “01/02/2020 14:00” was read as 2020-01-02 14:00")]
+    assert places == sorted(places), "whatever is wrong is said together, by lines"
     assert billing.pk and CallRequest.objects.count() == before
 
 
@@ -127,11 +133,12 @@ def test_targets_are_for_who_may_use_them(client):
 @pytest.mark.parametrize("text, says", [
     ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "Line 1: “01/02/2096 14:00” could be the 1 February or the 2 January"),
     ("01/02/2096 14:00\n02/03/2096 14:00\n01/02/2096 15:00", "So are 2 more: lines 2, 3."),
-    ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "Line 1: “28.11.2020 14:00” is in the past"),
+    ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "Line 1: “28.11.2020 14:00” was read as 2020-11-28 14:00:00 UTC, which is in the past (it is now "),
     ("28.11.2020 14:00\n29.11.2020 14:00\n28.11.2096 14:00", "So is 1 more: line 2."),
     ("time\tcolour\n28.11.2096 14:00\tred", "has a column “colour”, which means nothing here: leave it out, or call it one of time, date, note, target, body, data"),
     ("note\tbody\na\tb", "has no column of the name time"), ("time\twhen\na\tb", "has two columns for time"),
-    ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\tnote\n\ta", "Line 2: “a” has no time"),
+    ("28.11.2096 14:00\ta\tb", "Line 1: “b” stands in a column that has no name"), ("time\t\tnote\n28.11.2096 14:00\tlost\ta", "Line 2: “lost” stands in a column that has no name"),
+    ("time\tnote\n\ta", "Line 2: “a” has no time"),
     ("28.11.2096 14:00\t" + "x" * 201, "as a note has 201 characters; at most 200 are taken"),
     ("28.11.2096 14:00\ta\u202eb", "as a note holds U+202E RIGHT-TO-LEFT OVERRIDE"),
     ('28.11.2096 14:00\t"' + "x" * 140_000, "cannot be read as a table")])
@@ -147,13 +154,30 @@ def test_they_are_times_of_the_zone(client):
     assert "does not exist in Europe/Berlin" in post(client, "25.3.2096 2:30 AM")
 
 
-def test_now_is_still_now_when_the_form_is_sent(client):
-    now = utcnow()
-    form = {"timestamp_0": "", "timestamp_1": f"{now - timedelta(minutes=2):%H:%M:%S}"}
-    if (now - timedelta(minutes=2)).date() == now.date():
-        post(client, "", **form)
-        call = ScheduledCall.objects.get()
-        assert timedelta(0) <= call.timestamp - now < timedelta(seconds=10) and statuses() == {"Pending": 1}
-        client.post(f"/admin/scheduler/scheduledcall/{call.pk}/change/", form)
-    assert "is in the past" in post(client, "", timestamp_0=f"{now:%Y-%m-%d}", timestamp_1="00:00:00") or now.hour == now.minute == 0
-    assert "is in the past" in post(client, f"{now - timedelta(seconds=5):%Y-%m-%d %H:%M:%S}"), "what is pasted was not meant as now"
+@override_settings(TIME_ZONE="America/New_York")
+@pytest.mark.parametrize("now", [
+    datetime(2096, 7, 1, 16, tzinfo=timezone.utc), datetime(2096, 7, 1, 4, 1, tzinfo=timezone.utc),
+    datetime(2096, 11, 4, 6, 30, tzinfo=timezone.utc)], ids=["noon", "a minute after midnight", "the clocks were set back"])
+def test_now_is_still_now_when_the_form_is_sent(client, monkeypatch, now):
+    monkeypatch.setattr(call_form, "utcnow", lambda: now)
+
+    def ago(**time):
+        return f"{localtime(now - timedelta(**time)):%Y-%m-%d %H:%M:%S}"
+    form = {"timestamp_0": "", "timestamp_1": ago(minutes=2).split()[1]}
+    post(client, "", **form)
+    call = ScheduledCall.objects.get()
+    assert call.timestamp == now
+    ScheduledCall.objects.update(timestamp=now + timedelta(days=1))
+    client.post(f"/admin/scheduler/scheduledcall/{call.pk}/change/", form)
+    assert ScheduledCall.objects.get().timestamp == now
+    date, time = ago(minutes=11).split()
+    assert "is in the past" in post(client, "", timestamp_0=date, timestamp_1=time)
+    assert "is in the past" in post(client, ago(seconds=5)), "what is pasted was not meant as now"
+
+
+@override_settings(TIME_ZONE="America/New_York")
+def test_a_time_without_a_day_that_has_not_just_passed_is_one_of_today(client, monkeypatch):
+    monkeypatch.setattr(call_form, "utcnow", lambda: datetime(2096, 7, 1, 4, 1, tzinfo=timezone.utc))
+    for time in ("23:40:00", "00:30:00"):
+        post(client, "", timestamp_1=time)
+    assert made() == [("07-02 03:40", ""), ("07-01 04:30", "")]

@@ -137,3 +137,21 @@ def test_another_method_or_another_format(ids, path):
         assert answer.status_code in (400, 415) and "JSON" in answer.json()["detail"] or "again" in path or "try" in path
     assert client.get(f"{path}nothing/").status_code == 404 and client.get(f"{path}nothing/")["Content-Type"] == "application/json"
     assert state() == before
+
+
+@pytest.mark.parametrize("lookup", [
+    "target/?url__startswith=https", "target/?headers__has_key=X", "target/?body=", "target/?auth__username=ann", "target/?secrets=",
+    "schedule/?body__isnull=True", "schedule/?headers__has_key=X", "schedule/?data__order=7", "schedule/?target__url__startswith=https",
+    "scheduledcall/?timestamp__year=x", "scheduledcall/?trace__request__url__startswith=https", "scheduledcall/?request__body__startswith=x", "scheduledcall/?target__url__startswith=https",
+    "scheduledcall/?attempts__kept__address=127.0.0.1", "scheduledcall/csv/?trace__isnull=True"])
+def test_what_is_not_shown_cannot_be_found_out_by_asking_a_list_for_it(ids, lookup):
+    """Nor by whoever may see it: a list has filters for what it is asked for."""
+    client = user_with(["view_target", "view_schedule", "view_scheduledcall"])
+    assert client.get(f"/admin/scheduler/{lookup}").status_code == 400
+    assert client.get(f"/admin/scheduler/{lookup.partition('?')[0]}").status_code == 200
+
+
+def test_the_filters_of_the_lists_are_taken(ids):
+    client = user_with(["view_target", "view_schedule", "view_scheduledcall"])
+    for asked in ("schedule/?on__exact=1&q=n", "target/?q=billing&o=1", f"scheduledcall/?target={ids['TARGET']}&status=Failed&schedule={ids['SCHEDULE']}"):
+        assert client.get(f"/admin/scheduler/{asked}").status_code == 200

@@ -23,11 +23,14 @@ from scheduler.schedules import planner
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
+# Of each hour, the minute at which a schedule comes, and another half an hour later: none while a test looks at it.
+MINUTE, OTHER = ((utcnow().minute + later) % 60 for later in (50, 20))
+
 
 def schedule(name="lunch", **fields):
-    """A schedule as a request makes it: each hour on the hour, unless `fields` say otherwise."""
+    """A schedule as a request makes it: at MINUTE of each hour, unless `fields` say otherwise."""
     if not fields.keys() & {"times", "cron"}:
-        fields["cron"] = "0 * * * *"
+        fields["cron"] = f"{MINUTE} * * * *"
     made = Schedule(name=name, **{"zone": "UTC"} | fields)
     made.full_clean()
     planner.save(made)
@@ -64,8 +67,8 @@ def due(status="Pending"):
 
 
 def hours(start, end):
-    """The whole hours from `start` to before `end`."""
-    first = start.replace(minute=0, second=0, microsecond=0)
+    """MINUTE of each hour from `start` to before `end`."""
+    first = start.replace(minute=MINUTE, second=0, microsecond=0) - HOUR
     return [at for at in (first + i * HOUR for i in range(200)) if start <= at < end]
 
 
@@ -111,7 +114,7 @@ def test_two_dispatchers_plan_each_occurrence_once():
 def test_below_it_all_the_database_refuses_a_second_call_for_an_occurrence():
     made = schedule()
     with pytest.raises(IntegrityError), transaction.atomic():
-        ledger.plan([ledger.Slot(made.pk, due()[0], 0, due()[0])], utcnow())
+        ledger.plan([ledger.PlannedCall(made.pk, due()[0], 0, due()[0])], utcnow())
 
 
 @pytest.mark.parametrize("when", ["inserted", "moved on"])
@@ -231,7 +234,7 @@ def test_a_call_that_a_person_cancelled_is_not_planned_again():
     ledger.cancel([gone.pk])
     planner.plan(utcnow() + 40 * HOUR)
     assert gone.timestamp not in due()
-    change(made, cron="0,30 * * * *")
+    change(made, cron=f"{MINUTE},{OTHER} * * * *")
     assert gone.timestamp not in due() and gone.timestamp + HOUR / 2 in due()
     change(made, on=False), change(made, on=True)
     assert gone.timestamp not in due() and gone.timestamp + HOUR in due()
@@ -245,7 +248,7 @@ def test_a_call_that_was_moved_is_not_planned_again_either():
     ledger.move(moved.pk, second)
     planner.plan(utcnow() + 40 * HOUR)
     assert due().count(first) == 0 and due().count(second) == 2
-    change(made, zone="Asia/Kolkata", cron="30 * * * *")
+    change(made, zone="Asia/Kolkata", cron=f"{OTHER} * * * *")
     assert due().count(first) == due().count(second) == 1, "the move was of a call that is cancelled now"
 
 
@@ -255,12 +258,12 @@ def test_a_change_cancels_what_was_planned_and_plans_anew(log):
     running, failed = ScheduledCall.objects.order_by("timestamp")[:2]
     ScheduledCall.objects.filter(pk=running.pk).update(status="Running")
     ScheduledCall.objects.filter(pk=failed.pk).update(status="Failed")
-    change(made, cron="30 * * * *")
+    change(made, cron=f"{OTHER} * * * *")
     assert due("Cancelled") == then[2:] and due("Running") == [running.timestamp] and due("Failed") == [failed.timestamp]
     assert due() == [at for half in hours(utcnow() - HOUR, made.planned_until)
                      if utcnow() < (at := half + HOUR / 2) < made.planned_until]
     assert len(log()) == len(then) - 2 and all("Cancelled call to API at" in line for line in log())
-    change(made, cron="0 * * * *")
+    change(made, cron=f"{MINUTE} * * * *")
     assert due() == then[2:], "but those of which there is an outcome, or will be"
 
 
@@ -295,7 +298,7 @@ def test_switched_off_nothing_is_planned_and_on_again_nothing_was_missed():
     assert len(due()) in (48, 49, 50)
 
 
-@pytest.mark.parametrize("what", [{"cron": "30 * * * *"}, {"on": False}, None])
+@pytest.mark.parametrize("what", [{"cron": f"{OTHER} * * * *"}, {"on": False}, None])
 def test_a_change_leaves_no_hole_where_nobody_had_planned(what, log):
     """The dispatcher was away, and a person comes to the schedule before it does."""
     made, now = away(100), utcnow()
@@ -309,7 +312,7 @@ def test_a_change_leaves_no_hole_where_nobody_had_planned(what, log):
 def test_a_schedule_whose_zone_is_gone_can_be_mended():
     made = away(20)
     Schedule.objects.filter(pk=made.pk).update(zone="Europe/Atlantis")
-    change(made, zone="Europe/Berlin", cron="30 * * * *")
+    change(made, zone="Europe/Berlin", cron=f"{OTHER} * * * *")
     assert len(due()) == 49
 
 
@@ -352,8 +355,8 @@ def test_a_change_while_a_dispatcher_is_planning():
     for turn in range(8):
         made = away(0, name=str(turn))
         fresh = Schedule.objects.get(pk=made.pk)
-        at_once(3, lambda i: change(fresh, cron="30 * * * *") if i == 1 else planner.plan(seconds=60))
-        assert {at.minute for at in due()} == {30}
+        at_once(3, lambda i: change(fresh, cron=f"{OTHER} * * * *") if i == 1 else planner.plan(seconds=60))
+        assert {at.minute for at in due()} == {OTHER}
         assert len(due()) == len(set(due())) >= 48
         planner.delete(made.pk)
 
@@ -364,7 +367,7 @@ def test_what_was_computed_for_another_rule_is_not_written(monkeypatch):
 
     def meanwhile(*rule_and_window):
         monkeypatch.setattr(planner, "between", real)
-        change(made, cron="30 * * * *")
+        change(made, cron=f"{OTHER} * * * *")
         Schedule.objects.update(planned_until=since)
         ScheduledCall.objects.all().delete()
         return real(*rule_and_window)
@@ -372,7 +375,7 @@ def test_what_was_computed_for_another_rule_is_not_written(monkeypatch):
     planner.plan(seconds=60)
     assert statuses() == {}
     planner.plan(seconds=60)
-    assert {at.minute for at in due()} == {30}
+    assert {at.minute for at in due()} == {OTHER}
 
 
 def test_a_schedule_that_somebody_has_locked_keeps_the_dispatcher_from_no_other():
@@ -452,7 +455,7 @@ def test_a_change_by_a_machine_whose_clock_is_ahead_drops_no_occurrence(monkeypa
     made = schedule()
     before = due()
     monkeypatch.setattr(planner, "utcnow", lambda: utcnow() + 3 * HOUR, raising=False)
-    change(made, cron="0,30 * * * *")
+    change(made, cron=f"{MINUTE},{OTHER} * * * *")
     assert set(before) <= set(due())
 
 

@@ -1,5 +1,5 @@
-"""What the README says of targets, as it stands there: its requests are taken, its table is the function's, and its example of
-an API lets nobody else in."""
+"""What the README says, as it stands there: its requests are taken, its tables are what the code has, and its example of an API
+lets nobody else in."""
 import json
 import re
 import shlex
@@ -62,6 +62,25 @@ def test_its_table_of_failures_is_the_function_s():
         assert (again(name, False), again(name, True)) == {
             "yes": (True, True), "onl": (False, True), "no": (False, False)}[retried[:3]], name
     assert outcomes.in_words("unknown", "cut off", False) == "outcome unknown: cut off"
+
+
+def test_its_settings_are_those_that_are_read_with_their_defaults():
+    code = (SERVICE / "scheduler" / "settings.py").read_text()
+    section = README.split("\n## Settings\n")[1].split("\n## ")[0]
+    rows = [(re.findall("`([A-Z_]+)`", names), default) for names, default in re.findall(r"^\| (.+?) \| (.*?) \| ", section, re.M)]
+    named = [name for names, _ in rows for name in names]
+    assert sorted(named) == sorted(set(re.findall(r'\b(?:env\.\w+|number)\(\s*"([A-Z_]+)"', code)))
+    defaults = {name: value for names, cell in rows if re.fullmatch("[0-9., ]+", cell) for name, value in zip(names, cell.split(", "), strict=True)}
+    assert {name: float(value) for name, value in defaults.items()} == {
+        name: float(value) for name, value in re.findall(r'number\("([A-Z_]+)", ([0-9._]+),', code)}
+
+
+def test_each_file_of_a_wing_has_its_line_and_each_line_its_file():
+    named = set(re.findall(r"`([a-z_/]+\.(?:py|html|css|js))`", README.split("\n## Where what is\n")[1].split("| to change |")[1]))
+    assert not [name for name in named if not any((SERVICE / folder / name).exists() for folder in ("scheduler", "scheduler/static", "."))]
+    there = {f"{wing}/{path.name}" for wing in ("admin", "api", "base", "calls", "files", "ops", "schedules")
+             for path in (SERVICE / "scheduler" / wing).glob("[a-z]*.py")}
+    assert len(there) > 50 and not there - named
 
 
 @pytest.fixture

@@ -339,6 +339,20 @@ def test_what_is_sent_is_shown_to_who_may_see_it():
     assert "a word" in guest("view_schedule", "change_schedule", "see_request").get(url).content.decode()
 
 
+def test_who_may_not_see_what_is_sent_has_it_sent_nowhere_else():
+    other = Target(name="mine", url="https://me.example.org/")
+    targets.save(other)
+    schedule = made(target=billing(), data={"shop": "a word"})
+    url, client = f"{LIST}{schedule.pk}/change/", guest("view_schedule", "change_schedule", "use_target")
+    assert "scheduler.see_request" in text(client.post(url, FORM | {"target": other.pk}))
+    Target.objects.filter(pk=other.pk).update(body="{{data.order}}", headers={"Content-Type": "text/plain"})
+    assert "Lacks order, to be filled in." in text(client.post(url, FORM | {"target": other.pk}))
+    assert Schedule.objects.get().target.name == "billing"
+    assert client.post(url, FORM | {"target": ""}).status_code == 302
+    schedule.refresh_from_db()
+    assert (schedule.target, schedule.data) == (None, {}), "it went with its target"
+
+
 def test_a_pause_is_asked_for_and_shown(client):
     schedule = made()
     url = f"{LIST}{schedule.pk}/"

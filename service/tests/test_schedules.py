@@ -256,6 +256,17 @@ def test_what_is_sent_is_shown_to_who_may_see_it():
     assert may("see_request").get(PATH).json()["results"][0]["data"] == {"shop": 7}
 
 
+def test_who_may_not_see_what_is_sent_has_it_sent_nowhere_else():
+    billing()
+    targets.save(Target(name="mine", url="https://me.example.org/", headers={"Content-Type": "text/plain"}))
+    made, client = post(may("use_target"), **LUNCH | MORE), may("use_target")
+    assert "scheduler.see_request for this" in patch(client, made, 403, target="mine")["detail"]
+    assert "scheduler.see_request" in patch(client, made, 403, target="mine", body="x", headers={})["detail"]
+    anew = patch(client, made, target="mine", body="x", headers={}, data={})
+    assert anew["target"] == "mine" and anew["body"] is None
+    patch(may("use_target", "see_request"), made, target="billing", body={"shop": 8})
+
+
 def test_a_pause_says_by_whom_until_when_and_why(client):
     made = post(client)
     number = statuses()["Pending"]
@@ -391,7 +402,7 @@ def test_changes_are_throttled_too(client, monkeypatch):
 
 def test_two_changes_at_once_are_both_made(client):
     made = post(client)
-    changes = [{"times": "11:00:00"}, {"zone": "Asia/Tokyo"}, {"days": ["mon"]}, {"name": "dinner"}]
+    changes = [{"times": "11:00:00"}, {"zone": "Asia/Tokyo"}, {"days": ["mon", "wed", "fri", "sun"]}, {"name": "dinner"}]
 
     def work(i):
         mine = Client()
@@ -399,9 +410,10 @@ def test_two_changes_at_once_are_both_made(client):
         return patch(mine, made, **changes[i])
     at_once(4, work)
     last = client.get(f"{PATH}{made['id']}/").json()
-    assert (last["times"], last["zone"], last["days"], last["name"]) == ("11:00:00", "Asia/Tokyo", ["mon"], "dinner")
+    assert (last["times"], last["zone"], last["days"], last["name"]) == (
+        "11:00:00", "Asia/Tokyo", ["mon", "wed", "fri", "sun"], "dinner")
     made = Schedule.objects.get()
-    assert sorted(ScheduledCall.objects.filter(status="Pending").values_list("timestamp", flat=True)) == [
+    assert statuses()["Pending"] and sorted(ScheduledCall.objects.filter(status="Pending").values_list("timestamp", flat=True)) == [
         at for at in planner.upcoming(made.rule, utcnow()) if at < made.planned_until]
 
 

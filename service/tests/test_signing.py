@@ -209,6 +209,7 @@ def test_those_who_waited_for_one_that_failed_do_not_try_it_one_after_the_other(
     (lambda: Api(answer(400, b'{"error": "s3cr:et/1"}')).url, "HTTP status 400"),
     (lambda: Api(answer(302, Location="/")).url, "HTTP status 302"),
     (lambda: Api(answer(200, b"no JSON")).url, "none is in its answer"),
+    (lambda: Api(answer(200, b"[" * 60_000)).url, "none is in its answer"),
     (lambda: Api(answer(200, b"[1]")).url, "none is in its answer"),
     (lambda: Api(answer(200, b'{"access_token": 7}')).url, "none is in its answer"),
     (lambda: Api(answer(200, b'{"access_token": "a\\r\\nX: 1"}')).url, "none is in its answer"),

@@ -233,9 +233,9 @@ def test_the_time_limit_of_a_request_is_for_what_it_waits_for_the_database():
 def test_a_database_that_was_never_migrated(stack, work):
     stack.start("web", DEBUG="true", DATABASE_URL=f"sqlite:///{work / 'new.sqlite3'}")
     for _ in range(2):
-        is_a_503(requests.post(stack.url + CALLS, json={"timestamps": "2096-01-01T00:00:00Z"}, timeout=10), "python manage.py migrate")
+        is_a_503(requests.post(stack.url + CALLS, json={"timestamps": "2096-01-01T00:00:00Z"}, timeout=10), "python3 manage.py migrate")
     line, = [line for line in stack.says("web").splitlines() if "[INFO]" not in line]
-    assert "no such table" in line and line.endswith("python manage.py migrate")
+    assert "no such table" in line and line.endswith("python3 manage.py migrate")
 
 
 def test_a_pool_of_dead_connections_costs_nobody_a_request():

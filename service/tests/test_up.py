@@ -22,7 +22,7 @@ from scheduler.models import ScheduledCall
 
 
 class Up:
-    """`python manage.py up` as a user runs it, with nothing configured but where the tests' parts are."""
+    """`python3 manage.py up` as a user runs it, with nothing configured but where the tests' parts are."""
 
     def __init__(self, *arguments, name="up", **environment):
         self.port = free_port()

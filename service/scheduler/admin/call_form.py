@@ -36,18 +36,24 @@ def first_of(lines):
 
 class DueField(forms.SplitDateTimeField):
     """The calendar's day and time, read as pasted ones are: Django's refuses an hour that the clocks show twice. A time
-    without a day, as its link "Now" fills it in, is one of today."""
+    without a day, as its link "Now" fills it in, is one of today, or of the day before if it has just passed; and of
+    two that the clocks show, it is the second once the first has passed."""
 
     def clean(self, value):
         if isinstance(value, list) and len(value) == 2 and value[1] and not value[0]:
-            value = [f"{timezone.localtime(utcnow()):%Y-%m-%d}", value[1]]
+            now = utcnow()
+            today, before = timezone.localtime(now), timezone.localtime(now - JUST_PASSED)
+            value = [f"{before if self.fields[1].clean(value[1]) >= before.time() else today:%Y-%m-%d}", value[1]]
         return super().clean(value)
 
     def compress(self, data_list):
         if not (data_list and all(data_list)):
             return super().compress(data_list)
         try:
-            return from_person("{} {}".format(*data_list))
+            when = from_person("{} {}".format(*data_list))
+            if comes_twice(when) and when < utcnow() - JUST_PASSED:
+                when = from_person("{} {}".format(*data_list), later=True)
+            return when
         except ValueError as error:
             raise forms.ValidationError(f"This time {error}.")
 
@@ -75,7 +81,7 @@ class ScheduledCallForm(OpenedForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         zone, self.twice = timezone.get_default_timezone_name(), []
-        self.rows = []
+        self.rows, self.wrong = [], []      # of what was pasted: see _clean_rows; and a paste.Problem for each that is no good
         if due := self.fields.get("timestamp"):
             due.help_text = (f"In {zone}. When the API is to be called; never earlier, not by a millisecond. A time that has "
                              f"passed by less than {JUST_PASSED.seconds // 60} minutes means now.")
@@ -97,7 +103,7 @@ class ScheduledCallForm(OpenedForm):
                 raise forms.ValidationError(f"This time {error}.")
 
     def clean_times(self):
-        """The paste.Rows. All are looked at, and what is wrong is said once for each kind."""
+        """The paste.Rows of which the time and the note are good. What is wrong with others is said by `clean`, all together."""
         now = utcnow()
         try:
             rows, problems = paste.read(self.cleaned_data["times"])
@@ -109,15 +115,15 @@ class ScheduledCallForm(OpenedForm):
             try:
                 checked(row.at, now)
             except ValueError as error:
-                problems.append(paste.Problem(row.line, row.written, str(error)))
+                problems.append(paste.Problem(row.line, row.written, f"was read as {moment(row.at)}, which {error}", str(error)))
             try:
                 one_line(row.note, NOTE_MAX)
             except ValueError as error:
                 problems.append(paste.Problem(row.line, row.note, f"as a note {error}", "note"))
-        if problems:
-            raise forms.ValidationError(paste.told(problems))
+        self.wrong = problems
+        bad = {problem.line for problem in problems}
         self.twice += [row.at for row in rows if not has_offset(row.written) and comes_twice(row.at)]
-        return rows
+        return [row for row in rows if row.line not in bad]
 
     def clean_note(self):
         try:
@@ -127,12 +133,14 @@ class ScheduledCallForm(OpenedForm):
 
     def clean(self):
         cleaned = super().clean()
-        if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"]):
+        if "times" in self.fields and not self.errors and not (cleaned["timestamp"] or cleaned["times"] or self.wrong):
             raise forms.ValidationError("When? Choose a time, or paste some.")
         if "to_target" in self.fields and not self.errors:
             self._clean_request(cleaned)
         if "times" in self.fields and not self.errors:
             self._clean_rows(cleaned)
+        if self.wrong:
+            self.add_error("times", paste.told(self.wrong))
         return cleaned
 
     def _clean_request(self, cleaned):
@@ -154,7 +162,7 @@ class ScheduledCallForm(OpenedForm):
 
     def _clean_rows(self, cleaned):
         """self.rows: [(paste.Row, its target or None, its body, its data), ...]"""
-        given, problems = cleaned.get, []
+        given = cleaned.get
         may = "to_target" in self.fields
         names = {row.target for row in cleaned["times"] if row.target}
         known = {target.name: target for target in targets.there().filter(name__in=filter(str.isprintable, names))} if may else {}
@@ -168,8 +176,10 @@ class ScheduledCallForm(OpenedForm):
                 return f"names the target “{printable(name, 80)}”, which there is not"
             target, whole = known[name] if name else given("to_target"), given("data") or {}
             try:
-                whole = whole | rules.data(json.loads(text)) if text else whole
-            except (ValueError, RecursionError, TypeError):
+                whole = whole | rules.data(rules.parsed(text)) if text else whole
+            except rules.Twice as error:
+                return f"has data that cannot be meant: {str(error)[:1].lower()}{str(error)[1:]}"
+            except (ValueError, TypeError):
                 return 'has data that is no JSON such as {"order": 7}'
             body = body or given("body") or None
             for place, problem in self._problems_with(target, body, given("headers") or {}, whole).items():
@@ -180,11 +190,9 @@ class ScheduledCallForm(OpenedForm):
         for row in cleaned["times"]:
             found = what(row.target, row.body, row.data) if row.has_own else (given("to_target"), given("body") or None, given("data") or {})
             if isinstance(found, str):
-                problems.append(paste.Problem(row.line, row.written, found))
+                self.wrong.append(paste.Problem(row.line, row.written, found))
             else:
                 self.rows.append((row, *found))
-        if problems:
-            self.add_error("times", paste.told(problems))
 
     def is_valid(self):
         """Whether it may be saved. What was pasted comes back, to be looked at before anything is made of it."""

@@ -1,9 +1,7 @@
 """The admin of calls: see what is planned and how it went, cancel, try now, schedule again, add."""
 import json
-from datetime import timedelta
 from functools import partial
 
-from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
 from django.contrib.admin.options import get_content_type_for_model
@@ -24,7 +22,7 @@ from ..base.clock import utcnow
 from ..base.moments import moment, precise
 from ..calls import ledger, targets
 from ..calls.attempts import attempts_of, durations
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created, hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .attempts import CLASSES, in_lines, in_words, laid_out, milliseconds
@@ -37,7 +35,6 @@ Status = ScheduledCall.Status
 AT_ONCE = 10_000        # rows that one action takes, as many as one request to the API
 BRIEF = 120             # characters
 CANCELLABLE = (Status.PENDING, Status.RETRYING)
-BLANK = format_html('<span class="blank">{}</span>', NOTHING)       # left out of the cards of a phone
 
 
 def column(field, description, say=moment):
@@ -78,7 +75,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("How it went", {"fields": ["late", "handed_over", "started", "ended"]}),
         ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "expires"]}),
         ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
-        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as"]}),
+        ("Who and why", {"fields": ["scheduled_by", "via", "planned_by", "created", "again", "again_as"]}),
     ]
 
     # What it shows
@@ -102,7 +99,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     def took(self, call):
         """Of its last attempt; the list has read those of a page together."""
         ms = getattr(call, "took_ms", None)
-        return BLANK if ms is None else milliseconds(ms)
+        return NOTHING if ms is None else milliseconds(ms)
 
     @admin.display(description="outcome")
     def outcome(self, call):
@@ -112,7 +109,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return format_html("{}{}next attempt {}", said, said and ", ", self.next_attempt(call))
         if call.cancelled_by:
             return format_html("{}{}cancelled by <bdi>{}</bdi>", said, said and ", ", call.cancelled_by)
-        return said or BLANK
+        return said or NOTHING
 
     @admin.display(description="scheduled by")
     def who(self, call):
@@ -127,6 +124,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
             return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
         return call.scheduled_by or call.scheduled_via or NOTHING
 
+    @admin.display(description="via")
+    def via(self, call):
+        return call.scheduled_via or NOTHING
+
     @admin.display(description="schedule")
     def planned_by(self, call):
         if call.schedule is None:
@@ -139,7 +140,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     @admin.display(description="target")
     def called(self, call):
         if call.target is None:
-            return BLANK
+            return NOTHING
         if call.target.deleted_at or not getattr(call, "leads_to_target", False):       # in the list no name leads away
             return format_html("<bdi>{}</bdi>", call.target)
         return format_html('<a href="{}"><bdi>{}</bdi></a>',
@@ -163,7 +164,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     @admin.display(description="note")
     def said(self, call):
-        return format_html("<bdi>{}</bdi>", call.note) if call.note else BLANK
+        return format_html("<bdi>{}</bdi>", call.note) if call.note else NOTHING
 
     @admin.display(description="scheduled again from")
     def again(self, call):
@@ -240,7 +241,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
                     ("started", len(call.told) == 1 and call.started_at == last["started_at"]),
                     ("ended", len(call.told) == 1 and call.ended_at == last["ended_at"])) if same}
             values = {name: getattr(self, name)(call) if hasattr(self, name) else getattr(call, name) for name in names}
-            call.fields_shown = {name for name, value in values.items() if value not in (None, "", NOTHING, BLANK)}
+            call.fields_shown = {name for name, value in values.items() if value not in (None, "", NOTHING)}
         return call.fields_shown
 
     def get_object(self, request, object_id, from_field=None):
@@ -327,18 +328,14 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if change and not form.has_changed():
             request.was_moved = None    # a form shows whole seconds, and must not take the rest of one away
             return
+        request.twice = form.twice
         if change:
-            request.twice = form.twice
             request.was_moved = ledger.move(obj.pk, obj.timestamp)
-            soon = [obj]
+            hand_over_soon([obj.pk])
         else:
-            soon = request.calls = ledger.schedule(
-                calls=form.new_calls(), by=request.user.get_username(), via="admin")
-            targets.still_there([call.target_id for call in soon if call.target_id])
-            request.twice = form.twice
-            obj.pk, obj.timestamp = soon[0].pk, soon[0].timestamp
-        end = utcnow() + timedelta(seconds=settings.WINDOW)
-        hand_over_soon([call.pk for call in soon if call.timestamp <= end])
+            calls = request.calls = ledger.schedule(calls=form.new_calls(), by=request.user.get_username(), via="admin")
+            created(calls)
+            obj.pk, obj.timestamp = calls[0].pk, calls[0].timestamp
 
     def log_addition(self, request, obj, message):
         self._write_history(request, [
@@ -358,7 +355,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return HttpResponseRedirect(request.path if "_addanother" in request.POST else self._together(request.calls))
 
     def _together(self, calls):
-        """The address of the list of exactly these new calls."""
+        """The address of the list of exactly these new calls; of one its page, which says how it went."""
+        if len(calls) == 1:
+            return reverse("admin:scheduler_scheduledcall_change", args=[calls[0].pk])
         return self._list(view="all", ids=f"{min(call.pk for call in calls)}-{max(call.pk for call in calls)}")
 
     def log_change(self, request, obj, message):
@@ -377,7 +376,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
 
     def _nothing_changed(self, request, call):
         self.message_user(request, f"Call {call.pk} is no longer pending; nothing was changed.", messages.ERROR)
-        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
+        return self.back_to(call)
 
     def _write_history(self, request, entries):
         """entries: [(id, the call in words, flag, message), ...]; for thousands at once."""
@@ -428,12 +427,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         try:
             with transaction.atomic():
                 calls = ledger.again(ids, by=request.user.get_username(), via="admin")
-                targets.still_there([call.target_id for call in calls if call.target_id])
+                created(calls)
         except Target.DoesNotExist as error:
             self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
             return None
-        end = utcnow() + timedelta(seconds=settings.WINDOW)
-        hand_over_soon([call.pk for call in calls if call.timestamp <= end])
         self._write_history(request, [entry for call in calls for entry in (
             (call.pk, f"call {call.pk}", ADDITION, f"Scheduled again from call {call.again_of}."),
             (call.again_of, f"call {call.again_of}", CHANGE, f"Scheduled again as call {call.pk}."))])
@@ -486,14 +483,13 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         calls = ScheduledCall.objects.filter(pk=call_id)
         if not (call := calls.first()):
             raise Http404(f"There is no call {call_id}.")
-        back = HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call_id]))
         if request.method == "POST":
-            return self.in_one(request, lambda: action(request, calls) or back)
+            return self.in_one(request, lambda: action(request, calls) or self.back_to(call))
         if call.status not in statuses:
             self.message_user(request, f"Call {call_id} {gone}.", messages.WARNING)
-            return back
-        return TemplateResponse(request, "admin/scheduler/scheduledcall/confirm.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": call, "opts": self.opts})
+            return self.back_to(call)
+        note = format_html(": <bdi>{}</bdi>", call.note) if call.note else ""
+        return self.ask(request, call, question, yes, format_html("It is {}, {}{}.", call, call.status, note))
 
     def csv(self, request):
         """The calls that the list shows, with all its pages, as a file."""

@@ -11,6 +11,7 @@ from django.core.paginator import Paginator
 from django.db.models import Subquery
 from django.utils import timezone
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 
 from ..base.clock import utcnow
 from ..base.moments import from_person, moment
@@ -20,7 +21,7 @@ from . import search
 
 Status = ScheduledCall.Status
 
-NOTHING = "–"           # what stands where there is nothing
+NOTHING = format_html('<span class="blank">{}</span>', "–")     # what stands where there is nothing; no part of a phone's cards
 COUNTED = 10_000        # calls; of more the list says "more than", as to count a million takes its time
 
 SOONEST, LATEST = ["timestamp", "id"], ["-timestamp", "-id"]
@@ -183,6 +184,8 @@ class StatusFilter(CallFilter):
                                       f"there are {', '.join(Status.values)}.")
 
     def queryset(self, request, queryset):
+        if self.status and self.status not in Status.values:
+            return queryset.none()      # PostgreSQL is not asked for what no status can be: it takes no NUL
         return queryset.of([self.status]) if self.status else queryset
 
     def choices(self, changelist):
@@ -340,8 +343,16 @@ FILTERS = [ViewFilter, StatusFilter, TargetFilter, DueFilter, TogetherFilter, Se
 
 
 class SelectedRows:
-    """For a ModelAdmin: of what a POST selects, that which cannot be a row's id is left out, as the database would
-    break on it; and the user is told how many rows are no longer there."""
+    """For a ModelAdmin: which rows of its list are meant.
+
+    A list is narrowed by its filters alone. Of what a POST selects, that which cannot be a row's id is left out, as the
+    database would break on it; and the user is told how many rows are no longer there."""
+
+    def lookup_allowed(self, lookup, value, request):
+        """Not by a field that is no filter's: `body__startswith` would say letter by letter what a user may not see."""
+        taken = {name for kind in self.get_list_filter(request) for name in getattr(kind, "parameters", [kind])}
+        hidden = {field.name for field in self.model._meta.get_fields()} - taken
+        return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
 
     def response_action(self, request, queryset):
         ids = list(filter(is_id, request.POST.getlist(ACTION_CHECKBOX_NAME)))

@@ -17,11 +17,14 @@ from functools import partial
 from django import forms
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.admin.templatetags.admin_urls import admin_urlname
 from django.contrib.messages.storage.cookie import MessageDecoder, MessageEncoder
 from django.core import signing
 from django.db import transaction
 from django.forms.fields import InvalidJSONInput
 from django.http import HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
 
 from ..base.clock import utcnow
 from ..base.moments import from_person, moment, showable
@@ -79,7 +82,7 @@ def _again(request, record):
 
 
 class OnceAdmin:
-    """For a ModelAdmin: each of its forms is done `once`."""
+    """For a ModelAdmin: each of its forms is done `once`, and what its pages lead to is asked for first."""
 
     def changeform_view(self, request, *args, **kwargs):
         return self.in_one(request, partial(super().changeform_view, request, *args, **kwargs))
@@ -92,6 +95,19 @@ class OnceAdmin:
         if request.POST.get("action") == "delete_selected" and "post" not in request.POST:
             return act()        # Django's page that asks whether it is meant
         return once(request, act)
+
+    def ask(self, request, row, title, yes, text, form=None):
+        """The page that asks whether what was chosen on a row's page is meant, and for more where there is a form.
+
+        yes: what its button says; text: what is to be known of the row
+        """
+        return TemplateResponse(request, "admin/scheduler/ask.html", {
+            **self.admin_site.each_context(request), "title": title, "yes": yes, "text": text, "form": form,
+            "original": row, "opts": self.opts})
+
+    def back_to(self, row):
+        """A redirect to the row's page."""
+        return HttpResponseRedirect(reverse(admin_urlname(self.opts, "change"), args=[row.pk]))
 
     def in_one(self, request, act):
         """What act() responds; if it may change something, in one transaction and `once`."""
@@ -118,11 +134,14 @@ class JsonField(forms.JSONField):
 
     def __init__(self, **how):
         super().__init__(**{"required": False, "initial": dict, "widget": forms.Textarea({"rows": 3, "cols": 40, "spellcheck": "false"}), **how})
+        self.decoder = rules.Decoder
 
     def to_python(self, value):
         """Django's own breaks on a number of thousands of digits, and on what is nested too deeply."""
         try:
             return rules.shallow(super().to_python(value))
+        except rules.Twice as error:
+            raise forms.ValidationError(str(error)) from None
         except (ValueError, RecursionError):
             raise forms.ValidationError(self.error_messages["invalid"], code="invalid") from None
 
@@ -195,6 +214,14 @@ class OpenedForm(forms.ModelForm):
             self.add_error(None, "Nothing was saved: somebody else changed this while the page was open. What that was is "
                                  "said below; save once more to have it as it stands here.")
         return cleaned
+
+    def add_error(self, field, error):
+        """What the model finds wrong with a field that this page does not have is said above the others."""
+        if field is None and hasattr(error, "error_dict"):
+            for name, errors in error.error_dict.items():
+                super().add_error(name if name in self.fields else None, errors)
+        else:
+            super().add_error(field, error)
 
     def _overtaken(self, name, old, new):
         """Whether the field, which somebody changed from `old` to `new`, is not now what was sent; then it says so."""

@@ -68,7 +68,7 @@ def read(text):
     written = [" ".join(filter(None, (cell(cells, "date"), cell(cells, "time")))) for _, cells in lines]
     day_first, rows, problems = days_first(written), [], []
     for (line, cells), when in zip(lines, written):
-        if more := [extra for extra in cells[max(columns.values()) + 1:] if extra.strip()]:
+        if more := [extra for place, extra in enumerate(cells) if place not in columns.values() and extra.strip()]:
             problems.append(Problem(line, more[0], f"stands in a column that has no name: put a line above them with "
                                                    f"what they are, of {NAMED}"))
         elif not when:
@@ -121,9 +121,9 @@ def _columns(names):
 
 
 def told(problems):
-    """The problems as sentences, one for each kind, in the order in which they come."""
+    """The problems as sentences, one for each kind, in the order of the lines in which they come first."""
     kinds = {}
-    for problem in problems:
+    for problem in sorted(problems, key=lambda problem: problem.line):
         kinds.setdefault(problem.kind or problem.why, []).append(problem)
     said = []
     for some in list(kinds.values())[:SHOWN]:

@@ -12,7 +12,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q, Count, OuterRef, Subquery
 from django.http import Http404, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
@@ -21,7 +20,7 @@ from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.words import one_line, printable, redacted
 from ..calls import targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created, hand_over_soon
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters, outcomes, pauses
@@ -145,18 +144,24 @@ class ScheduleForm(OpenedForm):
         """A body that is empty, and not the target's, is for the API to set."""
         return self.cleaned_data["body"] or ("" if self.was and self.was.body == "" else None)
 
-    def clean_headers(self):
-        return self.cleaned_data["headers"] or {}
-
-    def clean_data(self):
-        return self.cleaned_data["data"] or {}
+    def clean(self):
+        """What this user does not see goes with the target that it was for."""
+        cleaned = super().clean()
+        if not cleaned.get("target"):
+            for name in set(Schedule.REQUEST) - set(self.fields):
+                setattr(self.instance, name, Schedule._meta.get_field(name).get_default())
+        return cleaned
 
     def _post_clean(self):
         super()._post_clean()
-        if not (self.errors or self.may_use) and self.instance.target_id and planner.calls_more(
-                self.instance, self.was, utcnow()):
+        if self.errors:
+            return
+        if not self.may_use and self.instance.target_id and planner.calls_more(self.instance, self.was, utcnow()):
             self.add_error("target", "By this more is called of a target, for which you need the permission "
                                      "scheduler.use_target; an administrator can give it to you.")
+        if not set(Schedule.REQUEST) <= set(self.fields) and planner.leads_elsewhere(self.instance, self.was):
+            self.add_error("target", "By this what it sends goes to another target, for which you need the permission "
+                                     "scheduler.see_request; an administrator can give it to you.")
 
     def clean_name(self):
         name = self.cleaned_data["name"]
@@ -187,10 +192,6 @@ class ScheduleForm(OpenedForm):
                 remarks[call.occurrence] = f"its call was moved to {moment(call.timestamp, rule.zone)}"
         return [(f"{at.astimezone(rule.zone):%a}", moment(at, rule.zone), moment(at),
                  remarks.get(at) or remark(rule, at)) for at in times]
-
-
-class ResumeForm(forms.Form):
-    """There is nothing to say."""
 
 
 class RunForm(forms.Form):
@@ -295,7 +296,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
     def get_fieldsets(self, request, obj=None):
         parts = self.parts
         if obj and obj.target_id and not request.user.has_perm("scheduler.see_request"):
-            parts = [(name, {"fields": [field for field in part["fields"] if field not in ("body", "headers", "data")]})
+            parts = [(name, {"fields": [field for field in part["fields"] if field not in Schedule.REQUEST]})
                      for name, part in parts]
         return [*parts, *([("How it goes", {"fields": self.get_readonly_fields(request)})] if obj else [])]
 
@@ -396,43 +397,43 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
     # Pages of its own, to which its page leads
 
     def get_urls(self):
-        def page(name, *arguments):
-            return path(f"<int:schedule_id>/{name}/", self.admin_site.admin_view(partial(self.act_on_one, act=arguments)),
+        def page(act, name):
+            return path(f"<int:schedule_id>/{name}/", self.admin_site.admin_view(partial(self.act_on_one, act=act)),
                         name=f"scheduler_schedule_{name}")
-        return [
-            page("pause", self._pause, PauseForm, "Pause this schedule?", "Yes, pause it"),
-            page("resume", self._resume, ResumeForm, "Resume this schedule?", "Yes, resume it"),
-            page("run", self._run, RunForm, "Make a call of this schedule now?", "Yes, call now"),
-            *super().get_urls(),
-        ]
+        return [page(self.pause, "pause"), page(self.resume, "resume"), page(self.run, "run"), *super().get_urls()]
 
     def act_on_one(self, request, schedule_id, act):
-        """Asks first, and does it when the answer is posted."""
-        act, form_class, question, yes = act
         if not (self.has_view_permission(request) and self.has_change_permission(request)):
             raise PermissionDenied
-        if not (schedule := Schedule.objects.filter(deleted_at=None, pk=schedule_id).select_related("target").first()):
-            raise Http404(f"There is no schedule {schedule_id}.")
-        if schedule.target and act != self._pause and not request.user.has_perm("scheduler.use_target"):
-            raise PermissionDenied("You need the permission scheduler.use_target for this.")
-        form = form_class(request.POST if request.method == "POST" else None, **(
-            {"zone": schedule.clocks} if act == self._pause else {}))
-        if request.method == "POST" and form.is_valid():
-            return self.in_one(request, lambda: act(request, schedule_id, form.cleaned_data) or HttpResponseRedirect(
-                reverse("admin:scheduler_schedule_change", args=[schedule_id])))
-        return TemplateResponse(request, "admin/scheduler/schedule/act.html", {
-            **self.admin_site.each_context(request), "title": question, "yes": yes, "original": schedule, "opts": self.opts,
-            "form": form, "consequence": pauses.of_schedule_to_come(schedule) if act == self._pause else ""})
 
-    def _pause(self, request, schedule_id, said):
-        schedule = planner.locked().get(pk=schedule_id)
-        planner.pause(schedule, request.user.get_username(), **said)
-        self._save_and_say(request, schedule, "Paused" + (f" until {moment(said['until'], schedule.clocks)}" if said["until"] else "")
-                           + (f": {said['reason']}." if said["reason"] else "."))
+        def on_it():
+            schedules = planner.locked() if request.method == "POST" else Schedule.objects.filter(deleted_at=None)
+            if not (schedule := schedules.filter(pk=schedule_id).first()):
+                raise Http404(f"There is no schedule {schedule_id}.")
+            if schedule.target and act != self.pause and not request.user.has_perm("scheduler.use_target"):
+                raise PermissionDenied("You need the permission scheduler.use_target for this.")
+            return act(request, schedule) or self.back_to(schedule)
+        return self.in_one(request, on_it)
 
-    def _resume(self, request, schedule_id, said):
-        schedule = planner.locked().get(pk=schedule_id)
-        planner.resume(schedule)
+    def _ask(self, request, schedule, title, yes, form=None, consequence=""):
+        calls = f", which calls {schedule.target}" if schedule.target else ""
+        return self.ask(request, schedule, title, yes, format_html(
+            "It is <bdi>{}</bdi>{}. {}", schedule, calls, consequence), form)
+
+    def pause(self, request, schedule):
+        form = PauseForm(request.POST if request.method == "POST" else None, zone=schedule.clocks)
+        if not form.is_valid():
+            return self._ask(request, schedule, "Pause this schedule?", "Yes, pause it", form,
+                             pauses.of_schedule_to_come(schedule))
+        until, reason = form.cleaned_data["until"], form.cleaned_data["reason"]
+        schedule.begin_pause(request.user.get_username(), until=until, reason=reason)
+        self._save_and_say(request, schedule, "Paused" + (f" until {moment(until, schedule.clocks)}" if until else "")
+                           + (f": {reason}." if reason else "."))
+
+    def resume(self, request, schedule):
+        if request.method != "POST":
+            return self._ask(request, schedule, "Resume this schedule?", "Yes, resume it")
+        schedule.end_pause()
         self._save_and_say(request, schedule, "Resumed.")
 
     def _save_and_say(self, request, schedule, words):
@@ -440,16 +441,18 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         self.log_change(request, schedule, words)
         self.message_user(request, words, messages.SUCCESS)
 
-    def _run(self, request, schedule_id, said):
-        schedule = planner.locked().get(pk=schedule_id)
+    def run(self, request, schedule):
+        form = RunForm(request.POST if request.method == "POST" else None)
+        if not form.is_valid():
+            return self._ask(request, schedule, "Make a call of this schedule now?", "Yes, call now", form)
         if schedule.target and schedule.target.is_paused(utcnow()):
             self.message_user(request, f"Its target {schedule.target} is {schedule.target.pause}: resume that first.",
                               messages.ERROR)
             return None
-        call = planner.run(schedule, request.user.get_username(), **said)
-        hand_over_soon([call.pk])
+        call = planner.run(schedule, request.user.get_username(), form.cleaned_data["note"])
+        created([call])
         self.log_change(request, schedule, f"Run as call {call.pk}.")
-        self.message_user(request, format_html("Call {} is made now.", call.pk), messages.SUCCESS)
+        self.message_user(request, f"Call {call.pk} is made now.", messages.SUCCESS)
         if self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
             return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
         return None

@@ -6,17 +6,17 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpResponseRedirect
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.text import capfirst
 
 from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.secrets import meet
 from ..calls import ledger, targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN
-from . import outcomes, pauses
+from . import filters, outcomes, pauses
 from .filters import NOTHING
 from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
 
@@ -41,6 +41,13 @@ def lines(text):
     return found
 
 
+def once(pairs):
+    """{name: value} of (name, value), ... Raises ValidationError."""
+    if len(dict(pairs)) < len(pairs):
+        raise forms.ValidationError("A name stands twice.")
+    return dict(pairs)
+
+
 class HeadersField(forms.CharField):
     """Headers as lines; the model keeps them as {name: value}."""
 
@@ -50,10 +57,7 @@ class HeadersField(forms.CharField):
         return "\n".join(f"{name}: {content}" for name, content in value.items()) if isinstance(value, dict) else value
 
     def clean(self, value):
-        pairs = lines(super().clean(value))
-        if len(dict(pairs)) < len(pairs):
-            raise forms.ValidationError("A name stands twice.")
-        return dict(pairs)
+        return once(lines(super().clean(value)))
 
     def has_changed(self, initial, data):
         return super().has_changed(self.prepare_value(initial or {}), (data or "").replace("\r\n", "\n").strip())
@@ -164,7 +168,7 @@ class TargetForm(OpenedForm):
         """{name: value}, None for one that was taken out since the page was opened."""
         text = self.cleaned_data["secret_headers"]
         before = dict(lines(self.data.get(self.add_initial_prefix("secret_headers"), "")))
-        found = dict(lines(text))
+        found = once(lines(text))
         if empty := [name for name, value in found.items() if not value]:
             raise forms.ValidationError(f"{empty[0]} needs its value: what is secret is not shown.")
         names = {name.lower() for name in found}
@@ -187,14 +191,6 @@ class TargetForm(OpenedForm):
         if cleaned.get("keys") == "previous":
             changes["previous_signing_key"] = None
         return cleaned
-
-    def add_error(self, field, error):
-        """What the model finds wrong with a field that this page does not have is said above the others."""
-        if field is None and hasattr(error, "error_dict"):
-            for name, errors in error.error_dict.items():
-                super().add_error(name if name in self.fields else None, errors)
-        else:
-            super().add_error(field, error)
 
     def full_clean(self):
         """What is secret does not come back with a page of errors, so it says that it is to be given again."""
@@ -221,7 +217,7 @@ class TestForm(forms.Form):
 
 
 @admin.register(Target)
-class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
+class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
     form = TargetForm
     list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
     search_fields = ["name"]
@@ -266,8 +262,10 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
         return f"{moment(target.created_at)}{target.created_by and f', by {target.created_by}'}"
 
     def get_fieldsets(self, request, obj=None):
-        """Without what this user may not see."""
-        left_out = set(REQUEST) if obj and not request.user.has_perm("scheduler.see_request") else set()
+        """Without what this user may not see, and what would take away a secret that there is not."""
+        names = obj.secret_names if obj else {}
+        left_out = {field for field, name in (("keys", "signing"), ("notify_no_more", "notify")) if not names.get(name)}
+        left_out |= set(REQUEST) if obj and not request.user.has_perm("scheduler.see_request") else set()
         if obj and not self.has_change_permission(request, obj):
             left_out |= set(SECRET)
         shown = [(title, {"fields": [name for name in part["fields"] if name not in left_out]}) for title, part in self.fieldsets]
@@ -351,48 +349,38 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, admin.ModelAdmin):
         except Target.DoesNotExist:
             raise Http404(f"There is no target {target_id} any more.") from None
 
-    def _ask(self, request, target, title, yes, form, text):
-        return TemplateResponse(request, "admin/scheduler/ask.html", {
-            **self.admin_site.each_context(request), "title": title, "yes": yes, "form": form, "text": text,
-            "original": target, "opts": self.opts})
-
-    def _back(self, target):
-        return HttpResponseRedirect(reverse("admin:scheduler_target_change", args=[target.pk]))
-
     def pause(self, request, target):
         form = PauseForm(request.POST if request.method == "POST" else None)
         if not form.is_valid():
-            return self._ask(request, target, f"Pause {target.name}?", "Yes, pause it", form,
-                             "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
-                             + pauses.of_target_to_come(target))
+            return self.ask(request, target, f"Pause {target.name}?", "Yes, pause it",
+                            "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
+                            + pauses.of_target_to_come(target), form)
         targets.pause(target, request.user.get_username(), form.cleaned_data["reason"], form.cleaned_data["until"])
-        self.log_change(request, target, f"{target.pause.capitalize()}.")
-        self.message_user(request, f"{target.name} is paused.", messages.SUCCESS)
-        return self._back(target)
+        self.log_change(request, target, f"{capfirst(target.pause)}.")
+        self.message_user(request, f"Target {target.name} is paused.", messages.SUCCESS)
+        return self.back_to(target)
 
     def resume(self, request, target):
         if request.method != "POST":
-            return self._ask(request, target, f"Resume {target.name}?", "Yes, resume it", None, f"It is {self.state(target)}.")
+            return self.ask(request, target, f"Resume {target.name}?", "Yes, resume it", f"It is {self.state(target)}.")
         targets.resume(target)
         self.log_change(request, target, "Resumed.")
-        self.message_user(request, f"{target.name} is resumed.", messages.SUCCESS)
-        return self._back(target)
+        self.message_user(request, f"Target {target.name} is resumed.", messages.SUCCESS)
+        return self.back_to(target)
 
     def test(self, request, target):
         """Makes one call now; its page shows what came of it."""
         form = TestForm(request.POST if request.method == "POST" else None, target=target)
         if target.is_paused(utcnow()):
-            self.message_user(request, f"{target.name} is {target.pause}: resume it first.", messages.ERROR)
-            return self._back(target)
+            self.message_user(request, f"Target {target.name} is {target.pause}: resume it first.", messages.ERROR)
+            return self.back_to(target)
         if not form.is_valid():
-            return self._ask(request, target, f"Test {target.name}?", "Yes, call it now", form,
-                             "One call is made now, for real. It is among the calls like any other.")
+            return self.ask(request, target, f"Test {target.name}?", "Yes, call it now",
+                            "One call is made now, for real, and not tried again. It is among the calls like any other.", form)
         with transaction.atomic():
-            call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
-                ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"] or {})])
-            targets.still_there([target.pk])
-            hand_over_soon([call.pk])
-        self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
+            call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
+            created([call])
+        self.message_user(request, f"Target {target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
-            return self._back(target)
+            return self.back_to(target)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))

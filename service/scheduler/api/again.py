@@ -5,7 +5,7 @@ from rest_framework import serializers
 
 from ..base.words import printable
 from ..calls import outcomes
-from ..calls.ledger import BATCH
+from ..calls.ledger import batches
 from ..models import ScheduledCall
 from .call_filter import CallFilter
 from .errors import Refusal
@@ -58,7 +58,7 @@ def read(data):
         if name == "schedule" or not isinstance(data[name], str):
             problems[name] = "Must be a number." if name == "schedule" else "Must be a string."
     if problems:
-        _refuse([(name, problems[name]) for name in known if name in problems])
+        raise Refusal.of({name: problems[name] for name in known if name in problems})
     return {name: str(value) if name == "schedule" else value for name, value in data.items() if name != "dry_run"}, data.get("dry_run", False)
 
 
@@ -72,7 +72,7 @@ def chosen(filters):
     """
     found = CallFilter(filters, ScheduledCall.objects.all())
     if not found.is_valid():
-        _refuse([(name, str(reason)) for name, reasons in found.errors.items() for reason in reasons])
+        raise Refusal.of({name: " ".join(map(str, reasons)) for name, reasons in found.errors.items()})
     calls = found.qs.filter(Q(target=None) | Q(target__deleted_at=None), ~_repeated()).order_by("timestamp", "id")
     if "class" in filters:
         calls = calls.filter(failure__in=filters["class"])
@@ -88,14 +88,9 @@ def _repeated():
 def held(ids):
     """Those of `ids` that nobody has made again, in their order; locked, so that nobody else does."""
     free = set()
-    for i in range(0, len(ids), BATCH):
-        some = ScheduledCall.objects.filter(id__in=ids[i:i + BATCH])
+    for batch in batches(ids):
+        some = ScheduledCall.objects.filter(id__in=batch)
         # In the order of all who lock several rows. Who waited here sees in the second what the other has made.
         list(some.order_by("id").select_for_update().values_list("id"))
         free |= set(some.filter(~_repeated()).values_list("id", flat=True))
     return [call_id for call_id in ids if call_id in free]
-
-
-def _refuse(problems):
-    raise Refusal(" ".join(f"{key}: {reason}" for key, reason in problems),
-                  [{"key": key, "reason": reason} for key, reason in problems])

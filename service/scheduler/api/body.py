@@ -3,7 +3,6 @@ import json
 
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
-from rest_framework.utils.json import strict_constant
 
 from ..base.words import printable
 from ..models import rules
@@ -11,16 +10,6 @@ from .errors import Refusal
 
 # How compressed bodies begin, whether a header says so or not (RFC 1952, RFC 8878).
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-def _once(pairs):
-    """The object of these (key, value): of a key that stands twice nobody knows which is meant (RFC 8259, section 4)."""
-    found = {}
-    for key, value in pairs:
-        if key in found:
-            raise ParseError(f'The key "{printable(key, 80)}" stands twice; which is meant?')
-        found[key] = value
-    return found
 
 
 class SafeJSONParser(JSONParser):
@@ -37,9 +26,11 @@ class SafeJSONParser(JSONParser):
         if not encoding.startswith("utf-8"):
             raise ParseError(f"The body is {encoding[:6].upper()}; send it as UTF-8.")
         try:
-            value = json.loads(body.decode(encoding), parse_constant=strict_constant, object_pairs_hook=_once)
+            value = json.loads(body.decode(encoding), cls=rules.Decoder)
         except UnicodeDecodeError as error:
             raise ParseError(f"The body is not UTF-8: its byte {error.start + 1} is 0x{body[error.start]:02x}.")
+        except rules.Twice as error:
+            raise ParseError(str(error))
         except RecursionError:
             raise ParseError("The body is nested too deeply.")
         except ValueError as error:

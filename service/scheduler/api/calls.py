@@ -1,20 +1,16 @@
 """The HTTP API of calls: schedule, list, look at, repeat, hurry and cancel them."""
-import json
-from datetime import timedelta
-
 import django_filters
-from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import mixins, serializers, status, viewsets
 from rest_framework.filters import OrderingFilter
 from rest_framework.response import Response
 
 from ..base.clock import utcnow
-from ..calls import ledger, outcomes, targets
+from ..calls import ledger, outcomes
 from ..calls.attempts import attempts_of
-from ..calls.dispatch import hand_over_soon
-from ..models import CallRequest, IdempotentAnswer, Schedule, ScheduledCall, Target
+from ..calls.dispatch import created, hand_over_soon
+from ..models import CallRequest, Schedule, ScheduledCall, Target
 from . import again, new_calls
 from .access import MayChange, has, need
 from .attempts import AttemptSerializer
@@ -22,8 +18,7 @@ from .body import body
 from .call_filter import CallFilter
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Conflict, Refusal
-
-KEY_MAX = 255               # characters of an Idempotency-Key
+from .idempotency import IDEMPOTENT, fingerprint, key_of, once
 
 
 class ScheduledCallSerializer(serializers.ModelSerializer):
@@ -129,11 +124,6 @@ class DueOrdering(OrderingFilter):
 CALLS = {"type": "array", "items": {
     "allOf": [{"$ref": "#/components/schemas/ScheduledCall"}],
     "properties": {"position": {"type": "integer", "description": "Its place in `calls`, from 0, if these were asked for."}}}}
-IDEMPOTENT = OpenApiParameter(
-    "Idempotency-Key", {"type": "string", "minLength": 1, "maxLength": KEY_MAX, "pattern": "^[ -~]+$"},
-    OpenApiParameter.HEADER,
-    description=f"Any printable ASCII text of 1 to {KEY_MAX} characters that is new for each new request. Repeated with "
-                "the same request it returns the first answer and schedules nothing.")
 
 
 @extend_schema(tags=["calls"])
@@ -142,7 +132,6 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     pagination_class = Pages
     filter_backends = [django_filters.rest_framework.DjangoFilterBackend, DueOrdering]
     filterset_class = CallFilter
-    ordering_fields = list(DueOrdering.CHOICES)
 
     def get_permissions(self):
         return [MayChange()] if self.action == "try_now" else super().get_permissions()
@@ -164,9 +153,9 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         return self._once(asked.fingerprint, lambda: self._schedule(asked))
 
     def _schedule(self, asked):
-        wanted = asked.calls(now := utcnow(), self._may_use_targets)
+        wanted = asked.calls(utcnow(), self._may_use_targets)
         calls = ledger.schedule(calls=[new for _, new in wanted], by=self.request.user.get_username(), via="API")
-        self._created(calls, now)
+        self._created(calls)
         answer = ScheduledCallSerializer(calls, many=True).data
         if asked.positions:
             answer = [{**call, "position": position} for call, (position, _) in zip(answer, wanted)]
@@ -181,7 +170,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         headers and data. What happened to the old one stays as it is. Needs the permission `add_scheduledcall`; if
         the call names a target, `use_target` too."""
         self._no_body()
-        return self._once(new_calls.fingerprint(["again", pk]), self._repeat_one)
+        return self._once(fingerprint(["again", pk]), self._repeat_one)
 
     def _repeat_one(self):
         call = self.get_object()
@@ -203,11 +192,11 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         data = body(request)
         filters, dry_run = again.read(data)
         if dry_run:
-            self._key()             # which has nothing to do here, and is refused as it will be
+            key_of(request)         # which has nothing to do here, and is refused as it will be
             found, more = again.chosen(filters)
             first = ScheduledCall.objects.filter(id__in=list(found)[:again.SHOWN]).order_by("timestamp", "id")
             return Response(self._made(True, found.values(), more, first))
-        return self._once(new_calls.fingerprint(["again", data]), lambda: self._repeat_all(filters))
+        return self._once(fingerprint(["again", data]), lambda: self._repeat_all(filters))
 
     def _repeat_all(self, filters):
         found, more = again.chosen(filters)
@@ -236,38 +225,6 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         if not tried:
             raise Conflict(f"Only a call that is Retrying can be tried now; this one is {call.status}.", call.status)
         return Response(ScheduledCallSerializer(call).data)
-
-    def _key(self):
-        """The Idempotency-Key, None if there is none."""
-        key = self.request.headers.get("Idempotency-Key")
-        if key is not None and not (1 <= len(key) <= KEY_MAX and key.isascii() and key.isprintable()):
-            raise Refusal(f"Idempotency-Key must be 1 to {KEY_MAX} printable ASCII characters.")
-        return key
-
-    def _once(self, fingerprint, work):
-        """The answer, a 201, with what work() returns, which does it all in one transaction. If the request has an
-        Idempotency-Key and the same came with it before, the answer is what that got.
-
-        The unique constraint decides who is first: the second of two requests at the same time waits in its INSERT
-        until the first has committed, and then finds its answer."""
-        if (key := self._key()) is None:
-            with transaction.atomic():
-                return Response(work(), status.HTTP_201_CREATED)
-        user = self.request.user
-        scope = f"user {user.pk}" if user.is_authenticated else "anonymous"
-        try:
-            with transaction.atomic():
-                record = IdempotentAnswer.objects.create(scope=scope, key=key, fingerprint=fingerprint)
-                record.answer = json.dumps(work())
-                record.save(update_fields=["answer"])
-        except IntegrityError:
-            record = IdempotentAnswer.objects.get(scope=scope, key=key)
-            if record.fingerprint != fingerprint:
-                return Response(
-                    {"detail": "This Idempotency-Key was used for another request, such as other timestamps, or another "
-                               "note. Nothing was scheduled: use a new key for a new request."},
-                    status.HTTP_422_UNPROCESSABLE_ENTITY)
-        return Response(json.loads(record.answer), status.HTTP_201_CREATED)
 
     @extend_schema(
         summary="List calls", responses={200: ScheduledCallSerializer(many=True), 400: ProblemSerializer,
@@ -309,6 +266,9 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
             raise Conflict(f"Only a pending call can be cancelled; this one is {call.status}.", call.status)
         return Response(ScheduledCallSerializer(call).data)
 
+    def _once(self, known_as, work):
+        return Response(once(self.request, known_as, work), status.HTTP_201_CREATED)
+
     def _no_body(self):
         """Raises Refusal if there is something in the body of a request that takes nothing."""
         if body(self.request):
@@ -321,15 +281,12 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
         calls = ledger.again(ids, by=self.request.user.get_username(), via="API")
         if any(call.target_id for call in calls):
             self._may_use_targets()
-        self._created(calls, utcnow())
+        self._created(calls)
         return calls
 
     @staticmethod
-    def _created(calls, now):
-        """Of a transaction that has created `calls`, at its end."""
+    def _created(calls):
         try:
-            targets.still_there(call.target_id for call in calls if call.target_id)
+            created(calls)
         except Target.DoesNotExist as error:
             raise Refusal(f"{error} Nothing was scheduled.") from None
-        soon = now + timedelta(seconds=settings.WINDOW)
-        hand_over_soon([call.id for call in calls if call.timestamp <= soon])

@@ -21,30 +21,36 @@ from ..base.database import reason
 from ..base.words import hidden, printable
 
 RETRY_AFTER = 5     # seconds
-MIGRATE = "Migrate it: python manage.py migrate"
+MIGRATE = "Migrate it: python3 manage.py migrate"
 NOT_MIGRATED = f"The database lacks what this version needs. {MIGRATE}"
 BROKEN = "Something is broken here, and it is not your request. The output of the web server says what."
 
 
 class Refusal(ValidationError):
-    """A 400 with a `detail`, and perhaps `errors`, one for each bad timestamp."""
+    """A 400 with a `detail`, and perhaps `errors`, one for each thing that is wrong."""
 
     def __init__(self, detail, errors=None):
         super().__init__(detail)
         self.detail = {"detail": detail, **({"errors": errors} if errors else {})}
 
+    @classmethod
+    def of(cls, problems):
+        """One that names all of `problems`, {key of the request: a sentence}, in their order."""
+        return cls(" ".join(f"{key}: {reason}" for key, reason in problems.items()),
+                   [{"key": key, "reason": reason} for key, reason in problems.items()])
+
 
 class Conflict(APIException):
     """A 409: what is asked for is not to be had as things are.
 
-    status: of the call that is in the way
+    status: of the call that is in the way, if one is
     """
 
     status_code = 409
 
-    def __init__(self, detail, status):
+    def __init__(self, detail, status=None):
         super().__init__(detail)
-        self.detail = {"detail": detail, "status": str(status)}
+        self.detail = {"detail": detail, **({"status": str(status)} if status else {})}
 
 
 class Unavailable(APIException):

@@ -14,9 +14,10 @@ from rest_framework import serializers
 from ..base.moments import instant, showable
 from ..base.words import one_line, printable
 from ..calls import targets, template
-from ..calls.ledger import BATCH, NewCall
+from ..calls.ledger import NewCall, batches
 from ..models import NOTE_MAX, rules
 from .errors import Refusal
+from .idempotency import fingerprint
 
 COMMON = ("note", "target", "body", "headers", "data", "expires")
 COPIES = 100        # of the longest body that one request may ask for
@@ -182,11 +183,6 @@ def _sentence(words):
     return words if words.endswith(".") else f"{words[:1].upper()}{words[1:]}."
 
 
-def fingerprint(data):
-    """What tells `data`, of JSON, from other requests: str of 64 characters."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
-
-
 # What it says, without the database.
 
 def _many(data):
@@ -318,8 +314,7 @@ READERS = {"timestamp": _instant, "delay": _delay, "note": _note, "target": _tex
 def _targets(names):
     """{name: Target} of those that there are."""
     names = [name for name in names if name.isascii() and name.isprintable()]       # PostgreSQL takes no NUL
-    return {target.name: target for i in range(0, len(names), BATCH)
-            for target in targets.there().filter(name__in=names[i:i + BATCH])}
+    return {target.name: target for some in batches(names) for target in targets.there().filter(name__in=some)}
 
 
 class _Needs:

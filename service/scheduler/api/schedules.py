@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from ..base.clock import utcnow
 from ..base.words import one_line, printable
 from ..calls import targets
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created, hand_over_soon
 from ..models import NOTE_MAX, Schedule, Target, rules
 from ..models.schedules import DATE
 from ..schedules import planner
@@ -20,9 +20,8 @@ from . import pause
 from .access import MayChange, MayDelete, has, need
 from .body import body
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
-from .errors import Refusal
-
-REQUEST = ("body", "headers", "data")      # what only who has the permission `see_request` is shown
+from .errors import Conflict, Refusal
+from .idempotency import IDEMPOTENT, fingerprint, once
 
 SEEN = "null with a target, for whoever lacks the permission `see_request`."
 
@@ -155,19 +154,18 @@ class ScheduleChangeSerializer(ExceptField, serializers.Serializer):
             values = {"body": None, "headers": {}, "data": {}} | values
         if "paused" in values:
             wanted = values.pop("paused")
-            planner.resume(schedule) if wanted is None else planner.pause(schedule, by, **wanted)
+            schedule.end_pause() if wanted is None else schedule.begin_pause(by, **wanted)
         for name, value in values.items():
             setattr(schedule, name, value)
         try:
             schedule.full_clean(exclude=[FIELDS.get(name, name) for name in problems], validate_constraints=False)
         except ValidationError as error:
             for name, reasons in error.message_dict.items():
-                if name in REQUEST and "target" in problems:
+                if name in Schedule.REQUEST and "target" in problems:
                     continue            # of a target that there is not nothing more can be said
                 problems.setdefault(KEYS.get(name, name), " ".join(reasons))
         if problems:
-            errors = [{"key": name, "reason": problems[name]} for name in self.fields if name in problems]
-            raise Refusal(" ".join(f"{bad['key']}: {bad['reason']}" for bad in errors), errors)
+            raise Refusal.of({name: problems[name] for name in self.fields if name in problems})
         return schedule
 
 
@@ -286,7 +284,7 @@ def _answer(schedules, request):
     coming = planner.coming(schedules, utcnow())
     for schedule in schedules:
         schedule.coming = coming[schedule.id]
-    hidden = {} if has(request, "scheduler.see_request") else dict.fromkeys(REQUEST)
+    hidden = {} if has(request, "scheduler.see_request") else dict.fromkeys(Schedule.REQUEST)
     return [{**shown, **(hidden if shown["target"] else {})} for shown in ScheduleSerializer(schedules, many=True).data]
 
 
@@ -328,8 +326,8 @@ class Schedules(viewsets.GenericViewSet):
     def partial_update(self, request, pk):
         """Its calls that are Pending are cancelled, and planned anew as it is now. Another name alone
         changes no call. While it is paused nothing is planned, and what was is cancelled; it comes again by itself at
-        that time, or once `paused` is false. Needs the permission `change_schedule`, and `use_target` where by that
-        more is called of a target."""
+        that time, or once `paused` is false. Needs the permission `change_schedule`; `use_target` where by that more is
+        called of a target; `see_request` where what it sends goes to another target."""
         data = body(request)            # read before anything is locked: its sender may take for ever
         with transaction.atomic():      # of two at once the second changes what the first has made of it
             self.queryset = planner.locked()
@@ -352,22 +350,25 @@ class Schedules(viewsets.GenericViewSet):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
     @extend_schema(
-        summary="Make a call of a schedule now", request=ScheduleRunSerializer,
+        summary="Make a call of a schedule now", request=ScheduleRunSerializer, parameters=[IDEMPOTENT],
         responses={201: ScheduleRunCallSerializer, 400: ProblemSerializer, 404: ProblemSerializer, 409: ProblemSerializer,
-                   **USUAL, **THROTTLED})
+                   422: ProblemSerializer, **USUAL, **THROTTLED})
     def run(self, request, pk):
         """With its target and what it sends, also while it is off or paused, and beside its occurrences: those come as
         ever. A 409 while its target is paused. Needs the permission `change_schedule`, and with a target `use_target`."""
-        schedule, note = self.get_object(), _note(body(request))
+        note = _note(body(request))
+        return Response(once(request, fingerprint(["run", pk, note]), lambda: self._run(note)), status.HTTP_201_CREATED)
+
+    def _run(self, note):
+        self.queryset = planner.locked()        # nobody takes its target away, and deletes that, meanwhile
+        schedule = self.get_object()
         if schedule.target:
-            need(request, "scheduler.use_target")
+            need(self.request, "scheduler.use_target")
             if schedule.target.is_paused(utcnow()):
-                return Response({"detail": f'Its target "{schedule.target}" is {schedule.target.pause}: resume that first.'},
-                                status.HTTP_409_CONFLICT)
-        with transaction.atomic():
-            call = planner.run(schedule, request.user.get_username(), note)
-            hand_over_soon([call.pk])
-        return Response(ScheduleRunCallSerializer(call).data, status.HTTP_201_CREATED)
+                raise Conflict(f'Its target "{schedule.target}" is {schedule.target.pause}: resume that first.')
+        call = planner.run(schedule, self.request.user.get_username(), note)
+        created([call])
+        return ScheduleRunCallSerializer(call).data
 
     def get_permissions(self):
         return [MayChange()] if self.action == "run" else super().get_permissions()
@@ -375,16 +376,17 @@ class Schedules(viewsets.GenericViewSet):
     def _save(self, schedule, stands, code):
         if schedule.target_id and planner.calls_more(schedule, stands, utcnow()):
             need(self.request, "scheduler.use_target")
+        if planner.leads_elsewhere(schedule, stands):
+            need(self.request, "scheduler.see_request")
         try:
             with transaction.atomic():
                 hand_over_soon(planner.save(schedule, self.request.user.get_username()))
         except Target.DoesNotExist:     # it was there when the request was read
-            raise Refusal("target: Somebody has just deleted it.", [{"key": "target", "reason": "Somebody has just deleted it."}])
+            raise Refusal.of({"target": "Somebody has just deleted it."}) from None
         except IntegrityError:
             other = self.get_queryset().filter(name=schedule.name).exclude(pk=schedule.pk).first()
             if other is None:
                 raise
-            return Response(
-                {"detail": f'There is a schedule "{schedule.name}" already, its id is {other.pk}: change that one, '
-                           "or take another name."}, status.HTTP_409_CONFLICT)
+            raise Conflict(f'There is a schedule "{schedule.name}" already, its id is {other.pk}: change that one, or take '
+                           "another name.") from None
         return Response(_answer([schedule], self.request)[0], code)

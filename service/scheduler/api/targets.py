@@ -1,4 +1,5 @@
 """The HTTP API of targets: make, list, look at, change, pause, try and delete them."""
+import threading
 import time
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from ..base.secrets import meet
 from ..base.words import printable
 from ..calls import ledger, targets
 from ..calls.attempts import attempts_of
-from ..calls.dispatch import hand_over_soon
+from ..calls.dispatch import created
 from ..calls.request import timeout
 from ..models import ScheduledCall, Target, rules
 from ..models.targets import HIDDEN, NAME
@@ -24,10 +25,12 @@ from .access import MayDelete, MayUse, has, need
 from .attempts import AttemptSerializer
 from .body import body
 from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
-from .errors import Refusal
+from .errors import Conflict, Refusal
+from .idempotency import IDEMPOTENT, fingerprint, once
 
 WAIT_MAX = 50           # seconds that a test waits for its attempt; proxies give up after 60
 POLL = 0.05             # seconds between two looks at it
+WAITING = threading.BoundedSemaphore(8)     # tests that wait in one process: they leave threads to what else is asked for
 
 # How the keys of the API that hold several lie in the model.
 GROUPS = {"success": {"statuses": "statuses", "contains": "contains", "not_contains": "not_contains"},
@@ -232,9 +235,8 @@ class TargetChangeSerializer(serializers.Serializer):
                 problems.setdefault(key if key.partition(".")[0] not in problems else key.partition(".")[0], " ".join(reasons))
         if problems:
             order = list(self.fields)
-            errors = [{"key": name, "reason": problems[name]} for name in sorted(
-                problems, key=lambda name: (order.index(name.partition(".")[0]), name))]
-            raise Refusal(" ".join(f"{bad['key']}: {bad['reason']}" for bad in errors), errors)
+            raise Refusal.of({name: problems[name] for name in sorted(
+                problems, key=lambda name: (order.index(name.partition(".")[0]), name))})
         return wanted
 
 
@@ -412,8 +414,8 @@ class Targets(_OfTargets):
         try:
             targets.delete(target.pk)
         except targets.InUse as error:
-            return Response({"detail": f'The target "{target.name}" cannot be deleted: {error}. Cancel or change them first, '
-                                       "or pause it."}, status.HTTP_409_CONFLICT)
+            raise Conflict(f'The target "{target.name}" cannot be deleted: {error}. Cancel or change them first, or pause '
+                           "it.") from None
         except Target.DoesNotExist:
             self.get_object()       # which somebody else has just deleted: a 404
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -428,8 +430,7 @@ class Targets(_OfTargets):
         except IntegrityError:
             if not self.get_queryset().filter(name=target.name).exclude(pk=target.pk).exists():
                 raise
-            return Response({"detail": f'There is a target "{target.name}" already: change that one, or take another name.'},
-                            status.HTTP_409_CONFLICT)
+            raise Conflict(f'There is a target "{target.name}" already: change that one, or take another name.') from None
         return Response(self._shown(target), code)
 
 
@@ -440,47 +441,53 @@ class TargetTest(_OfTargets):
     pagination_class = None
 
     @extend_schema(
-        summary="Make one call of a target now", request=TestSerializer,
+        summary="Make one call of a target now", request=TestSerializer, parameters=[IDEMPOTENT],
         responses={201: OfTestSerializer, 202: OfTestSerializer, 400: ProblemSerializer, 404: ProblemSerializer,
-                   409: ProblemSerializer, **USUAL, **THROTTLED})
+                   409: ProblemSerializer, 422: ProblemSerializer, **USUAL, **THROTTLED})
     def create(self, request, name):
-        """Answers with the first attempt at it, or 202 if there is none in time. It is among the calls like any other,
-        and says that it came by a test. Needs the permission `use_target`; to see what was sent, `see_request`."""
-        target, data = self.get_object(), body(request)
-        if target.is_paused(utcnow()):
-            return Response({"detail": f'The target "{target.name}" is {target.pause}: resume it first.'},
-                            status.HTTP_409_CONFLICT)
+        """Answers with the attempt, or 202 if there is none in time, or many such requests wait already: it is one, whatever
+        its retries. It is among the calls like any other, and says that it came by a test. Repeated with the same
+        Idempotency-Key it answers how that call went. Needs the permission `use_target`; to see what was sent, `see_request`."""
+        data = body(request)
+        made = once(request, fingerprint(["test", name, data]), lambda: self._make({} if data is None else data))
+        call = ScheduledCall.objects.select_related("target").get(pk=made["call"])
+        waits = WAITING.acquire(blocking=False)
         try:
-            call = self._make(target, data if data is not None else {})
-        except Target.DoesNotExist:
-            self.get_object()       # which somebody else has just deleted: a 404
-            raise
-        ends = time.monotonic() + min(timeout(target.timeout) + settings.LEAD + settings.TICK, WAIT_MAX)
-        while True:
-            with anew(settings.DATABASE_TIMEOUT):
-                call.refresh_from_db()
-                attempts = attempts_of(call, has(request, "scheduler.see_request"))
-            if attempts or call.status in call.FINISHED or time.monotonic() > ends:
-                break
-            time.sleep(POLL)
+            attempts = self._wait(
+                call, min(timeout(call.target.timeout) + settings.LEAD + settings.TICK, WAIT_MAX) if waits else 0)
+        finally:
+            if waits:
+                WAITING.release()
         answer = {"call": call.pk, "status": call.status, "attempt": attempts[0] if attempts else None}
         if not attempts:
             answer["detail"] = call.error or (
                 f"There is no outcome yet: look at call {call.pk} in a while, and whether a worker runs at /healthz.")
         return Response(OfTestSerializer(answer).data, status.HTTP_201_CREATED if attempts else status.HTTP_202_ACCEPTED)
 
-    def _make(self, target, data):
+    def _wait(self, call, seconds):
+        """The attempts at it, once there is one or will be none, and after so many seconds at most."""
+        ends = time.monotonic() + seconds
+        while True:
+            with anew(settings.DATABASE_TIMEOUT):
+                call.refresh_from_db()
+                attempts = attempts_of(call, has(self.request, "scheduler.see_request"))
+            if attempts or call.status in call.FINISHED or time.monotonic() > ends:
+                return attempts
+            time.sleep(POLL)
+
+    def _make(self, data):
+        target = self.get_object()
+        if target.is_paused(utcnow()):
+            raise Conflict(f'The target "{target.name}" is {target.pause}: resume it first.')
         keys = list(TestSerializer().fields)
         if not isinstance(data, dict) or set(data) - set(keys):
             raise Refusal(f"The body must be a JSON object, with some of the keys {', '.join(keys)}.")
         text, headers = rules.as_body(data.get("body"), data.get("headers", {}))
         if problems := target.problems_with(text, headers, data.get("data", {})):
-            errors = [{"key": key, "reason": problems[key]} for key in keys if key in problems]
-            raise Refusal(" ".join(f"{bad['key']}: {bad['reason']}" for bad in errors), errors)
-        now = utcnow()
-        with transaction.atomic():
-            call, = ledger.schedule(by=self.request.user.get_username(), via="test", calls=[
-                ledger.NewCall(now, target=target, body=text, headers=headers, data=data.get("data", {}))])
-            targets.still_there([target.pk])
-            hand_over_soon([call.pk])
-        return call
+            raise Refusal.of({key: problems[key] for key in keys if key in problems})
+        call = ledger.try_target(target, self.request.user.get_username(), text, headers, data.get("data"))
+        try:
+            created([call])
+        except Target.DoesNotExist:
+            self.get_object()       # which somebody else has just deleted: a 404
+        return {"call": call.pk}

@@ -9,11 +9,15 @@ import io
 import re
 import ssl
 
+from django.conf import settings
+
 HEAD_MAX = 262144           # bytes of the heads of one answer, interim ones included; Chrome's limit, curl's is 300 kB
+ONCE = {"location", "retry-after", "content-type"}      # headers of which the first counts, as curl has it
 
 _START = re.compile(rb"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*))?", re.DOTALL)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NUMBER = re.compile("[0-9]{1,18}")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;.*)?\r?\n", re.DOTALL)
 
 
 class BadAnswer(http.client.HTTPException):
@@ -43,7 +47,6 @@ class Answer(http.client.HTTPResponse):
         """
         if self.headers is not None:
             return
-        self._left = HEAD_MAX
         self._stream.peek(1)
         self._began()
         while True:
@@ -52,33 +55,29 @@ class Answer(http.client.HTTPResponse):
                 break
         self.version, self.reason = version, reason
         self.code = self.status = status
-        headers = http.client.HTTPMessage()
+        headers, once = http.client.HTTPMessage(), set()
         for name, value in fields(lines):
-            headers[name] = value
+            if name.lower() not in once:
+                headers[name] = value
+            once |= {name.lower()} & ONCE
         self._frame(headers)
+        self._stream.expect(self.chunked)
         self.headers = self.msg = headers
 
     def _read_head(self):
         """(10 or 11 for the version, the status, its reason, list of the header lines)"""
-        start = self._read_line()
+        start = self._stream.readline()
         if not start:
             raise http.client.RemoteDisconnected("Remote end closed connection without response")
         match = _START.fullmatch(start.rstrip(b"\r\n"))
         if not match:
             raise BadAnswer(f"no answer in HTTP/1: {start[:80].decode('latin-1').rstrip()}")
         lines = []
-        while (line := self._read_line()) not in (b"\r\n", b"\n"):
+        while (line := self._stream.readline()) not in (b"\r\n", b"\n"):
             if not line.endswith(b"\n"):
                 raise BadAnswer("the connection was closed in the middle of the answer's headers")
             lines.append(line[:-1])
         return 10 if match[1] == b"0" else 11, int(match[2]), (match[3] or b"").decode("latin-1").strip(), lines
-
-    def _read_line(self):
-        line = self.fp.readline(self._left + 1)
-        self._left -= len(line)
-        if self._left < 0:
-            raise BadAnswer(f"an answer with headers of more than {HEAD_MAX} bytes")
-        return line
 
     def _frame(self, headers):
         """Where the body ends, and whether the connection is good for another answer (RFC 9112, 6.3 and 9.3)."""
@@ -90,8 +89,8 @@ class Answer(http.client.HTTPResponse):
         self.chunked, self.chunk_left, self.length = False, None, None
         if self._to_head or self.status in (101, 204, 304):
             self.length = 0
-        elif codings:
-            self.chunked = codings[-1] == "chunked"
+        elif codings[-1:] == ["chunked"]:
+            self.chunked = True
         elif len(lengths) > 1:
             raise BadAnswer(f"an answer with more than one length: {', '.join(lengths)}")
         elif lengths and _NUMBER.fullmatch(lengths[0]):
@@ -118,11 +117,31 @@ class Answer(http.client.HTTPResponse):
 
 
 class _Stream(io.BufferedReader):
-    """Says when it is closed."""
+    """Says when it is closed. What is read of it line by line, the heads, the sizes of chunks and what follows the
+    last of them, has an end: http.client would read on for ever. It would also take -1 and 0x10 for sizes."""
 
     def __init__(self, raw, closing):
         super().__init__(raw)
         self._closing = closing
+        self._left, self._most = HEAD_MAX, f"an answer with headers of more than {HEAD_MAX} bytes"
+        self._sizes = False             # the next line is the size of a chunk
+
+    def expect(self, chunked):
+        """The head has been read. chunked: whether the body comes in chunks"""
+        # More than the sizes take where each chunk is one byte.
+        self._left, self._most = HEAD_MAX + 4 * settings.BODY_LIMIT, "an answer with too much beside its body"
+        self._sizes = chunked
+
+    def readline(self, size=-1):
+        line = super().readline(self._left + 1 if size < 0 else size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise BadAnswer(self._most)
+        if self._sizes and line:        # else it was cut off, which http.client says
+            if not (match := _CHUNK.fullmatch(line)):
+                raise BadAnswer("a chunk of the answer has no size")
+            self._sizes = int(match[1], 16) > 0
+        return line
 
     def close(self):
         closing, self._closing = self._closing, None

@@ -12,6 +12,7 @@ import re
 import socket
 import threading
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import NamedTuple, Optional
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -252,11 +253,13 @@ class Attempt:
         error = ""
         if status < 200 or not any(low <= status <= high for low, high in request.statuses):
             error = f"HTTP status {status}"
+        elif text_counts and text is None:
+            error = f"HTTP status {status}, and the answer is compressed in a way that cannot be read, so that its text is not known"
         elif request.contains and request.contains not in text:
             error = f"HTTP status {status}, and the answer lacks the text that it must have in it"
         elif request.not_contains and request.not_contains in text:
             error = f"HTTP status {status}, and the answer has the text in it that it must not have"
-        self._received = headers, text, whole
+        self._received = headers, text or "", whole and text is not None
         failure = outcomes.classify(True, status, not error)
         wait = outcomes.retry_after(response.headers.get("Retry-After"), utcnow()) if failure == outcomes.REFUSED else None
         self._end(Status.FAILED if error else Status.SUCCEEDED, status, error, failure, wait)
@@ -371,6 +374,9 @@ class Attempt:
     def _without_hosts(self, error):
         """An error is read by more people than may see where its target is."""
         urls = [self.request.url, *([self.request.oauth.url] if self.request.oauth else []), *(self._sent or ())[:1]]
+        for url in urls[:]:
+            with suppress(requests.RequestException):
+                urls.append(requests.Request("GET", url).prepare().url)     # its name as DNS has it
         hosts = {host for host in (urlsplit(url).hostname for url in urls) if host}
         for host in sorted(hosts, key=len, reverse=True):
             error = re.sub(rf"(?i)(?<![\w.-]){re.escape(host)}(?![\w-])", "its host", error)
@@ -388,7 +394,7 @@ class Attempt:
             found["version"] = request.version
         if request.guarded and self._sent:
             url, headers = self._sent
-            found["request"] = {"method": request.method, "url": hide(url),
+            found["request"] = {"method": request.method, "url": hide(url)[:kept.SENT_MAX],
                                 "headers": kept.headers(headers, hide), "body": kept.sent(request.body, hide)}
         if self._received:
             headers, text, whole = self._received

@@ -103,7 +103,7 @@ def _fetch(request):
                 pass
     try:
         answer = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     answer = answer if isinstance(answer, dict) else {}
     if status != 200:
@@ -133,13 +133,13 @@ class _Aside:
 
     def __init__(self, attempt):
         self.uses = attempt.uses                # so that it is cut when the attempt has taken too long
-        self._left = attempt.left
+        self.left = attempt.left
 
     def pass_gate(self, connection):
         self.uses(connection)
         if not connection.clean() or not connection.lasts(steady()):
             raise Stale
-        return self._left()
+        return self.left()
 
 
 @contextmanager

@@ -123,7 +123,7 @@ class _Watched:
                 sock = socket.socket(family, kind, protocol)
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
-                sock.settimeout(self.timeout)
+                sock.settimeout(min(self.timeout, current.attempt.left()))     # for whoever names a hundred addresses
                 sock.connect(address)
                 return sock, address[0]
             except OSError as error:
@@ -297,8 +297,6 @@ class _Adapter(HTTPAdapter):
 
 class _GuardedAdapter(_Adapter):
     pools = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
-
-
 
 
 @cache

@@ -125,7 +125,7 @@ class _Applying:
     """One application of a file, within a transaction."""
 
     def __init__(self, file, by):
-        self.file, self.by, self.problems, self.failed = file, by, [], set()
+        self.file, self.by, self.problems, self.failed = file, by, [], []
         self.changes, self.same = {}, 0
         # Schedules first, and each by its id: so do all others that lock several rows.
         schedules, there = list(planner.locked().order_by("id")), list(targets.there().order_by("id"))
@@ -161,7 +161,8 @@ class _Applying:
         try:
             row, old, new = (self._target if kind == "targets" else self._schedule)(stands, name, said)
         except Refusal as error:
-            self.failed |= {name} if kind == "targets" else set()
+            if kind == "targets":
+                self.failed.append(name)
             for bad in error.detail.get("errors") or [{"key": "", "reason": error.detail["detail"]}]:
                 path = (kind, name, *filter(None, bad["key"].split(".")))
                 self.problems.append((self.file.line(path), self.file.problem(path, bad["reason"])))

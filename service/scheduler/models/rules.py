@@ -50,6 +50,7 @@ def text(value, most):
 
 
 def number(value, least, most, whole=True):
+    """A number from `least` to `most`; whole: and no fraction of one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or (
             whole and value != int(value)):
         raise ValueError(f"Must be a {'whole ' if whole else ''}number from {least} to {most}.")
@@ -59,6 +60,38 @@ def number(value, least, most, whole=True):
 def same(one, other):
     """Whether two values of JSON are the same. To Python 1 is true, and 1.0."""
     return one == other and (not isinstance(one, (dict, list)) or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
+class Twice(ValueError):
+    """A key stands twice in an object: nobody knows which is meant (RFC 8259, section 4)."""
+
+
+class Decoder(json.JSONDecoder):
+    """Of JSON from outside, without what only Python takes for it. Raises Twice, and ValueError."""
+
+    def __init__(self):
+        super().__init__(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _once(pairs):
+    found = {}
+    for key, value in pairs:
+        if key in found:
+            raise Twice(f'The key "{printable(key, 80)}" stands twice; which is meant?')
+        found[key] = value
+    return found
+
+
+def _no_constant(name):
+    raise ValueError(f"{printable(name, 80)} is no number")
+
+
+def parsed(text):
+    """The value that a str is the JSON of."""
+    try:
+        return shallow(json.loads(text, cls=Decoder))
+    except RecursionError:
+        raise ValueError("Is nested too deeply.") from None
 
 
 def shallow(value):
@@ -121,6 +154,7 @@ def header_name(name):
 
 
 def header_value(name, value):
+    """The value of the header `name`, without the blanks around it, which do not belong to it (RFC 9110, 5.5)."""
     if not isinstance(value, str):
         raise ValueError(f"The value of {printable(name, 80)} must be a string.")
     if not VALUE.fullmatch(value):
@@ -129,6 +163,7 @@ def header_value(name, value):
 
 
 def few(headers):
+    """Raises ValueError if these are more headers than are taken."""
     if len(headers) > HEADERS_MAX:
         raise ValueError(f"There are {len(headers)}; at most {HEADERS_MAX} are taken.")
 

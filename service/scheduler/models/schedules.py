@@ -14,7 +14,7 @@ from .targets import Pausable, Target
 DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-class Schedule(Pausable, models.Model):
+class Schedule(Pausable):
     """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
 
     Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long
@@ -33,6 +33,7 @@ class Schedule(Pausable, models.Model):
     MAX_TIMES = 1440        # a day: as many as a cron line can name
     MAX_EXCEPTIONS = 366
     MAX_JITTER = 3600       # seconds
+    REQUEST = ("body", "headers", "data")      # what is sent to its target, and seen with the permission `see_request` alone
 
     name = models.CharField(max_length=100)
     times = models.TextField(
@@ -75,8 +76,7 @@ class Schedule(Pausable, models.Model):
         help_text="Dates, YYYY-MM-DD, on which it does not call.")
     jitter = models.PositiveIntegerField(
         default=0, db_default=0, help_text="Seconds by which, at most, each call is late, at random.")
-    paused_at = models.DateTimeField(null=True, editable=False)
-    paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
+    # Pausable's, with such a default too.
     paused_by = models.CharField(max_length=150, default="", db_default="", editable=False)
     paused_reason = models.CharField(max_length=Pausable.REASON_MAX, default="", db_default="", editable=False)
 
@@ -147,13 +147,13 @@ class Schedule(Pausable, models.Model):
     def _problems_with_request(self):
         """{field: a sentence} of what is to be sent, if that is not what is kept already: a target that has changed
         since keeps nobody from switching a schedule off."""
-        fields = ("target_id", "body", "headers", "data")
+        fields = ("target_id", *self.REQUEST)
         said = tuple(getattr(self, name) for name in fields)
         if self.pk and said == Schedule.objects.filter(pk=self.pk).values_list(*fields).first():
             return {}
         if self.target:
             return self.target.problems_with(*said[1:])
-        return {name: "Is for a target, and there is none: the API is called without." for name in ("body", "headers", "data")
+        return {name: "Is for a target, and there is none: the API is called without." for name in self.REQUEST
                 if getattr(self, name) not in (None, {})}
 
     @property

@@ -1,4 +1,4 @@
-"""The process that sends notices: `python -m scheduler.ops.send`. Who starts it ends it when it takes too long.
+"""The process that sends notices: `python3 -m scheduler.ops.send`. Who starts it ends it when it takes too long.
 
 On standard input is a line of JSON for each: {"title", "body", "url", "own"}, and in place of a url {"mail": {"to", "from",
 and what Django's EmailBackend takes}}. For each it answers with one line, null once it was taken, or what is wrong. It says

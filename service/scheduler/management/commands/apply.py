@@ -1,4 +1,4 @@
-"""`python manage.py apply calls.yaml`: makes targets and schedules what a file says."""
+"""`python3 manage.py apply calls.yaml`: makes targets and schedules what a file says."""
 import sys
 from collections import Counter
 from pathlib import Path

@@ -1,22 +1,19 @@
-"""`python manage.py call now`: schedules one call, and says how it ended."""
-import json
+"""`python3 manage.py call now`: schedules one call, and says how it ended."""
 import re
 import sys
 import time
 from datetime import timedelta
 
-from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import OperationalError, connection
+from django.db import OperationalError, connection, transaction
 
 from scheduler.api import new_calls
 from scheduler.api.errors import Refusal
 from scheduler.base.clock import utcnow
 from scheduler.base.moments import from_person, moment
 from scheduler.base.words import printable
-from scheduler.calls import dispatch, ledger
-from scheduler.models import ScheduledCall, Target
-from scheduler.models.rules import content_type
+from scheduler.calls import dispatch, ledger, targets
+from scheduler.models import ScheduledCall, Target, rules
 
 WAITED_FOR = 60         # seconds: who schedules a call for later than that does not wait for it
 SILENT = 30             # seconds without a tick: it seems that nobody makes calls
@@ -59,7 +56,10 @@ class Command(BaseCommand):
             if options[key]:
                 asked[key] = options[key]
         if options["header"]:
-            asked["headers"] = dict(map(header, options["header"]))
+            headers = [header(text) for text in options["header"]]
+            asked["headers"] = dict(headers)
+            if len(asked["headers"]) < len(headers):
+                raise CommandError("--header: a name stands twice; which is meant?")
         if options["data"]:
             asked["data"] = parsed(options["data"], "--data")
         if options["body"] is not None:
@@ -70,9 +70,12 @@ class Command(BaseCommand):
             raise CommandError(str(error.detail["detail"]).replace("`timestamps`", "WHEN"))
         if not wanted:
             raise CommandError(f"That time is past: it is now {moment(utcnow())}.")
-        call, = ledger.schedule(calls=[new for _, new in wanted], via="command")
-        if call.timestamp <= utcnow() + timedelta(seconds=settings.WINDOW):
-            dispatch.hand_over_soon([call.id])
+        try:
+            with transaction.atomic():
+                call, = ledger.schedule(calls=[new for _, new in wanted], via="command")
+                dispatch.created([call])
+        except Target.DoesNotExist as error:
+            raise CommandError(f"{error} Nothing was scheduled.")
         return call
 
     def wait(self, call_id):
@@ -130,7 +133,7 @@ def header(text):
 def parsed(text, name):
     """What the JSON says. Raises CommandError."""
     try:
-        return json.loads(text)
+        return rules.parsed(text)
     except ValueError as error:
         raise CommandError(f"{name} is no JSON: {error}.")
 
@@ -138,10 +141,10 @@ def parsed(text, name):
 def with_type(asked):
     """`asked` with a Content-Type for its body, if it and the target name none: JSON if it is."""
     headers = asked.get("headers", {})
-    target = Target.objects.filter(name=asked.get("target")).first()
-    if target and not content_type({**target.headers, **headers}):
+    target = targets.there().filter(name=asked.get("target")).first()
+    if target and not rules.content_type({**target.headers, **headers}):
         try:
-            json.loads(asked["body"])
+            rules.parsed(asked["body"])
             kind = "application/json"
         except ValueError:
             kind = "text/plain; charset=utf-8"

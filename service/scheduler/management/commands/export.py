@@ -1,4 +1,4 @@
-"""`python manage.py export >calls.yaml`: targets and schedules as a file, for `apply`."""
+"""`python3 manage.py export >calls.yaml`: targets and schedules as a file, for `apply`."""
 from django.core.management.base import BaseCommand
 
 from scheduler.files.apply import described

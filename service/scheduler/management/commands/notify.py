@@ -1,4 +1,4 @@
-"""`python manage.py notify`: sends a notice by each channel, to try them."""
+"""`python3 manage.py notify`: sends a notice by each channel, to try them."""
 from django.core.management.base import BaseCommand, CommandError
 
 from scheduler.base.channels import send

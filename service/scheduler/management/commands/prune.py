@@ -1,4 +1,4 @@
-"""`python manage.py prune 90`: deletes calls that ended more than 90 days ago."""
+"""`python3 manage.py prune 90`: deletes calls that ended more than 90 days ago."""
 from datetime import timedelta
 
 from django.core.management.base import BaseCommand, CommandError

@@ -1,4 +1,4 @@
-"""`python manage.py reencrypt`: encrypts the secrets of all targets with the first key of SECRETS_KEY."""
+"""`python3 manage.py reencrypt`: encrypts the secrets of all targets with the first key of SECRETS_KEY."""
 from django.core.management.base import BaseCommand, CommandError
 
 from scheduler.base.database import unlimited

@@ -1,4 +1,4 @@
-"""`python manage.py up`: the whole service on this machine, until Ctrl-C.
+"""`python3 manage.py up`: the whole service on this machine, until Ctrl-C.
 
 Migrates the database, asks for an administrator the first time, then runs web, worker and beat, where there is no
 broker one of its own, and shows their output, each line with the name of its process, and the line of each call that
