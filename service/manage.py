@@ -46,5 +46,5 @@ def lacking(error):
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:       # before anything that could be lost is under way
+    except KeyboardInterrupt:       # nothing is half done: the database's transactions are whole
         sys.exit(130)
