@@ -525,7 +525,7 @@ def growth(size):
     from scheduler.models import ScheduledCall
     now = datetime.now(timezone.utc) - timedelta(seconds=1)
     began = time.perf_counter()
-    calls = ledger.schedule([now] * size)
+    calls = ledger.schedule([ledger.NewCall(now)] * size)
     scheduled = time.perf_counter() - began
     began = time.perf_counter()
     for i in range(0, size, worker.PORTION):

@@ -70,7 +70,7 @@ def test_a_row(client):
                  "<bdi>why &lt;script&gt;alert(1)&lt;/script&gt;</bdi>"):
         assert text in row, text
     assert shown(client, q=call.id) == [call.id]
-    for query in ({"q": "abc"}, {"q": "9" * 30}, {"status__exact": "Pending"}, {"q": call.id + 1}):
+    for query in ({"q": "abc"}, {"q": "9" * 30}, {"status__exact": "Pending"}, {"q": call.id + 9_000_000}):
         assert shown(client, **query) == []
     empty = make(60)
     row = page(client, q=empty.id).split("<tbody>")[1]
@@ -159,7 +159,7 @@ def test_a_status_is_looked_for_in_a_view_that_has_it(client):
 
 @pytest.mark.parametrize("query, says", [
     ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, today, tomorrow, recent, day, month, trouble, all."),
-    ({"status": "Nix"}, "There is no status “Nix”"),
+    ({"status": "Nix"}, "There is no status “Nix”"), ({"status": "a\0b"}, r"There is no status “a\x00b”"),
     ({"due_from": "soon"}, "From: “soon” is not a date and time such as"),
     ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
     ({"due_from": "0001-01-01T00:00:00+14:00"}, "is not a time that a calendar can hold"),
@@ -175,7 +175,7 @@ def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
 
 @pytest.mark.parametrize("query", [
     {"ids": "1-999999999999999999"}, {"p": "9" * 30}, {"p": "x"}, {"o": "99.-99.x"}, {"again_of": "9" * 18}, {"e": "1"},
-    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
+    {"nonsense": "1"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
     {"q": "x" * 60_000}, {"q": "x " * 1000, "view": "trouble", "again_of": "1"}])
 def test_no_address_breaks_the_page(client, query):
     make(60)
@@ -477,7 +477,7 @@ def test_schedule_again_makes_new_calls_leads_to_them_and_keeps_the_old(client):
 
 
 def test_others_that_came_between_are_not_shown_with_the_new(client):
-    first, _, last = ledger.schedule([utcnow()])[0], make(), make()
+    first, _, last = ledger.schedule([ledger.NewCall(utcnow())])[0], make(), make()
     ScheduledCall.objects.filter(id=last.id).update(created_at=first.created_at)
     assert shown(client, ids=f"{first.id}-{last.id}") == [last.id, first.id]
 

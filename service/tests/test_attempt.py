@@ -456,6 +456,17 @@ def test_text_that_is_in_the_answer(body, headers):
     assert make(to(url, not_contains="done: no")).status == "Succeeded"
 
 
+@pytest.mark.parametrize("coding, body", [("br", b"\x0b\x02\x80bad\x03"), ("gzip, gzip", b"x"), ("gzip", b"\x1f\x8b\x08bad"), ("made-up", b"good")])
+def test_text_that_cannot_be_read_is_no_success(coding, body):
+    api = Api(answer(200, body, Content_Encoding=coding))
+    for rule in ({"contains": "good"}, {"not_contains": "bad"}):
+        outcome = make(to(api.url, **rule))
+        assert (outcome.status, outcome.failure) == ("Failed", ANSWERED) and "cannot be read" in outcome.error
+        assert outcome.kept["response"]["body"] == "" and outcome.kept["response"]["truncated"]
+    assert make(to(api.url)).status == "Succeeded"
+    assert make(to(Api(answer(200, Content_Encoding=coding)).url, not_contains="bad")).status == "Succeeded", "there is none"
+
+
 def test_text_behind_the_limit_does_not_count():
     url = Api(answer(200, b"x" * 100_000 + b"done")).url
     assert make(to(url, contains="done"), BODY_LIMIT=50_000).failure == ANSWERED

@@ -48,6 +48,10 @@ def test_it_takes_what_is_sent():
     assert made.request.headers == {"Content-Type": "text/plain; charset=utf-8"} and made.request.data == {"who": "Ann"}
     Target.objects.update(headers={"content-type": "application/xml"})
     assert call("+30s", "--target", "billing", "--body", "<a/>")[0].request.headers == {}
+    Target.objects.update(deleted_at=datetime.now(timezone.utc))
+    Target.objects.create(name="billing", url="https://api.example.org/v2", method="POST")
+    made, _ = call("+30s", "--target", "billing", "--body", "{}")
+    assert made.request.headers == {"Content-Type": "application/json"}, "whatever one says that is deleted"
 
 
 @pytest.mark.parametrize("arguments, says", [

@@ -343,7 +343,7 @@ def test_another_name_is_the_same_target_and_the_same_schedule(apply, variables)
 def test_a_change_leaves_a_pause_and_says_who(apply, variables):
     apply(EVERYTHING.replace("on: false", "on: true"), "--by", "ann")
     lunch = Schedule.objects.get(name="lunch, for all")
-    planner.pause(lunch, "bob", "holidays", datetime.now(timezone.utc) + timedelta(days=30)), planner.save(lunch, "bob")
+    lunch.begin_pause("bob", "holidays", datetime.now(timezone.utc) + timedelta(days=30)), planner.save(lunch, "bob")
     targets.pause(Target.objects.get(name="billing"), "bob", "it moves")
     apply(EVERYTHING.replace("on: false", "on: true").replace("12:30:00", "13:30:00").replace("300/min", "1/s"), "--by", "eve")
     lunch, billing = Schedule.objects.get(name="lunch, for all"), Target.objects.get(name="billing")

@@ -56,9 +56,9 @@ def test_the_same_words_do_not_stand_twice_on_the_page_of_a_call(client):
     call = make(-60, status="Retrying", attempts_made=1, started_at=utcnow(), next_attempt_at=utcnow(), error="no answer within 10 s")
     Attempt.objects.create(call=call, number=1, ended_at=utcnow(), outcome="Failed", error=call.error)
     page = client.get(f"{LIST}{call.pk}/change/").content.decode()
-    assert [page.count(words) for words in ("ext attempt", "no answer within 10 s")] == [1, 1] and "field-how" in page
+    assert [page.count(words) for words in ("ext attempt", "no answer within 10 s")] == [1, 1] and "form-row field-how" in page
     ScheduledCall.objects.update(status="Failed", ended_at=utcnow())
-    assert "field-how" not in client.get(f"{LIST}{call.pk}/change/").content.decode(), "its last attempt says so"
+    assert "form-row field-how" not in client.get(f"{LIST}{call.pk}/change/").content.decode(), "its last attempt says so"
 
 
 def test_a_row_of_the_list_has_the_beginning_of_a_long_error(client):

@@ -114,7 +114,7 @@ def test_two_dispatchers_plan_each_occurrence_once():
 def test_below_it_all_the_database_refuses_a_second_call_for_an_occurrence():
     made = schedule()
     with pytest.raises(IntegrityError), transaction.atomic():
-        ledger.plan([ledger.Slot(made.pk, due()[0], 0, due()[0])], utcnow())
+        ledger.plan([ledger.PlannedCall(made.pk, due()[0], 0, due()[0])], utcnow())
 
 
 @pytest.mark.parametrize("when", ["inserted", "moved on"])

@@ -1,13 +1,15 @@
 """What a schedule may say beside its times: days to leave out, jitter, catching up, a pause; and what it calls."""
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
 import pytest
-from conftest import statuses, until
+from conftest import KIND, statuses, until
 from django.core.exceptions import ValidationError
+from django.db import connection, transaction
 from test_planner import DAY, HOUR, a_day_later, away, change, due, hours, schedule
 
 from scheduler.base.clock import utcnow
-from scheduler.calls import ledger, targets
+from scheduler.calls import ledger, limits, targets
 from scheduler.models import Schedule, ScheduledCall, Target
 from scheduler.schedules import planner
 
@@ -87,8 +89,21 @@ def test_a_change_while_one_waits_for_its_jitter_neither_loses_it_nor_calls_it_t
     call = ScheduledCall.objects.earliest("timestamp")
     now = call.occurrence + (call.timestamp - call.occurrence) / 2
     monkeypatch.setattr(planner, "asked", lambda: now)
-    change(made, jitter=0)
-    assert [one.timestamp for one in calls(status="Pending", occurrence=call.occurrence).values()] == [call.timestamp]
+    for jitter in (0, 1, 0):
+        change(made, jitter=jitter)
+        assert [one.timestamp for one in calls(status="Pending", occurrence=call.occurrence).values()] == [call.timestamp]
+
+
+@pytest.mark.parametrize("catch_up, by, expires", [("none", 5 * HOUR, None), ("last", 5 * HOUR, DAY), ("last", 30 * HOUR, None)])
+def test_a_call_that_waits_where_a_person_moved_it_is_not_lost_by_a_change(monkeypatch, catch_up, by, expires):
+    """Its own time is past: it is not planned anew for that."""
+    made = schedule(times="12:00:00", cron="", catch_up=catch_up)
+    call = ScheduledCall.objects.earliest("timestamp")
+    ledger.move(call.pk, call.occurrence + by)
+    monkeypatch.setattr(planner, "asked", lambda: call.occurrence + HOUR)
+    change(made, exceptions=[str(call.occurrence.date() + 30 * DAY)])
+    anew = calls(status="Pending")[call.occurrence]
+    assert anew.timestamp == call.occurrence + by and anew.expires_at == (expires and call.occurrence + expires)
 
 
 def test_jitter_is_no_move_by_a_person_and_a_move_is_one(monkeypatch):
@@ -199,7 +214,7 @@ def test_after_an_absence_a_worker_calls_the_last_and_says_that_it_is_late(stack
 # ------------------------------------------------------------------ a pause
 
 def pause(made, **what):
-    planner.pause(made, "ann", **what)
+    made.begin_pause("ann", **what)
     planner.save(made, "ann")
 
 
@@ -212,7 +227,7 @@ def test_until_it_is_resumed_nothing_is_planned_and_nothing_is_missed(log):
         ("its schedule is paused by ann: the API is moved", "ann", None)}
     planner.plan(utcnow() + 100 * HOUR, seconds=60)
     assert statuses().keys() == {"Cancelled"} and planner.coming([made], utcnow())[made.pk] == []
-    planner.resume(made)
+    made.end_pause()
     planner.save(made, "ben")
     assert due() == hours(utcnow(), made.planned_until) and statuses().keys() == {"Cancelled", "Pending"}
 
@@ -255,7 +270,7 @@ def test_resumed_early_it_comes_from_now_on_and_a_longer_pause_takes_more_away()
     pause(made, until=now + 20 * HOUR)
     assert due() == [at for at in then if at >= now + 20 * HOUR]
     kept = set(calls(status="Pending"))
-    planner.resume(made)
+    made.end_pause()
     planner.save(made)
     assert due() == then and len(due("Cancelled")) == len(then) - len(kept), "what stood was left alone"
 
@@ -264,7 +279,7 @@ def test_what_a_person_cancelled_is_not_brought_back_by_a_pause():
     made = schedule()
     gone = list(calls().values())[4]
     ledger.cancel([gone.pk], by="ben")
-    pause(made), planner.resume(made), planner.save(made)
+    pause(made), made.end_pause(), planner.save(made)
     assert gone.occurrence not in due()
 
 
@@ -274,7 +289,7 @@ def test_the_plan_of_a_paused_schedule_is_compared_too(monkeypatch):
     wrong = due()[2]
     pause(made, until=utcnow() + 10 * HOUR)
     kept = due()
-    ledger.plan([ledger.Slot(made.pk, wrong, 0, wrong)], utcnow())
+    ledger.plan([ledger.PlannedCall(made.pk, wrong, 0, wrong)], utcnow())
     a_day_later(monkeypatch)
     planner.compare(60)
     assert due() == kept and wrong in due("Cancelled")
@@ -284,7 +299,7 @@ def test_off_and_paused_are_two_things():
     made = schedule()
     pause(made, until=utcnow() + 10 * HOUR)
     change(made, on=False)
-    planner.resume(made)
+    made.end_pause()
     planner.save(made)
     assert due() == []
     pause(made, until=utcnow() + 10 * HOUR)
@@ -305,6 +320,24 @@ def test_its_calls_carry_its_target_and_a_change_of_what_is_sent_plans_them_anew
     assert set(ScheduledCall.objects.filter(status="Pending").values_list("target__name", flat=True)) == {"mail"}
     change(made, target=None, headers={}, data={})
     assert set(ScheduledCall.objects.filter(status="Pending").values_list("target", flat=True)) == {None}
+
+
+@pytest.mark.skipif(KIND == "sqlite", reason="it has one lock")
+def test_a_change_waits_for_the_limits_of_its_target_before_it_locks_its_calls():
+    """In the order of who claims them, or each of the two would wait for the other."""
+    made = schedule(target=target(max_at_once=1))
+    with ThreadPoolExecutor(1) as thread:
+        with transaction.atomic(), connection.cursor() as cursor:
+            assert limits.places([made.target_id], {}) == {made.target_id: 1}
+
+            def somebody_waits():
+                cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                return cursor.fetchone()[0]
+            changes = thread.submit(lambda: (change(made, exceptions=["2400-12-25"]), connection.close()))
+            until(somebody_waits)
+            assert len(made.calls.select_for_update(nowait=True)) > 40
+        changes.result()
+    assert statuses().keys() == {"Pending", "Cancelled"}
 
 
 @pytest.mark.parametrize("fields, problem", [

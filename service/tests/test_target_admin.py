@@ -123,9 +123,11 @@ def test_it_is_paused_with_a_reason_and_resumed(client):
     assert "Yes, pause it" in client.get(path + "pause/").content.decode() and not Target.objects.get().is_paused(utcnow())
     for wrong in ({"until": "noon"}, {"until": "2020-01-01 12:00"}, {"reason": "a\u202eb"}):
         assert 'class="errorlist"' in client.post(path + "pause/", wrong).content.decode()
-    page = client.post(path + "pause/", {"reason": "it moves", "until": "2096-08-01 14:30"}, follow=True)
-    assert re.search(r"Paused by root since [-\d]+ [:\d]+ UTC, until 2096-08-01 14:30:00 UTC *: it moves", text(page)) and "Resume" in text(page)
-    assert "paused by root: it moves" in text(client.get(LIST))
+    page = client.post(path + "pause/", {"reason": "Ann moves it", "until": "2096-08-01 14:30"}, follow=True)
+    assert "Target billing is paused." in text(page), "a name is written as it is"
+    assert LogEntry.objects.latest("id").change_message == "Paused by root: Ann moves it."
+    assert re.search(r"Paused by root since [-\d]+ [:\d]+ UTC, until 2096-08-01 14:30:00 UTC *: Ann moves it", text(page)) and "Resume" in text(page)
+    assert "paused by root: Ann moves it" in text(client.get(LIST))
     change(client, timeout="9")
     assert Target.objects.get().is_paused(utcnow()) and Target.objects.get().timeout == 9
     assert "resume it first" in text(client.post(path + "test/", follow=True)) and not ScheduledCall.objects.exists()
@@ -186,7 +188,13 @@ def test_who_may_not_see_the_request_does_not(client):
 
 def test_who_is_told_of_its_failures_is_written_and_not_shown(client):
     """As other secrets: empty leaves them, another takes their place, and a box takes them away."""
+    def takes_away():
+        return [name for name in ("keys", "notify_no_more") if f'name="{name}"' in client.get(f"{LIST}{path}").content.decode()]
+    path = "add/"
+    assert takes_away() == [], "what there is not"
     add(client, notify="json://example.org/s3cr3t-hook, json://example.org/2", notify_after="3")
+    path = f"{Target.objects.get().pk}/change/"
+    assert takes_away() == ["notify_no_more"]
     assert held()["notify"] == ["json://example.org/s3cr3t-hook", "json://example.org/2"] and Target.objects.get().notify_after == 3
     page = change(client, notify="nonsense://s3cr3t-hook")
     assert "Number 1 of 1 is none that Apprise understands." in text(page) and "s3cr3t-hook" not in page.content.decode()

@@ -2,11 +2,12 @@
 import base64
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 import requests
-from conftest import make, person
+from conftest import make, person, until
 from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client
@@ -295,10 +296,10 @@ def test_a_test_makes_one_call_and_answers_with_the_attempt(stack, client, api, 
     may("use_target")                       # the same user, who may not see the request any more
     assert try_it(stack, 201, {"data": {"order": 8}})["attempt"]["request"] is None
     may(*ALL)
-    patch(client, url=f"{api.url}/status/500", retries={"delays": [3600]})
+    patch(client, url=f"{api.url}/status/503", retries={"delays": [3600]})
     answer = try_it(stack, 201, {"data": {"order": 7}})
-    assert answer["status"] in ("Failed", "Retrying") and answer["attempt"]["outcome"] == "Failed"
-    assert answer["attempt"]["http_status"] == 500 and answer["attempt"]["class"] == "unknown"
+    assert (answer["status"], answer["attempt"]["outcome"]) == ("Failed", "Failed"), "and it is not tried again"
+    assert answer["attempt"]["http_status"] == 503 and answer["attempt"]["class"] == "refused"
     patch(client, paused={"reason": "it moves"})
     assert "paused by ann: it moves" in try_it(stack, 409, {"data": {"order": 7}})["detail"]
     assert ScheduledCall.objects.count() == 3
@@ -313,6 +314,18 @@ def test_a_test_that_no_worker_takes_is_among_the_calls_all_the_same(stack, clie
     assert 3 < time.monotonic() - began < 10
     assert answer["status"] == "Pending" and answer["attempt"] is None and "look at call" in answer["detail"]
     assert ScheduledCall.objects.get().status == "Pending"
+
+
+def test_tests_that_wait_leave_the_web_servers_threads_to_others(stack, client, api):
+    """It has 32."""
+    stack.start("web", DEBUG="false")
+    post(client, url=f"{api.url}/ok", timeout=10)
+    with ThreadPoolExecutor(40) as many:
+        tests = [many.submit(try_it, stack, 202) for _ in range(40)]
+        until(lambda: sum(test.done() for test in tests) > 30, 10)
+        assert requests.get(f"{stack.url}/healthz", timeout=5).status_code == 503, "no dispatcher runs"
+        assert not all(test.done() for test in tests), "the first of them wait"
+    assert {test.result()["status"] for test in tests} == {"Pending"} and ScheduledCall.objects.count() == 40
 
 
 def test_a_test_without_the_key_of_its_secrets_says_so_and_sends_nothing(stack, client, api):

@@ -1,6 +1,8 @@
 """What becomes of calls that name a target: claimed, held back, tried again, given up. The database alone."""
 import uuid
+from bisect import bisect_left
 from datetime import timedelta
+from random import Random
 
 import pytest
 from conftest import KIND, make, statuses
@@ -61,12 +63,12 @@ def schedule(**fields):
 
 def test_calls_are_scheduled_with_what_is_sent_or_not_at_all():
     billing, when = target(), utcnow()
-    calls = ledger.schedule(by="ann", via="API", note="all", calls=[
+    calls = ledger.schedule(by="ann", via="API", calls=[
         ledger.NewCall(when, "its own", billing, '{"id": 7}', {"X-A": "b"}, {"k": 1}, when + timedelta(seconds=5)),
         ledger.NewCall(when, target=billing), ledger.NewCall(when)])
     rows = [ScheduledCall.objects.get(id=call.id) for call in calls]
     assert [(row.target, row.note, row.scheduled_by) for row in rows] == [
-        (billing, "its own", "ann"), (billing, "all", "ann"), (None, "all", "ann")]
+        (billing, "its own", "ann"), (billing, "", "ann"), (None, "", "ann")]
     assert rows[0].expires_at == when + timedelta(seconds=5) and rows[1].expires_at is None
     assert list(CallRequest.objects.values_list("call", "body", "headers", "data")) == [
         (rows[0].id, '{"id": 7}', {"X-A": "b"}, {"k": 1})]
@@ -221,6 +223,29 @@ def test_a_rate_holds_for_all_workers():
         (b - a).total_seconds() > 0.0499 for a, b in zip(slots, slots[1:]))
 
 
+@pytest.mark.parametrize("rate", ["20/s", "200/s", "1000/s"])
+def test_a_worker_that_is_busy_now_and_then_sends_in_no_second_more_than_a_twentieth_above_the_rate(rate):
+    """However long its claims take, and whatever it does between them: what it has taken is sent when that is over."""
+    each, chance = limits.apart(Target(rate=rate)), Random(17)
+    pace, now, sent, busy = limits.Pace(), 1000.0, [], False
+    while now < 1060:
+        taken, busy = 0, chance.random() < (0.5 if busy else 0.002)
+        while taken < 25 and pace.takes(each, now):
+            taken += 1
+        now += (0.2 if busy else 0.005) * chance.random() if taken else each / 3
+        pace.sent(taken, each, now)
+        sent += [now] * taken
+    most = max(bisect_left(sent, at + 1) - i for i, at in enumerate(sent))
+    assert most <= 1.05 / each + 1e-6, f"{most} in a second"
+    assert len(sent) > 0.8 * 60 / each, "nor much less than it may"
+
+
+def test_a_rate_that_has_become_another_holds_at_once_for_a_worker_too():
+    pace = limits.Pace()
+    assert pace.takes(3600, 1000.0) and not pace.takes(3600, 1000.1)
+    assert not pace.takes(0.1, 1000.2) and pace.takes(0.1, 1000.31)
+
+
 # --- Overlap ----------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("of_target", [True, False])
@@ -334,6 +359,13 @@ def test_a_lost_worker_has_perhaps_done_it(log, fields, then):
     assert bool(call.next_attempt_at) == (then == "Retrying") != bool(call.ended_at)
     assert len(log()) == (then == "Failed")
     assert ledger.finish([(outcome(call, "Succeeded"), token)]) == set()
+
+
+def test_a_test_is_one_attempt_also_if_its_worker_is_lost():
+    call = ledger.try_target(target(repeatable=True, delays=[10]), "ann")
+    assert claim([call])[1].won == {call.id}
+    ScheduledCall.objects.update(lease_until=utcnow() - timedelta(seconds=1))
+    assert ledger.reap() == 1 and statuses() == {"Failed": 1}
 
 
 def test_a_lost_worker_is_tried_again_no_more_often_than_the_list_says(log):

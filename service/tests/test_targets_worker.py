@@ -221,7 +221,7 @@ def test_a_storm_of_retries_comes_back_at_the_targets_rate(stack, api, work):
 def test_calls_without_a_target_are_what_they_were(stack, api):
     stack.start("worker", "beat")
     when = in_seconds(3)
-    ledger.schedule([when])
+    ledger.schedule([ledger.NewCall(when)])
     assert all_ended(1) == {"Succeeded": 1}
     call = ScheduledCall.objects.get()
     assert (call.target, call.attempts_made, call.trace, call.failure, call.next_attempt_at) == (None,) * 5

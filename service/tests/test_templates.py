@@ -1,8 +1,10 @@
 """Placeholders, and what is built of a target, a schedule and a call."""
 import json
+import re
 import time
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
+from xml.etree import ElementTree
 
 import pytest
 from conftest import make
@@ -11,7 +13,7 @@ from scheduler.calls import request, template
 from scheduler.models import CallRequest, Schedule, Target
 
 NASTY = ['a"b', "a\\", "a\r\nX-Injected: 1", "../../admin", "a/b?c=d&e#f", "{{call.id}}", "}}", "é€🦆", "\u2028", "%00", "", " ",
-         '", "admin": true, "x": "', "\x00\x01\x7f", "\ud800"]
+         '", "admin": true, "x": "', "\x00\x01\x7f", "\ud800", "</a><b c='1'>&amp;", ']]>" d="']
 
 
 @pytest.mark.parametrize("value", NASTY)
@@ -28,7 +30,19 @@ def test_no_value_becomes_more_than_a_value(value):
     assert json.loads(template.fill(body, values, template.JSON)) == {"in": f"<{meant}>", "bare": value, f"{meant}!": 1}
     form = template.fill("a={{data.x}}&b=2", values, template.FORM)
     assert parse_qs(form, keep_blank_values=True) == {"a": [meant], "b": ["2"]}
+    xml = ElementTree.fromstring(template.fill('<a b="{{data.x}}">{{data.x}}<c/></a>', values, template.XML))
+    assert (xml.text or "") == re.sub("[\0\1]", "\ufffd", meant).replace("\r\n", "\n")
+    assert xml.get("b") == (xml.text or "").replace("\n", " ")
+    assert [part.tag for part in xml.iter()] == ["a", "c"] and list(xml.attrib) == ["b"]
     assert template.fill("a {{data.x}}.", values, template.TEXT) == f"a {meant}."
+
+
+@pytest.mark.parametrize("content_type, kind", [
+    ("application/json", template.JSON), ("Text/JSON; charset=utf-8", template.JSON), ("application/vnd.x+json", template.JSON),
+    ("text/xml", template.XML), ("application/soap+xml; action=x", template.XML), ("text/html", template.XML),
+    ("application/x-www-form-urlencoded", template.FORM), ("text/plain", template.TEXT), ("", template.TEXT)])
+def test_the_content_type_says_how_values_are_escaped(content_type, kind):
+    assert template.kind(content_type) == kind
 
 
 def test_values_of_json_stay_what_they_are():
@@ -107,7 +121,7 @@ def test_a_request_is_built_of_the_target_the_schedule_and_the_call():
 
 
 def test_a_safe_method_may_be_repeated():
-    assert [request.build(SimpleNamespace(id=1, timestamp=make().timestamp, created_at=make().created_at, note=""),
+    assert [request.build(SimpleNamespace(id=1, timestamp=make().timestamp, created_at=make().created_at, note="", scheduled_via=""),
                           Target(name="t", url="http://example.org", method=method), None, None, 1).repeatable
             for method in ("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE")] == [True] * 3 + [False] * 4
 

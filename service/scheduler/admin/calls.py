@@ -75,7 +75,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         ("How it went", {"fields": ["late", "handed_over", "started", "ended"]}),
         ("What is called", {"fields": ["called", "attempts_made", "has_of_it", "expires"]}),
         ("What is sent with it", {"fields": ["own_body", "own_headers", "own_data"]}),
-        ("Who and why", {"fields": ["scheduled_by", "scheduled_via", "planned_by", "created", "again", "again_as"]}),
+        ("Who and why", {"fields": ["scheduled_by", "via", "planned_by", "created", "again", "again_as"]}),
     ]
 
     # What it shows
@@ -123,6 +123,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         if call.scheduled_by and call.scheduled_via:
             return format_html("<bdi>{}</bdi> ({})", call.scheduled_by, call.scheduled_via)
         return call.scheduled_by or call.scheduled_via or NOTHING
+
+    @admin.display(description="via")
+    def via(self, call):
+        return call.scheduled_via or NOTHING
 
     @admin.display(description="schedule")
     def planned_by(self, call):
@@ -351,7 +355,9 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         return HttpResponseRedirect(request.path if "_addanother" in request.POST else self._together(request.calls))
 
     def _together(self, calls):
-        """The address of the list of exactly these new calls."""
+        """The address of the list of exactly these new calls; of one its page, which says how it went."""
+        if len(calls) == 1:
+            return reverse("admin:scheduler_scheduledcall_change", args=[calls[0].pk])
         return self._list(view="all", ids=f"{min(call.pk for call in calls)}-{max(call.pk for call in calls)}")
 
     def log_change(self, request, obj, message):

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from ..calls.ledger import WORKER_LOST
 from ..models import Attempt, ScheduledCall
+from .attempts import milliseconds
 from .filters import NOTHING
 
 Status = ScheduledCall.Status
@@ -80,7 +81,7 @@ class Outcomes:
     @property
     def durations(self):
         """(median, 99th percentile) of the last attempts, in words; None if no call was answered."""
-        return (in_ms(median(self.took)), in_ms(self.took[ceil(len(self.took) * 0.99) - 1])) if self.took else None
+        return (milliseconds(median(self.took)), milliseconds(self.took[ceil(len(self.took) * 0.99) - 1])) if self.took else None
 
     def __bool__(self):
         return bool(self.bars)
@@ -119,7 +120,3 @@ class LastCalls:
     def went(self, row):
         """On its page, where each bar leads to its call."""
         return self._of(row).html(getattr(row, "leads_to_calls", False), at_length=True)
-
-
-def in_ms(milliseconds):
-    return f"{milliseconds:,.0f} ms" if milliseconds < 10_000 else f"{milliseconds / 1000:.1f} s"

@@ -400,14 +400,14 @@ class ScheduleAdmin(NamedAdmin):
             return self._ask(request, schedule, "Pause this schedule?", "Yes, pause it", form,
                              pauses.of_schedule_to_come(schedule))
         until, reason = form.cleaned_data["until"], form.cleaned_data["reason"]
-        planner.pause(schedule, request.user.get_username(), reason, until)
+        schedule.begin_pause(request.user.get_username(), until=until, reason=reason)
         self._save_and_say(request, schedule, "Paused" + (f" until {moment(until, schedule.clocks)}" if until else "")
                            + (f": {reason}." if reason else "."))
 
     def resume(self, request, schedule):
         if request.method != "POST":
             return self._ask(request, schedule, "Resume this schedule?", "Yes, resume it")
-        planner.resume(schedule)
+        schedule.end_pause()
         self._save_and_say(request, schedule, "Resumed.")
 
     def _save_and_say(self, request, schedule, words):

@@ -7,6 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpResponseRedirect
 from django.urls import path, reverse
+from django.utils.text import capfirst
 
 from ..base.clock import utcnow
 from ..base.moments import moment
@@ -253,8 +254,10 @@ class TargetAdmin(NamedAdmin):
         return ", ".join(f"{delay:g} s" for delay in target.delays) or NOTHING
 
     def get_fieldsets(self, request, obj=None):
-        """Without what this user may not see."""
-        left_out = set(REQUEST) if obj and not request.user.has_perm("scheduler.see_request") else set()
+        """Without what this user may not see, and what would take away a secret that there is not."""
+        names = obj.secret_names if obj else {}
+        left_out = {field for field, name in (("keys", "signing"), ("notify_no_more", "notify")) if not names.get(name)}
+        left_out |= set(REQUEST) if obj and not request.user.has_perm("scheduler.see_request") else set()
         if obj and not self.has_change_permission(request, obj):
             left_out |= set(SECRET)
         shown = [(title, {"fields": [name for name in part["fields"] if name not in left_out]}) for title, part in self.fieldsets]
@@ -332,8 +335,8 @@ class TargetAdmin(NamedAdmin):
                             "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
                             + pauses.of_target_to_come(target), form)
         targets.pause(target, request.user.get_username(), form.cleaned_data["reason"], form.cleaned_data["until"])
-        self.log_change(request, target, f"{target.pause.capitalize()}.")
-        self.message_user(request, f"{target.name} is paused.", messages.SUCCESS)
+        self.log_change(request, target, f"{capfirst(target.pause)}.")
+        self.message_user(request, f"Target {target.name} is paused.", messages.SUCCESS)
         return self.back_to(target)
 
     def resume(self, request, target):
@@ -341,23 +344,22 @@ class TargetAdmin(NamedAdmin):
             return self.ask(request, target, f"Resume {target.name}?", "Yes, resume it", f"It is {self.state(target)}.")
         targets.resume(target)
         self.log_change(request, target, "Resumed.")
-        self.message_user(request, f"{target.name} is resumed.", messages.SUCCESS)
+        self.message_user(request, f"Target {target.name} is resumed.", messages.SUCCESS)
         return self.back_to(target)
 
     def test(self, request, target):
         """Makes one call now; its page shows what came of it."""
         form = TestForm(request.POST if request.method == "POST" else None, target=target)
         if target.is_paused(utcnow()):
-            self.message_user(request, f"{target.name} is {target.pause}: resume it first.", messages.ERROR)
+            self.message_user(request, f"Target {target.name} is {target.pause}: resume it first.", messages.ERROR)
             return self.back_to(target)
         if not form.is_valid():
             return self.ask(request, target, f"Test {target.name}?", "Yes, call it now",
-                            "One call is made now, for real. It is among the calls like any other.", form)
+                            "One call is made now, for real, and not tried again. It is among the calls like any other.", form)
         with transaction.atomic():
-            call, = ledger.schedule(by=request.user.get_username(), via="test", calls=[
-                ledger.NewCall(utcnow(), target=target, data=form.cleaned_data["data"])])
+            call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
             created([call])
-        self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
+        self.message_user(request, f"Target {target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.sees_calls(request):
             return self.back_to(target)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))

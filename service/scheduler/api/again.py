@@ -5,7 +5,7 @@ from rest_framework import serializers
 
 from ..base.words import printable
 from ..calls import outcomes
-from ..calls.ledger import BATCH
+from ..calls.ledger import batches
 from ..models import ScheduledCall
 from .call_filter import CallFilter
 from .errors import Refusal
@@ -88,8 +88,8 @@ def _repeated():
 def held(ids):
     """Those of `ids` that nobody has made again, in their order; locked, so that nobody else does."""
     free = set()
-    for i in range(0, len(ids), BATCH):
-        some = ScheduledCall.objects.filter(id__in=ids[i:i + BATCH])
+    for batch in batches(ids):
+        some = ScheduledCall.objects.filter(id__in=batch)
         # In the order of all who lock several rows. Who waited here sees in the second what the other has made.
         list(some.order_by("id").select_for_update().values_list("id"))
         free |= set(some.filter(~_repeated()).values_list("id", flat=True))

@@ -14,7 +14,7 @@ from rest_framework import serializers
 from ..base.moments import instant, showable
 from ..base.words import one_line, printable
 from ..calls import targets, template
-from ..calls.ledger import BATCH, NewCall
+from ..calls.ledger import NewCall, batches
 from ..models import NOTE_MAX, rules
 from .errors import Refusal
 from .idempotency import fingerprint
@@ -314,8 +314,7 @@ READERS = {"timestamp": _instant, "delay": _delay, "note": _note, "target": _tex
 def _targets(names):
     """{name: Target} of those that there are."""
     names = [name for name in names if name.isascii() and name.isprintable()]       # PostgreSQL takes no NUL
-    return {target.name: target for i in range(0, len(names), BATCH)
-            for target in targets.there().filter(name__in=names[i:i + BATCH])}
+    return {target.name: target for some in batches(names) for target in targets.there().filter(name__in=some)}
 
 
 class _Needs:

@@ -154,7 +154,7 @@ class ScheduleChangeSerializer(ExceptField, serializers.Serializer):
             values = {"body": None, "headers": {}, "data": {}} | values
         if "paused" in values:
             wanted = values.pop("paused")
-            planner.resume(schedule) if wanted is None else planner.pause(schedule, by, **wanted)
+            schedule.end_pause() if wanted is None else schedule.begin_pause(by, **wanted)
         for name, value in values.items():
             setattr(schedule, name, value)
         try:

@@ -1,4 +1,5 @@
 """The HTTP API of targets: make, list, look at, change, pause, try and delete them."""
+import threading
 import time
 
 from django.conf import settings
@@ -29,6 +30,7 @@ from .idempotency import IDEMPOTENT, fingerprint, once
 
 WAIT_MAX = 50           # seconds that a test waits for its attempt; proxies give up after 60
 POLL = 0.05             # seconds between two looks at it
+WAITING = threading.BoundedSemaphore(8)     # tests that wait in one process: they leave threads to what else is asked for
 
 # How the keys of the API that hold several lie in the model.
 GROUPS = {"success": {"statuses": "statuses", "contains": "contains", "not_contains": "not_contains"},
@@ -443,25 +445,35 @@ class TargetTest(_OfTargets):
         responses={201: OfTestSerializer, 202: OfTestSerializer, 400: ProblemSerializer, 404: ProblemSerializer,
                    409: ProblemSerializer, 422: ProblemSerializer, **USUAL, **THROTTLED})
     def create(self, request, name):
-        """Answers with the first attempt at it, or 202 if there is none in time. It is among the calls like any other,
-        and says that it came by a test. Repeated with the same Idempotency-Key it answers how that call went. Needs the
-        permission `use_target`; to see what was sent, `see_request`."""
+        """Answers with the attempt, or 202 if there is none in time, or many such requests wait already: it is one, whatever
+        its retries. It is among the calls like any other, and says that it came by a test. Repeated with the same
+        Idempotency-Key it answers how that call went. Needs the permission `use_target`; to see what was sent, `see_request`."""
         data = body(request)
         made = once(request, fingerprint(["test", name, data]), lambda: self._make({} if data is None else data))
         call = ScheduledCall.objects.select_related("target").get(pk=made["call"])
-        ends = time.monotonic() + min(timeout(call.target.timeout) + settings.LEAD + settings.TICK, WAIT_MAX)
-        while True:
-            with anew(settings.DATABASE_TIMEOUT):
-                call.refresh_from_db()
-                attempts = attempts_of(call, has(request, "scheduler.see_request"))
-            if attempts or call.status in call.FINISHED or time.monotonic() > ends:
-                break
-            time.sleep(POLL)
+        waits = WAITING.acquire(blocking=False)
+        try:
+            attempts = self._wait(
+                call, min(timeout(call.target.timeout) + settings.LEAD + settings.TICK, WAIT_MAX) if waits else 0)
+        finally:
+            if waits:
+                WAITING.release()
         answer = {"call": call.pk, "status": call.status, "attempt": attempts[0] if attempts else None}
         if not attempts:
             answer["detail"] = call.error or (
                 f"There is no outcome yet: look at call {call.pk} in a while, and whether a worker runs at /healthz.")
         return Response(OfTestSerializer(answer).data, status.HTTP_201_CREATED if attempts else status.HTTP_202_ACCEPTED)
+
+    def _wait(self, call, seconds):
+        """The attempts at it, once there is one or will be none, and after so many seconds at most."""
+        ends = time.monotonic() + seconds
+        while True:
+            with anew(settings.DATABASE_TIMEOUT):
+                call.refresh_from_db()
+                attempts = attempts_of(call, has(self.request, "scheduler.see_request"))
+            if attempts or call.status in call.FINISHED or time.monotonic() > ends:
+                return attempts
+            time.sleep(POLL)
 
     def _make(self, data):
         target = self.get_object()
@@ -473,8 +485,7 @@ class TargetTest(_OfTargets):
         text, headers = rules.as_body(data.get("body"), data.get("headers", {}))
         if problems := target.problems_with(text, headers, data.get("data", {})):
             raise Refusal.of({key: problems[key] for key in keys if key in problems})
-        call, = ledger.schedule(by=self.request.user.get_username(), via="test", calls=[
-            ledger.NewCall(utcnow(), target=target, body=text, headers=headers, data=data.get("data", {}))])
+        call = ledger.try_target(target, self.request.user.get_username(), text, headers, data.get("data"))
         try:
             created([call])
         except Target.DoesNotExist:

@@ -253,11 +253,13 @@ class Attempt:
         error = ""
         if status < 200 or not any(low <= status <= high for low, high in request.statuses):
             error = f"HTTP status {status}"
+        elif text_counts and text is None:
+            error = f"HTTP status {status}, and the answer is compressed in a way that cannot be read, so that its text is not known"
         elif request.contains and request.contains not in text:
             error = f"HTTP status {status}, and the answer lacks the text that it must have in it"
         elif request.not_contains and request.not_contains in text:
             error = f"HTTP status {status}, and the answer has the text in it that it must not have"
-        self._received = headers, text, whole
+        self._received = headers, text or "", whole and text is not None
         failure = outcomes.classify(True, status, not error)
         wait = outcomes.retry_after(response.headers.get("Retry-After"), utcnow()) if failure == outcomes.REFUSED else None
         self._end(Status.FAILED if error else Status.SUCCEEDED, status, error, failure, wait)

@@ -299,8 +299,6 @@ class _GuardedAdapter(_Adapter):
     pools = {"http": _GuardedHTTPPool, "https": _GuardedHTTPSPool}
 
 
-
-
 @cache
 def shared():
     """(session, prepared request, options for send): made once for all calls of this process, as

@@ -3,7 +3,7 @@ again when the message seems lost. And the dispatcher's sign of life, for /healt
 """
 import logging
 from datetime import timedelta
-from itertools import groupby
+from itertools import groupby, repeat
 
 import kombu.exceptions
 from celery import current_app
@@ -15,7 +15,7 @@ from ..base import outage
 from ..base.clock import utcnow
 from ..models import Heartbeat, ScheduledCall
 from . import targets
-from .ledger import BATCH, NOW, as_column, unlocked
+from .ledger import BATCH, NOW, as_column, batches, unlocked
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -54,16 +54,16 @@ def hand_over_soon(ids):
 def hand_over_again(ids):
     """Of a worker that stops: hands over those of its calls that it has not claimed, to whoever comes first. A broker
     that is down leaves them to the dispatcher."""
-    for i in range(0, len(ids), BATCH):
-        ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status__in=WAITING).update(handed_over_at=None)
+    for some in batches(ids):
+        ScheduledCall.objects.filter(id__in=some, status__in=WAITING).update(handed_over_at=None)
     _try(ids)
 
 
 def hold_back(ids, now=NOW):
     """Of a worker that holds calls back, as their targets take no more: says that they are not lost, for HELD_BACK from
     now. Ten thousand that wait would be handed over again all the time."""
-    for i in range(0, len(ids), BATCH):
-        ScheduledCall.objects.filter(id__in=ids[i:i + BATCH], status__in=WAITING).update(handed_over_at=now + HELD_BACK - AGAIN_AFTER)
+    for some in batches(ids):
+        ScheduledCall.objects.filter(id__in=some, status__in=WAITING).update(handed_over_at=now + HELD_BACK - AGAIN_AFTER)
 
 
 def _try(ids):
@@ -98,13 +98,8 @@ def _hand_over(send, status, due, ids, now):
         | Q(**{f"{due}__lt": now - LOST_AFTER}, handed_over_at__lt=now - AGAIN_AFTER),
         status=status, **{f"{due}__lte": now + timedelta(seconds=settings.WINDOW)},
     ).order_by(due)
-    if ids is None:
-        batches = [None] * 1000     # a bound: whatever is left is for the next tick
-    else:
-        batches = [ids[i:i + BATCH] for i in range(0, len(ids), BATCH)]
-
     handed_over = 0
-    for some in batches:
+    for some in repeat(None, 1000) if ids is None else batches(ids):        # a bound: whatever is left is for the next tick
         with transaction.atomic():
             rows = waiting if some is None else waiting.filter(id__in=some)
             calls = list(unlocked(rows).values_list("id", due)[:BATCH])
@@ -135,9 +130,7 @@ def _chunks(calls):
     """Cuts [(id, timestamp), ...], ordered by timestamp, into lists of at most CHUNK calls of the
     same second."""
     for _, same_second in groupby(calls, lambda call: call[1].replace(microsecond=0)):
-        same_second = list(same_second)
-        for i in range(0, len(same_second), settings.CHUNK):
-            yield same_second[i:i + settings.CHUNK]
+        yield from batches(list(same_second), settings.CHUNK)
 
 
 def beat(now=NOW):

@@ -134,12 +134,11 @@ def _base64(data):
 
 
 def decoded(data, headers, most):
-    """The text of a body: str.
+    """The text of a body: str, or None if that cannot be known.
 
     data: bytes, its beginning as it came; headers: of the answer; most: bytes of what it decompresses to
 
-    What is compressed although nobody asked for it is read if it is gzip or deflate (RFC 9110, 8.4.1), as far as it
-    can be. NUL, which PostgreSQL keeps in no text, is U+FFFD.
+    What is compressed although nobody asked for it is read if it is gzip or deflate (RFC 9110, 8.4.1). NUL, which PostgreSQL keeps in no text, is U+FFFD.
     """
     coding = headers.get("Content-Encoding", "").strip().lower()
     if coding in ("gzip", "x-gzip", "deflate"):
@@ -149,8 +148,10 @@ def decoded(data, headers, most):
                 break
             except zlib.error:
                 pass
-    elif coding not in ("", "identity"):
-        return ""
+        else:
+            return None
+    elif data and coding not in ("", "identity"):
+        return None
     charset = _CHARSET.search(headers.get("Content-Type", ""))
     try:
         text = data.decode(charset[1] if charset else "utf-8", "replace")

@@ -36,21 +36,18 @@ from django.db.models.functions import Coalesce, Now
 
 from ..base.clock import utcnow
 from ..models import Attempt, CallRequest, Schedule, ScheduledCall, Target
-from ..models.rules import rate
 from ..models.targets import is_paused
 from . import limits, log, outcomes
-from .request import MAX_AGE, age, timeout
+from .request import MAX_AGE, TEST, age, delays, timeout
 from .targets import paused_q
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
 
-BATCH = 1000                        # rows in one transaction, so that none is a long one
-
-
+BATCH = 1000            # rows in one transaction, so that none is a long one
 RENEW_EVERY = 2         # seconds between two signs of life of a worker
 
-WORKER_LOST = "worker lost, outcome unknown"
+WORKER_LOST = f"worker lost, {outcomes.OUTCOME_UNKNOWN}"
 STILL_RUNS = "the one before still runs"
 WITHDRAWN = "its schedule was changed, switched off or deleted"
 CALLS = ScheduledCall._meta.db_table
@@ -58,6 +55,11 @@ NOT_AGAIN = "; not tried again: "
 MISPLANNED = "its schedule does not come then: it was planned by older time zone data, or by an older version"
 UNPLANNED = "its schedule was not planned in time, no dispatcher ran"
 NOW = Now()             # the database's clock, at the beginning of a statement
+
+
+def batches(items, size=BATCH):
+    """The list `items` in lists of at most `size`: iterator."""
+    return (items[i:i + size] for i in range(0, len(items), size))
 
 
 def lease():
@@ -124,27 +126,17 @@ class NewCall:
     again_of: int | None = None         # the id of the call that it repeats
 
 
-def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None):
+def schedule(calls, by="", via=""):
     """Creates Pending calls, all with the same `created_at`: so those of one request can be told from
     others of its time. All or none of them.
 
-    timestamps: list of aware datetimes
-    by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin"
-    note: what they are for, a str of at most NOTE_MAX characters
-    again_of: for calls that repeat others, the list of the others' ids, one for each timestamp; without a
-        note of their own they have those others' notes. (What those were called with, `again` knows.)
-    calls: in place of `timestamps` and `again_of`, a list of NewCall; `note` is that of those without one
-    Returns the list of the new ScheduledCall objects, in the same order.
+    calls: list of NewCall
+    by: the name of the user who asked for them, "" for nobody who is known; via: "API" or "admin", say
+    Returns the list of the new ScheduledCall objects, in the same order, for dispatch.created.
     """
-    if calls is None:
-        notes = {}
-        for i in range(0, len(again_of or []), BATCH):
-            notes |= ScheduledCall.objects.filter(id__in=again_of[i:i + BATCH]).values_list("id", "note")
-        calls = [NewCall(timestamp, note or notes.get(old, ""), again_of=old)
-                 for timestamp, old in zip(timestamps, again_of or [None] * len(timestamps), strict=True)]
     created_at = utcnow()
     rows = [ScheduledCall(timestamp=new.timestamp, created_at=created_at, scheduled_by=by, scheduled_via=via,
-                          note=new.note or note, again_of=new.again_of, target=new.target, schedule=new.schedule,
+                          note=new.note, again_of=new.again_of, target=new.target, schedule=new.schedule,
                           expires_at=new.expires_at) for new in calls]
     own = [i for i, new in enumerate(calls) if new.body is not None or new.headers or new.data]
     with transaction.atomic() if own else nullcontext():
@@ -155,30 +147,48 @@ def schedule(timestamps=(), *, by="", via="", note="", again_of=None, calls=None
     return rows
 
 
-def again(ids, by="", via="", note=""):
+def try_target(target, by="", body=None, headers=None, data=None):
+    """Creates a call for `target` that is due now, to see whether it works: it is one attempt, whatever its retries.
+
+    by: the name of the user who asked for it
+    body, headers, data: as of NewCall
+    Returns the ScheduledCall, for dispatch.created.
+    """
+    return schedule([NewCall(utcnow(), target=target, body=body, headers=headers or {}, data=data or {})], by, TEST)[0]
+
+
+def again(ids, by="", via=""):
     """Creates calls that repeat others, with their target and what was sent with them. They are due now, but those of a
-    target with a rate one after the other, as that allows. Where they are more than can be made at once they expire
-    late enough for all to be made, beside as many more, and for their retries: GRACE would end those at the end of the line.
+    target with a rate one after the other, as that allows.
 
     ids: the calls to repeat, in the order in which they are to be made
-    by, via, note: as for `schedule`; without a note each has that of the call that it repeats
+    by, via: as for `schedule`
     Returns the list of the new ScheduledCall objects, in the same order; those of `ids` that do not exist are left out.
     """
-    calls, now, lines = [], utcnow(), {}
-    for i in range(0, len(ids), BATCH):
-        olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(ids[i:i + BATCH])
-        for old in (olds[call_id] for call_id in ids[i:i + BATCH] if call_id in olds):
+    calls, now = [], utcnow()
+    for some in batches(ids):
+        olds = ScheduledCall.objects.select_related("target", "schedule", "request").in_bulk(some)
+        for old in (olds[call_id] for call_id in some if call_id in olds):
             # What names no target is made as ever, and is of no schedule.
-            new = NewCall(now, note or old.note, old.target, schedule=old.schedule if old.target else None, again_of=old.id)
+            new = NewCall(now, old.note, old.target, schedule=old.schedule if old.target else None, again_of=old.id)
             if hasattr(old, "request"):
                 new.body, new.headers, new.data = old.request.body, old.request.headers, old.request.data
             calls.append(new)
-            lines.setdefault(new.target, []).append(new)
+    _give_time(calls)
+    return schedule(calls, by, via)
+
+
+def _give_time(calls):
+    """Puts `calls`, a list of NewCall that are due at once, as far apart as their targets' rates ask for. Where they are more
+    than can be made at once they expire late enough for all to be made, beside as many more, and for their retries: GRACE
+    would end those at the end of the line."""
+    lines = {}
+    for new in calls:
+        lines.setdefault(new.target, []).append(new)
     takes = {target: timeout(target and target.timeout) for target in lines}    # seconds, an attempt at most
     everything = sum(len(line) * takes[target] for target, line in lines.items()) / settings.CALLS_AT_ONCE
     for target, line in lines.items():
-        limit = target and rate(target.rate)
-        each = limit[1] / limit[0] if limit else 0.0
+        each = limits.apart(target) if target else 0.0
         places = max(1, settings.CALLS_AT_ONCE // 2) if target else settings.CALLS_AT_ONCE      # of one worker
         if target and target.max_at_once is not None:
             places = max(1, min(places, target.max_at_once))
@@ -190,10 +200,9 @@ def again(ids, by="", via="", note=""):
         for place, new in enumerate(line):
             new.timestamp += timedelta(seconds=place * each)
             new.expires_at = new.timestamp + timedelta(seconds=last)
-    return schedule(by=by, via=via, calls=calls)
 
 
-class Slot(NamedTuple):
+class PlannedCall(NamedTuple):
     """A call that a schedule asks for, as `plan` takes it."""
 
     schedule_id: int
@@ -204,16 +213,16 @@ class Slot(NamedTuple):
     expires_at: datetime | None = None  # instead of GRACE
 
 
-def plan(slots, now):
+def plan(planned, now):
     """Creates the calls of schedules: Pending, or Missed where the time in which they may start was over before
     anybody planned them.
 
-    slots: list of Slot, for whose occurrences there are none yet
+    planned: list of PlannedCall, for whose occurrences there are none yet
     now: aware datetime
     """
     as_stored, grace = connection.ops.adapt_datetimefield_value, timedelta(seconds=settings.GRACE)
     stored_now = as_stored(now)
-    late = [(slot.expires_at or slot.timestamp + grace) < now for slot in slots]
+    late = [(new.expires_at or new.timestamp + grace) < now for new in planned]
     on_time, too_late = (str(Status.PENDING), None, ""), (str(Status.MISSED), stored_now, UNPLANNED)
     with transaction.atomic(), connection.cursor() as cursor:
         # A thousand in 10 ms of SQLite's one write lock, where bulk_create takes 100.
@@ -221,12 +230,12 @@ def plan(slots, now):
             f"INSERT INTO {CALLS} (schedule_id, occurrence, timestamp, utc_offset, target_id, expires_at, status, ended_at,"
             " error, created_at, scheduled_via, scheduled_by, note, cancelled_by, claim_token)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 'schedule', '', '', '', '')",
-            [(slot.schedule_id, as_stored(slot.occurrence), as_stored(slot.timestamp), slot.utc_offset, slot.target_id,
-              as_stored(slot.expires_at), *(too_late if is_late else on_time), stored_now)
-             for slot, is_late in zip(slots, late)])
-        missed = [slot for slot, is_late in zip(slots, late) if is_late]
-        names = Target.objects.in_bulk({slot.target_id for slot in missed if slot.target_id})
-        _log([(Status.MISSED, slot.timestamp, now, "", _name(names.get(slot.target_id))) for slot in missed])
+            [(new.schedule_id, as_stored(new.occurrence), as_stored(new.timestamp), new.utc_offset, new.target_id,
+              as_stored(new.expires_at), *(too_late if is_late else on_time), stored_now)
+             for new, is_late in zip(planned, late)])
+        missed = [new for new, is_late in zip(planned, late) if is_late]
+        names = Target.objects.in_bulk({new.target_id for new in missed if new.target_id})
+        _log([(Status.MISSED, new.timestamp, now, "", _name(names.get(new.target_id))) for new in missed])
 
 
 def _in_time(now):
@@ -661,7 +670,7 @@ def reap(now=NOW):
             for call in calls:
                 target, number = targets[call.target_id], call.attempts_made
                 again = outcomes.next_attempt(
-                    outcomes.UNKNOWN, number, call.now, call.timestamp, call.expires_at, target.delays,
+                    outcomes.UNKNOWN, number, call.now, call.timestamp, call.expires_at, delays(call, target),
                     age(target.max_age), target.safe)
                 attempts.append(Attempt(
                     call=call, number=number, started_at=call.started_at if number == 1 else None, ended_at=call.now,
@@ -718,9 +727,8 @@ def cancel(ids, *, by="", now=NOW):
     by: the name of the user who asked for it, "" for nobody who is known
     Returns the list of the ids that it cancelled.
     """
-    batches = (ids[i:i + BATCH] for i in range(0, len(ids), BATCH))
-    return [row[0] for batch in batches
-            for row in _cancel(ScheduledCall.objects.filter(id__in=batch), by, now, (Status.PENDING, Status.RETRYING))]
+    return [row[0] for some in batches(ids)
+            for row in _cancel(ScheduledCall.objects.filter(id__in=some), by, now, (Status.PENDING, Status.RETRYING))]
 
 
 def try_now(call_id, now=NOW):

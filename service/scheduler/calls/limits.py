@@ -2,9 +2,9 @@
 database: so they hold while the broker is away.
 
 A rate gives each request an instant. One that is on time keeps the rate, in any second. One that is late comes nearer to
-those after it, so a worker that was busy does not make up for it at once (worker.py, BUNCH): on its own it sends in no
-second more than its rate, a twentieth of it and one. Of several workers each that was busy may add what is late by up
-to SLOT_MAX, a fifth of its share. What delays a request on its way from here to the API nobody here can help.
+those after it, so a worker that was busy does not make up for it at once (`Pace`): on its own it sends in no second more
+than its rate and a twentieth of it. Of several workers each that was busy may add what is late by up to SLOT_MAX
+(worker.py), a fifth of its share. What delays a request on its way from here to the API nobody here can help.
 """
 from datetime import timedelta
 
@@ -18,7 +18,15 @@ from ..models.rules import rate
 
 HORIZON = timedelta(seconds=1)
 ASKED_AHEAD = timedelta(seconds=settings.LEAD + 2)      # no call is asked for longer before it is due
+BUNCH = 0.04            # seconds' worth of its rate that a target gets at once from a worker that was busy: a twentieth, less
+                        # what threads that are let go together take to send
 NOW = Now()             # the database's clock
+
+
+def apart(target):
+    """Seconds from one request of a Target to the next, by its rate: float, 0 if it has none."""
+    limit = rate(target.rate)
+    return limit[1] / limit[0] if limit else 0.0
 
 
 def words(target):
@@ -63,11 +71,10 @@ def reserve(wanted, now=NOW):
         targets = list(Target.objects.filter(id__in=wanted).order_by("id").select_for_update(no_key=True)
                        .annotate(now=now).only("id", "rate", "free_at"))
         for target in targets:
-            limit = rate(target.rate)
-            if not limit:
+            each = timedelta(seconds=apart(target))
+            if not each:
                 given[target.id] = wanted[target.id], target.now
                 continue
-            each = timedelta(seconds=limit[1] / limit[0])
             # What is further away than any can have been given is of a rate of one a day that has become another, or the
             # clock was set back.
             free, some = min(target.free_at or target.now, target.now + ASKED_AHEAD + HORIZON + each), []
@@ -81,3 +88,27 @@ def reserve(wanted, now=NOW):
             target.free_at = free
         Target.objects.bulk_update([target for target in targets if given[target.id][0] and target.rate], ["free_at"])
     return given
+
+
+class Pace:
+    """How soon one after the other a worker sends to a target with a rate: the same algorithm, with a tolerance of BUNCH,
+    and by the worker's own clock. Instants are seconds by clock.steady()."""
+
+    def __init__(self):
+        self.free_at = 0.0
+
+    def takes(self, each, now):
+        """Whether one may be sent at `now`, as far as is known then. It counts as sent.
+
+        each: seconds from one to the next, of `apart`
+        """
+        self.free_at = min(self.free_at, now + each)    # what is further away is of a rate that has become another
+        if self.free_at > now:
+            return False
+        self.free_at = max(self.free_at, now - BUNCH) + each
+        return True
+
+    def sent(self, number, each, now):
+        """That many which it took before were all sent at `now` only: claiming them has lasted until then, and what that
+        has cost is not made up for in the seconds that follow either."""
+        self.free_at = max(self.free_at, now - BUNCH + number * each)

@@ -14,6 +14,7 @@ from datetime import timedelta, timezone
 from email.utils import parsedate_to_datetime
 
 NOTHING, REFUSED, UNKNOWN, ANSWERED = "nothing", "refused", "unknown", "answered"
+OUTCOME_UNKNOWN = "outcome unknown"         # in the error of a call that the API has perhaps done: people are told of it at once
 
 REFUSALS = {429, 503}                       # it was not even tried (RFC 6585, 4; RFC 9110, 15.6.4)
 MAYBE = {408, 500, 502, 504}                # it was begun, or a server between does not know how it ended
@@ -79,4 +80,4 @@ def retry_after(value, now):
 
 def in_words(failure, error, repeatable):
     """`error` of an attempt, with what people have to be told: that nobody knows whether the API has done it."""
-    return f"outcome unknown: {error}" if failure == UNKNOWN and not repeatable else error
+    return f"{OUTCOME_UNKNOWN}: {error}" if failure == UNKNOWN and not repeatable else error

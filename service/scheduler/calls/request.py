@@ -14,12 +14,18 @@ from ..base.secrets import decrypt, meet
 from ..models import rules
 from . import template
 
+TEST = "test"               # by which way a call came that tries its target
 MAX_AGE = 86400.0           # seconds after its due time in which a retry may start, unless the target says another
 
 
 def age(max_age):
     """Seconds after its due time in which a retry may start, of a Target's `max_age`."""
     return MAX_AGE if max_age is None else max_age
+
+
+def delays(call, target):
+    """Seconds before the second attempt at a call of a Target, the third and so on: tuple. A test is one attempt."""
+    return () if call.scheduled_via == TEST else tuple(target.delays)
 
 
 def timeout(seconds):
@@ -84,7 +90,7 @@ def default():
 def build(call, target, own, schedule, number):
     """The Request of a call that names a target.
 
-    call: has id, timestamp (due), created_at and note, as a ScheduledCall
+    call: has id, timestamp (due), created_at, note and scheduled_via, as a ScheduledCall
     target: the Target
     own: its CallRequest, or None
     schedule: its Schedule, or None; what that says of body, headers and data counts when `own` is None
@@ -132,7 +138,7 @@ def build(call, target, own, schedule, number):
         timeout=timeout(target.timeout),
         statuses=rules.statuses(target.statuses), contains=target.contains, not_contains=target.not_contains,
         follow_redirects=target.follow_redirects, secret_headers=frozenset(name.lower() for name in secret),
-        secrets=tuple(value for value in dict.fromkeys(known) if value), oauth=oauth, delays=tuple(target.delays),
+        secrets=tuple(value for value in dict.fromkeys(known) if value), oauth=oauth, delays=delays(call, target),
         max_age=age(target.max_age), repeatable=target.safe,
         keep_failures=target.keep_failures, keep_successes=target.keep_successes)
 

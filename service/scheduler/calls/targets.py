@@ -14,9 +14,7 @@ Status = ScheduledCall.Status
 
 # What a change of makes another version.
 CHANGES = [field.attname for field in Target._meta.concrete_fields if field.name not in (
-    "id", "paused_at", "paused_until", "paused_by", "paused_reason", "version", "created_at", "created_by", "deleted_at",
-    "free_at")]
-PAUSE = ["paused_at", "paused_until", "paused_by", "paused_reason"]
+    "id", *Target.PAUSE, "version", "created_at", "created_by", "deleted_at", "free_at")]
 
 
 class InUse(Exception):
@@ -29,15 +27,12 @@ class InUse(Exception):
         super().__init__(f"{' and '.join(parts).replace('call', 'pending call')} name{'s' if one else ''} it")
 
 
-def paused_q(now, path=""):
-    """The condition that a target (or a schedule) is paused; one whose pause has ended is not, and needs no write.
+def paused_q(now):
+    """The condition that a target is paused; one whose pause has ended is not, and needs no write.
 
     now: aware datetime or an expression such as Now()
-    path: what leads to it, as "target__"
     """
-    return Q(**{f"{path}paused_at__isnull": False}) & (
-        Q(**{f"{path}paused_until": None}) | Q(**{f"{path}paused_until__gt": now}))
-
+    return Q(paused_at__isnull=False) & (Q(paused_until=None) | Q(paused_until__gt=now))
 
 def there():
     """The targets that are not deleted."""
@@ -75,18 +70,17 @@ def save(target, by=""):
         target.save(update_fields=[*CHANGES, "version"])
 
 
-@transaction.atomic
-def pause(row, by="", reason="", until=None):
-    """Has nothing called for a target (or a schedule) until it is resumed, or until the aware datetime `until`: what
-    falls due meanwhile is Missed. It need not be locked."""
-    row.paused_at, row.paused_until, row.paused_by, row.paused_reason = utcnow(), until, by, reason
-    row.save(update_fields=PAUSE)
+def pause(target, *said, **what):
+    """Has nothing called for it until it is resumed, or until a time, as `begin_pause` says: what falls due meanwhile is
+    Missed. It need not be locked."""
+    target.begin_pause(*said, **what)
+    target.save(update_fields=Target.PAUSE)
 
 
-def resume(row):
+def resume(target):
     """Ends a pause. What was Missed stays so."""
-    row.paused_at, row.paused_until, row.paused_by, row.paused_reason = None, None, "", ""
-    row.save(update_fields=PAUSE)
+    target.end_pause()
+    target.save(update_fields=Target.PAUSE)
 
 
 def used(ids):

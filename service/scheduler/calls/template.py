@@ -3,6 +3,7 @@
 They are filled in when a call is sent, each escaped for where it stands, so that no value can become more than a
 value. There are no expressions, and there is no way to write {{ for itself: a value that holds it is not looked into.
 """
+import html
 import json
 import re
 from functools import lru_cache
@@ -14,18 +15,21 @@ REMEMBERED = 4096           # characters of a text that is not taken apart anew 
 FILLED_MAX = 1_000_000      # characters of a text with all its values in it
 
 # Where a text stands, which says how a value is escaped in it.
-URL, HEADER, JSON, FORM, TEXT = "url", "header", "json", "form", "text"
+URL, HEADER, JSON, FORM, XML, TEXT = "url", "header", "json", "form", "xml", "text"
 
 _PLACEHOLDER = re.compile(r"\{\{([^{}]*)\}\}|\{\{")
 _JSON_PART = re.compile(r"\{\{[^{}]*\}\}|\\.|\"", re.DOTALL)
 _NO_HEADER = re.compile("[^ !-$&-~]")       # what may stand in a header's value as it is, but for %
+_NO_XML = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")    # XML 1.0, 2.2: not escaped either
 
 
 def kind(content_type):
     """How values are escaped in a body of this Content-Type, a str, "" if there is none."""
     name = content_type.partition(";")[0].strip().lower()
-    if name == "application/json" or name.endswith("+json"):
+    if name.endswith(("/json", "+json")):
         return JSON
+    if name.endswith(("/xml", "+xml", "/html")):
+        return XML
     return FORM if name == "application/x-www-form-urlencoded" else TEXT
 
 
@@ -67,7 +71,7 @@ def fill(text, values, kind):
     """`text` with its values.
 
     values: {name: value of JSON}, see NAMES; those of `data.KEY` are called so too
-    kind: URL, HEADER, JSON, FORM or TEXT
+    kind: URL, HEADER, JSON, FORM, XML or TEXT
     Raises ValueError, saying why: there is no such value, the whole would be too long, or a part of a URL's path
     would be "." or "..", which leads elsewhere.
     """
@@ -124,5 +128,9 @@ def _in_header(value):
     return _NO_HEADER.sub(lambda match: quote(match[0], safe=""), _plain(value))
 
 
+def _in_xml(value):
+    return html.escape(_NO_XML.sub("\ufffd", _plain(value)))
+
+
 _ESCAPES = {URL: lambda value: quote(_plain(value), safe=""), HEADER: _in_header,
-            FORM: lambda value: quote_plus(_plain(value)), TEXT: _plain}
+            FORM: lambda value: quote_plus(_plain(value)), XML: _in_xml, TEXT: _plain}

@@ -38,11 +38,10 @@ from ..base import outage
 from ..base.clock import steady, utcnow
 from ..base.database import reason
 from ..models import CallRequest, Schedule, ScheduledCall, Target
-from ..models.rules import rate
 from . import dispatch, ledger, limits, outcomes
 from .attempt import Attempt
 from .connection import IDLE_MAX, close_idle, prepare
-from .request import Request, Unsendable, age, build, default
+from .request import Request, Unsendable, age, build, default, delays
 
 logger = logging.getLogger(__name__)
 Status = ScheduledCall.Status
@@ -65,7 +64,6 @@ SPARE_THREADS = 64      # left to others, once it is known how many there can be
 ASK = 0.1               # seconds between two questions for what targets with limits take
 ASK_FULL = 0.25         # seconds after which it is asked again for places of a target that has none
 SLOT_MAX = 0.2          # seconds for which an instant that a rate gave is good, and twice as long each time it was not
-BUNCH = 0.05            # seconds' worth of its rate that a target gets at once when this worker was busy; no more is made up for
 HOLD_EVERY = 15         # seconds after which the database is told again that a call waits here
 STOP_WITHIN = 10        # seconds, after TIMEOUT, for the last outcomes to be written
 
@@ -191,20 +189,20 @@ class Line:
         self.threads = 0            # are used by them, or by those before
         self.elsewhere = 0          # are under way at other workers, as far as is known, of a target with max_at_once
         self.ask_at = 0.0           # by steady(): not before then the database is asked for it
-        self.next_at = 0.0          # by steady(): of a target with a rate, when the next is due that is not ahead of it
+        self.pace = limits.Pace()   # of a target with a rate
         self.behind = deque()       # Held, whose instants have come, and that are not sent at once as too many have
 
     def paced(self, held, now):
         """Whether one whose instant has come is sent now: the instants keep the rate of all workers, as long as each is
-        on time, and this that of one that has been busy. What has to wait is the last in `behind`."""
-        if self.behind and self.behind[0] is held:
-            self.behind.popleft()
-        elif self.behind or self.next_at > now:
+        on time, and this that of one that has been busy. What has to wait is in `behind`."""
+        first = bool(self.behind) and self.behind[0] is held
+        if (first or not self.behind) and self.pace.takes(limits.apart(self.target), now):
+            if first:
+                self.behind.popleft()
+            return True
+        if not first:
             self.behind.append(held)
-            return False
-        limit = rate(self.target.rate)      # None if it has none any more
-        self.next_at = max(self.next_at, now - BUNCH) + (limit[1] / limit[0] if limit else 0)
-        return True
+        return False
 
     @property
     def limited(self):
@@ -584,7 +582,7 @@ class Worker:
             target = held.line.target
             request = Request(
                 target.method, target.url, target_id=target.id, target=target.name, version=target.version, number=held.number,
-                delays=tuple(target.delays), max_age=age(target.max_age), repeatable=target.safe)
+                delays=delays(held.call, target), max_age=age(target.max_age), repeatable=target.safe)
         attempt = Attempt(held.id, held.timestamp, request, lambda attempt: self.news.put((REPORT, (held, attempt))),
                           held.line.others, last=held.last, at=held.slot or held.at)
         if words:
@@ -629,7 +627,7 @@ class Worker:
             mine = line.paced(held, now)
             first = first or not mine and len(line.behind) == 1
         if first and line.behind:           # the next of them waits among those that stand ready
-            self._push(self._ready, line.behind[0], line.next_at - now)
+            self._push(self._ready, line.behind[0], line.pace.free_at - now)
         return mine
 
     def _claim(self):
@@ -655,6 +653,8 @@ class Worker:
             held_back, anew = claimed.held_back, claimed.anew
         outage.database_answered()
         self._claiming = None
+        for line, number in Counter(held.line for held in some if held.id in won and held.slot).items():
+            line.pace.sent(number, limits.apart(line.target), steady())
         for held in some:
             attempt, left = held.attempt, pending.get(held.id)
             if held.id in won:

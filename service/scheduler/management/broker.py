@@ -64,11 +64,15 @@ class Broker:
         self.say = say
         self.port = free_port()
         self.password = secrets.token_hex(24)
-        self.url = f"redis://:{self.password}@{HOST}:{self.port}/0"
         self.program = self.process = self.watcher = None
         self.noted = False              # for other commands
         self.deaths = deque(maxlen=DEATHS)
         self.last = deque(maxlen=3)     # lines that it wrote: of interest once it has ended
+
+    @property
+    def url(self):
+        """Where it is, as REDIS_URL has it."""
+        return f"redis://:{self.password}@{HOST}:{self.port}/0"
 
     def start(self):
         """Starts it, by the first program that runs, and waits for its first answer. Raises CannotRun."""
@@ -82,7 +86,6 @@ class Broker:
                 said.append(f"{self.program}: {error}")
                 self.stop()
                 self.port = free_port()
-                self.url = f"redis://:{self.password}@{HOST}:{self.port}/0"
         raise CannotRun("; ".join(said) or "neither redis-server nor valkey-server is in PATH")
 
     def _run(self):

@@ -50,6 +50,7 @@ def text(value, most):
 
 
 def number(value, least, most, whole=True):
+    """A number from `least` to `most`; whole: and no fraction of one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most or (
             whole and value != int(value)):
         raise ValueError(f"Must be a {'whole ' if whole else ''}number from {least} to {most}.")
@@ -153,6 +154,7 @@ def header_name(name):
 
 
 def header_value(name, value):
+    """The value of the header `name`, without the blanks around it, which do not belong to it (RFC 9110, 5.5)."""
     if not isinstance(value, str):
         raise ValueError(f"The value of {printable(name, 80)} must be a string.")
     if not VALUE.fullmatch(value):
@@ -161,6 +163,7 @@ def header_value(name, value):
 
 
 def few(headers):
+    """Raises ValueError if these are more headers than are taken."""
     if len(headers) > HEADERS_MAX:
         raise ValueError(f"There are {len(headers)}; at most {HEADERS_MAX} are taken.")
 

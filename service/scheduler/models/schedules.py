@@ -14,7 +14,7 @@ from .targets import Pausable, Target
 DATE = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
-class Schedule(Pausable, models.Model):
+class Schedule(Pausable):
     """Times of day, or a cron line, at which there is to be a call, in a zone of its own.
 
     Its occurrences become calls 48 hours ahead (schedules/planner.py). A deleted one stays, unseen, for as long
@@ -76,8 +76,7 @@ class Schedule(Pausable, models.Model):
         help_text="Dates, YYYY-MM-DD, on which it does not call.")
     jitter = models.PositiveIntegerField(
         default=0, db_default=0, help_text="Seconds by which, at most, each call is late, at random.")
-    paused_at = models.DateTimeField(null=True, editable=False)
-    paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
+    # Pausable's, with such a default too.
     paused_by = models.CharField(max_length=150, default="", db_default="", editable=False)
     paused_reason = models.CharField(max_length=Pausable.REASON_MAX, default="", db_default="", editable=False)
 

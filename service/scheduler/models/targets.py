@@ -21,10 +21,30 @@ def is_paused(paused_at, paused_until, at):
     return paused_at is not None and (paused_until is None or at < paused_until)
 
 
-class Pausable:
+class Pausable(models.Model):
     """What can be paused, until somebody resumes it or until a time: a target or a schedule."""
 
     REASON_MAX = 200        # characters
+    PAUSE = ("paused_at", "paused_until", "paused_by", "paused_reason")
+
+    paused_at = models.DateTimeField(null=True, editable=False)
+    paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
+    paused_by = models.CharField(max_length=150, blank=True, editable=False)
+    paused_reason = models.CharField(max_length=REASON_MAX, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+    def begin_pause(self, by="", reason="", until=None):
+        """Says of the row, which is still to be saved, that it is paused from now on.
+
+        by: the name of the user who asked for it; until: aware datetime, None for until it is resumed
+        """
+        self.paused_at, self.paused_until, self.paused_by, self.paused_reason = utcnow(), until, by, reason
+
+    def end_pause(self):
+        """Says of the row, which is still to be saved, that it is not paused."""
+        self.paused_at, self.paused_until, self.paused_by, self.paused_reason = None, None, "", ""
 
     def is_paused(self, now):
         """Whether it is, at the aware datetime `now`."""
@@ -37,7 +57,7 @@ class Pausable:
         return f"paused{by}{self.paused_reason and f': {self.paused_reason}'}"
 
 
-class Target(Pausable, models.Model):
+class Target(Pausable):
     """One API, or one thing that it does, and how it is asked.
 
     A deleted one stays, unseen, for as long as there are calls that name it.
@@ -99,10 +119,6 @@ class Target(Pausable, models.Model):
     notify_after = models.PositiveIntegerField(
         default=1, db_default=1, help_text="Failures in a row after which it is told that calls fail.")
     keep_days = models.PositiveIntegerField(default=30, help_text="Days for which the attempts are kept.")
-    paused_at = models.DateTimeField(null=True, editable=False)
-    paused_until = models.DateTimeField(null=True, editable=False, help_text="Null: until somebody resumes it.")
-    paused_by = models.CharField(max_length=150, blank=True, editable=False)
-    paused_reason = models.CharField(max_length=Pausable.REASON_MAX, blank=True, editable=False)
     version = models.PositiveIntegerField(default=1, editable=False, help_text="Counts its changes, from 1.")
     created_at = models.DateTimeField("created", default=utcnow, editable=False)
     created_by = models.CharField(max_length=150, blank=True, editable=False)

@@ -34,7 +34,8 @@ from ..base.clock import steady
 from ..base.moments import moment
 from ..base.secrets import Unreadable, decrypt
 from ..base.words import hidden, printable, redacted
-from ..calls.ledger import NOW, as_column, unlocked
+from ..calls.ledger import NOW, as_column, batches, unlocked
+from ..calls.outcomes import OUTCOME_UNKNOWN as UNKNOWN
 from ..models import Failure, ScheduledCall, Target, Told
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,7 @@ AT_ONCE = 20                        # channels that one process sends to
 TOGETHER = 10                       # notices that one process sends
 FEW = 10                            # calls that a notice names
 GONE = timedelta(days=7)            # after which what waits for a channel that nobody knows is forgotten
-UNKNOWN = "outcome unknown"         # in the error of a call of which the API has perhaps done what it asks for
-BY_PAUSE = "its target is paused"   # in that of a call that a person's pause has cost
+BY_PAUSE = "its target is paused"   # begins the error of a call that a person's pause has cost
 
 _threads = {}                       # {key of a channel: the thread that sends to it, or has sent}
 
@@ -114,9 +114,9 @@ def _gather(now):
     for pk, target_id in Failure.objects.order_by("id").values_list("id", Subquery(call.values("target")[:1]))[:GATHERED]:
         noted.setdefault(target_id, []).append(pk)
     for target_id, ids in noted.items():
-        for i in range(0, len(ids), BATCH):
+        for some in batches(ids, BATCH):
             began = steady()
-            if not _gather_some(target_id, ids[i:i + BATCH], now):
+            if not _gather_some(target_id, some, now):
                 break
             # Half of the time is others': of who waits for SQLite's lock nobody gets it whom the next transaction follows at once.
             time.sleep(steady() - began)
@@ -135,7 +135,7 @@ def _gather_some(target_id, ids, now):
             if not _add(told, target, failed, now):
                 transaction.set_rollback(True)
                 return False
-        Failure.objects.filter(id__in=ids)._raw_delete(connection.alias)
+        Failure.objects.filter(id__in=ids).delete()
     return True
 
 

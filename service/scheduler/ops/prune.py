@@ -19,7 +19,7 @@ def _of_calls(calls):
     """What goes with these calls, a queryset of few."""
     metrics.keep(calls)
     for model in (Attempt, CallRequest):
-        model.objects.filter(call__in=list(calls.values_list("id", flat=True)))._raw_delete(calls.db)
+        model.objects.filter(call__in=list(calls.values_list("id", flat=True))).delete()
 
 
 def prune_attempts(now):
@@ -35,7 +35,7 @@ def prune_attempts(now):
         of = Q(call__target__in=ids) | Q(call__target=None) if days == KEEP_DAYS else Q(call__target__in=ids)
         old = Attempt.objects.filter(of, call__status__in=ScheduledCall.FINISHED, ended_at__lt=now - timedelta(days=days))
         while some := list(old.order_by("ended_at").values_list("id", flat=True)[:BATCH]):
-            Attempt.objects.filter(id__in=some)._raw_delete(old.db)
+            Attempt.objects.filter(id__in=some).delete()
 
 
 def prune(before, keys_before):
@@ -52,7 +52,7 @@ def prune(before, keys_before):
             last = ids[-1]
             with transaction.atomic():
                 first(rows.filter(id__in=ids))
-                # _raw_delete: one DELETE, without fetching each row for signals that nobody listens to.
+                # _raw_delete: one DELETE. Of calls, `delete` would fetch each row for what went with it just now.
                 deleted += rows.model.objects.filter(id__in=ids)._raw_delete(rows.db)
         return deleted
 

@@ -15,7 +15,7 @@ out to be meant, so that what was called, cancelled or moved already does not co
 left alone by who has older ones, unless nobody else plans.
 
 A call is due at its occurrence, or with jitter some seconds after it, always as many. What is to be caught up with
-may start until the next call is due, see `_slots`: so the workers make the last of what fell due while nothing ran,
+may start until the next call is due, see `_planned`: so the workers make the last of what fell due while nothing ran,
 and no other, and nobody has to find out which that is.
 """
 import hashlib
@@ -34,7 +34,7 @@ from django.db.models import DateTimeField, Exists, Max, OuterRef, Q, Subquery, 
 from ..base import zones
 from ..base.clock import asked, steady, utcnow
 from ..calls import ledger, log, targets
-from ..calls.ledger import BATCH, NOW, Slot
+from ..calls.ledger import BATCH, NOW, PlannedCall
 from ..models import Schedule, ScheduledCall, rules
 from .recurrence import DAY, LATEST, between, with_walls
 
@@ -164,15 +164,18 @@ def _insert(times, now, freed=None):
     taken = set(ScheduledCall.objects.filter(
         schedule__in=times, occurrence__gte=min(everything), occurrence__lte=max(everything),
     ).order_by().values_list("schedule_id", "occurrence"))
-    slots = [slot for schedule, some in times.items() if some for slot in _slots(schedule, some)
-             if (schedule.pk, slot.occurrence) not in taken]
-    # By less jitter it would have been due already; it comes when it was to come before.
-    ledger.plan([slot._replace(timestamp=max(slot.timestamp, (freed or {}).get(slot.occurrence, slot.timestamp)))
-                 if slot.timestamp < now else slot for slot in slots], now)
+    planned = [new for schedule, some in times.items() if some for new in _planned(schedule, some)
+               if (schedule.pk, new.occurrence) not in taken]
+    for i, new in enumerate(planned):
+        before = (freed or {}).get(new.occurrence, new.timestamp)
+        if new.timestamp < min(now, before):       # it would have been due already; it comes when it was to come before
+            lasts = new.expires_at and new.expires_at > before        # otherwise GRACE counts, as for one that is moved
+            planned[i] = new._replace(timestamp=before, expires_at=new.expires_at if lasts else None)
+    ledger.plan(planned, now)
 
 
-def _slots(schedule, times):
-    """The calls of occurrences of `schedule`: iterator of Slot.
+def _planned(schedule, times):
+    """The calls of occurrences of `schedule`: iterator of PlannedCall.
 
     times: list of aware datetimes, not empty, at each of which it comes
     """
@@ -184,7 +187,7 @@ def _slots(schedule, times):
             if catches_up:
                 until = min([timestamp + LATE] + ([due_at(schedule, following)] if following else []))
                 expires = max(until, timestamp + timedelta(seconds=settings.GRACE))
-            yield Slot(schedule.pk, at, _utc_offset(wall, at), timestamp, schedule.target_id, expires)
+            yield PlannedCall(schedule.pk, at, _utc_offset(wall, at), timestamp, schedule.target_id, expires)
         if at >= last:
             return
 
@@ -319,6 +322,7 @@ def _close(schedule, now):
 def save(schedule, by=""):
     """Writes `schedule`, new or changed. If that changes when it comes or what it calls, what it had planned is
     cancelled, as far as it is Pending, and it is planned anew from now on; if it is paused, what would come meanwhile.
+    Resumed it comes from now on: what it left out stays so.
 
     by: the name of the user who asked for it
     Returns the ids of new calls that are due within WINDOW, for dispatch.hand_over_soon. Raises
@@ -330,6 +334,8 @@ def save(schedule, by=""):
     if stands and not changed:
         schedule.save(update_fields=OTHERS)
         return []
+    if schedule.target_id:      # before its calls, as who claims them locks the one and the others
+        targets.still_there([schedule.target_id])
     now = asked()
     freed = {}
     paused = schedule.is_paused(now)
@@ -338,8 +344,7 @@ def save(schedule, by=""):
         if paused and changed & PAUSE:
             ledger.withdraw(stands.pk, by, f"its schedule is {schedule.pause}", before=schedule.paused_until)
         if changed - PAUSE:
-            freed = {at: timestamp for at, timestamp in ledger.withdraw(stands.pk, by).items()
-                     if not is_moved(stands, at, timestamp)}
+            freed = ledger.withdraw(stands.pk, by)
             # What is kept of it stands for its instant alone from here on: its clocks may be those of another zone.
             stands.calls.filter(occurrence__gte=now - 2 * DAY).update(utc_offset=None)
     else:
@@ -349,28 +354,17 @@ def save(schedule, by=""):
     schedule.planned_until = now + AHEAD + STEP if comes else None
     schedule.zone_data = zones.release()
     schedule.save()
-    if schedule.target_id:
-        targets.still_there([schedule.target_id])
     if not comes:
         return []
-    # What is due at this very moment, and would have been called had nobody changed anything, still is; by
-    # what was cancelled and not by `now`, as some of it may have fallen due since.
+    # What was to come and now lies behind is called all the same, when it would have been had nobody changed anything: it
+    # is due at this very moment, or waits for its jitter, or where a person moved it. By what was cancelled and not by
+    # `now`, as some of it may have fallen due since.
     times = [time for time in between(schedule.rule, min([now, *freed]), schedule.planned_until)
              if time > now or time in freed]
     _insert({schedule: times}, now, freed)
     return list(ScheduledCall.objects.filter(
         schedule=schedule, status=ScheduledCall.Status.PENDING,
         timestamp__lte=now + timedelta(seconds=settings.WINDOW)).values_list("id", flat=True))
-
-
-def pause(schedule, by="", reason="", until=None):
-    """Has `schedule`, once it is saved, come no more until it is resumed, or until the aware datetime `until`."""
-    schedule.paused_at, schedule.paused_until, schedule.paused_by, schedule.paused_reason = utcnow(), until, by, reason
-
-
-def resume(schedule):
-    """Ends a pause, once it is saved. It comes from now on: what it left out stays so."""
-    schedule.paused_at, schedule.paused_until, schedule.paused_by, schedule.paused_reason = None, None, "", ""
 
 
 def calls_more(schedule, stands, now):
@@ -404,7 +398,7 @@ def run(schedule, by="", note=""):
     Returns the ScheduledCall, for dispatch.created.
     """
     new = ledger.NewCall(utcnow(), note, target=schedule.target, schedule=schedule)
-    return ledger.schedule(by=by, via="schedule", calls=[new])[0]
+    return ledger.schedule([new], by, "schedule")[0]
 
 
 @transaction.atomic

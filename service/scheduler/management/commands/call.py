@@ -12,7 +12,7 @@ from scheduler.api.errors import Refusal
 from scheduler.base.clock import utcnow
 from scheduler.base.moments import from_person, moment
 from scheduler.base.words import printable
-from scheduler.calls import dispatch, ledger
+from scheduler.calls import dispatch, ledger, targets
 from scheduler.models import ScheduledCall, Target, rules
 
 WAITED_FOR = 60         # seconds: who schedules a call for later than that does not wait for it
@@ -141,7 +141,7 @@ def parsed(text, name):
 def with_type(asked):
     """`asked` with a Content-Type for its body, if it and the target name none: JSON if it is."""
     headers = asked.get("headers", {})
-    target = Target.objects.filter(name=asked.get("target")).first()
+    target = targets.there().filter(name=asked.get("target")).first()
     if target and not rules.content_type({**target.headers, **headers}):
         try:
             rules.parsed(asked["body"])
