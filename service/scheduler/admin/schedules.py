@@ -19,8 +19,7 @@ from ..base import zones
 from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.words import printable, redacted
-from ..calls import targets
-from ..calls.dispatch import created, hand_over_soon
+from ..calls import dispatch, targets
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters, outcomes, pauses
@@ -315,7 +314,7 @@ class ScheduleAdmin(NamedAdmin):
         return super().render_change_form(request, context, obj=obj, **how)
 
     def save_model(self, request, obj, form, change):
-        hand_over_soon(planner.save(obj, request.user.get_username()))
+        dispatch.hand_over_soon(planner.save(obj, request.user.get_username()))
 
     def delete_model(self, request, obj):
         planner.delete(obj.pk, request.user.get_username())
@@ -359,7 +358,7 @@ class ScheduleAdmin(NamedAdmin):
                     kept += 1
                 elif schedule and schedule.on != on:
                     schedule.on = on
-                    hand_over_soon(planner.save(schedule, request.user.get_username()))
+                    dispatch.hand_over_soon(planner.save(schedule, request.user.get_username()))
                     self.log_change(request, schedule, f"Switched {'on' if on else 'off'}.")
                     switched += 1
         self.message_user(request, f"{switched} switched {'on' if on else 'off'}.",
@@ -411,7 +410,7 @@ class ScheduleAdmin(NamedAdmin):
         self._save_and_say(request, schedule, "Resumed.")
 
     def _save_and_say(self, request, schedule, words):
-        hand_over_soon(planner.save(schedule, request.user.get_username()))
+        dispatch.hand_over_soon(planner.save(schedule, request.user.get_username()))
         self.log_change(request, schedule, words)
         self.message_user(request, words, messages.SUCCESS)
 
@@ -424,7 +423,7 @@ class ScheduleAdmin(NamedAdmin):
                               messages.ERROR)
             return None
         call = planner.run(schedule, request.user.get_username(), form.cleaned_data["note"])
-        created([call])
+        dispatch.created([call])
         self.log_change(request, schedule, f"Run as call {call.pk}.")
         self.message_user(request, f"Call {call.pk} is made now.", messages.SUCCESS)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk])) if self.sees_calls(request) else None

@@ -12,8 +12,7 @@ from django.utils.text import capfirst
 from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.secrets import meet
-from ..calls import ledger, targets
-from ..calls.dispatch import created
+from ..calls import dispatch, ledger, targets
 from ..models import Target, rules
 from ..models.targets import HIDDEN
 from . import outcomes, pauses
@@ -358,7 +357,7 @@ class TargetAdmin(NamedAdmin):
                             "One call is made now, for real, and not tried again. It is among the calls like any other.", form)
         with transaction.atomic():
             call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
-            created([call])
+            dispatch.created([call])
         self.message_user(request, f"Target {target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.sees_calls(request):
             return self.back_to(target)
