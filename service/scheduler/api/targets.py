@@ -338,23 +338,23 @@ class MayTest(MayUse):
     perms_map = {**MayUse.perms_map, "POST": ["%(app_label)s.use_%(model_name)s"]}
 
 
-class _OfTargets(viewsets.GenericViewSet):
+@extend_schema(tags=["targets"])
+class Targets(viewsets.GenericViewSet):
     queryset = Target.objects.filter(deleted_at=None)
+    permission_classes = [MayDelete]
+    pagination_class = TargetPages
+    serializer_class = TargetSerializer
     filter_backends = []
     lookup_field = lookup_url_kwarg = "name"
+
+    def get_permissions(self):
+        return [MayTest()] if self.action == "test" else super().get_permissions()
 
     def get_object(self):
         name = self.kwargs["name"]
         if not NAME.fullmatch(name):        # PostgreSQL takes no NUL, and is not asked for what no name can be
             raise NotFound(f'There is no target "{printable(name, 80)}".')
         return super().get_object()
-
-
-@extend_schema(tags=["targets"])
-class Targets(_OfTargets):
-    permission_classes = [MayDelete]
-    pagination_class = TargetPages
-    serializer_class = TargetSerializer
 
     def _shown(self, target):
         return shown(target, has(self.request, "scheduler.see_request"))
@@ -430,18 +430,11 @@ class Targets(_OfTargets):
             raise Conflict(f'There is a target "{target.name}" already: change that one, or take another name.') from None
         return Response(self._shown(target), code)
 
-
-@extend_schema(tags=["targets"])
-class TargetTest(_OfTargets):
-    permission_classes = [MayTest]
-    serializer_class = TestSerializer
-    pagination_class = None
-
     @extend_schema(
         summary="Make one call of a target now", request=TestSerializer, parameters=[IDEMPOTENT],
         responses={201: OfTestSerializer, 202: OfTestSerializer, 400: ProblemSerializer, 404: ProblemSerializer,
                    409: ProblemSerializer, 422: ProblemSerializer, **USUAL, **THROTTLED})
-    def create(self, request, name):
+    def test(self, request, name):
         """Answers with the attempt, or 202 if there is none in time, or many such requests wait already: it is one, whatever
         its retries. It is among the calls like any other, and says that it came by a test. Repeated with the same
         Idempotency-Key it answers how that call went. Needs the permission `use_target`; to see what was sent, `see_request`."""
