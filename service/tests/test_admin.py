@@ -175,7 +175,7 @@ def test_an_address_that_makes_no_sense_is_told_of(client, query, says):
 
 @pytest.mark.parametrize("query", [
     {"ids": "1-999999999999999999"}, {"p": "9" * 30}, {"p": "x"}, {"o": "99.-99.x"}, {"again_of": "9" * 18}, {"e": "1"},
-    {"nonsense": "1"}, {"timestamp__year": "x"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
+    {"nonsense": "1"}, {"all": ""}, {"view": "all", "all": ""}, {"q": "\0"},
     {"q": "x" * 60_000}, {"q": "x " * 1000, "view": "trouble", "again_of": "1"}])
 def test_no_address_breaks_the_page(client, query):
     make(60)

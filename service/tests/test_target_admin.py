@@ -123,9 +123,11 @@ def test_it_is_paused_with_a_reason_and_resumed(client):
     assert "Yes, pause it" in client.get(path + "pause/").content.decode() and not Target.objects.get().is_paused(utcnow())
     for wrong in ({"until": "noon"}, {"until": "2020-01-01 12:00"}, {"reason": "a\u202eb"}):
         assert 'class="errorlist"' in client.post(path + "pause/", wrong).content.decode()
-    page = client.post(path + "pause/", {"reason": "it moves", "until": "2096-08-01 14:30"}, follow=True)
-    assert re.search(r"Paused by root since [-\d]+ [:\d]+ UTC, until 2096-08-01 14:30:00 UTC *: it moves", text(page)) and "Resume" in text(page)
-    assert "paused by root: it moves" in text(client.get(LIST))
+    page = client.post(path + "pause/", {"reason": "Ann moves it", "until": "2096-08-01 14:30"}, follow=True)
+    assert "Target billing is paused." in text(page), "a name is written as it is"
+    assert LogEntry.objects.latest("id").change_message == "Paused by root: Ann moves it."
+    assert re.search(r"Paused by root since [-\d]+ [:\d]+ UTC, until 2096-08-01 14:30:00 UTC *: Ann moves it", text(page)) and "Resume" in text(page)
+    assert "paused by root: Ann moves it" in text(client.get(LIST))
     change(client, timeout="9")
     assert Target.objects.get().is_paused(utcnow()) and Target.objects.get().timeout == 9
     assert "resume it first" in text(client.post(path + "test/", follow=True)) and not ScheduledCall.objects.exists()

@@ -7,6 +7,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.http import Http404, HttpResponseRedirect
 from django.urls import path, reverse
+from django.utils.text import capfirst
 
 from ..base.clock import utcnow
 from ..base.moments import moment
@@ -355,8 +356,8 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
                             "What falls due meanwhile is Missed, and is not made up for when it is resumed. "
                             + pauses.of_target_to_come(target), form)
         targets.pause(target, request.user.get_username(), form.cleaned_data["reason"], form.cleaned_data["until"])
-        self.log_change(request, target, f"{target.pause.capitalize()}.")
-        self.message_user(request, f"{target.name} is paused.", messages.SUCCESS)
+        self.log_change(request, target, f"{capfirst(target.pause)}.")
+        self.message_user(request, f"Target {target.name} is paused.", messages.SUCCESS)
         return self.back_to(target)
 
     def resume(self, request, target):
@@ -364,14 +365,14 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
             return self.ask(request, target, f"Resume {target.name}?", "Yes, resume it", f"It is {self.state(target)}.")
         targets.resume(target)
         self.log_change(request, target, "Resumed.")
-        self.message_user(request, f"{target.name} is resumed.", messages.SUCCESS)
+        self.message_user(request, f"Target {target.name} is resumed.", messages.SUCCESS)
         return self.back_to(target)
 
     def test(self, request, target):
         """Makes one call now; its page shows what came of it."""
         form = TestForm(request.POST if request.method == "POST" else None, target=target)
         if target.is_paused(utcnow()):
-            self.message_user(request, f"{target.name} is {target.pause}: resume it first.", messages.ERROR)
+            self.message_user(request, f"Target {target.name} is {target.pause}: resume it first.", messages.ERROR)
             return self.back_to(target)
         if not form.is_valid():
             return self.ask(request, target, f"Test {target.name}?", "Yes, call it now",
@@ -379,7 +380,7 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
         with transaction.atomic():
             call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
             created([call])
-        self.message_user(request, f"{target.name} is being called: call {call.pk}.", messages.SUCCESS)
+        self.message_user(request, f"Target {target.name} is being called: call {call.pk}.", messages.SUCCESS)
         if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
             return self.back_to(target)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
