@@ -350,8 +350,10 @@ class SelectedRows:
 
     def lookup_allowed(self, lookup, value, request):
         """Not by a field that is no filter's: `body__startswith` would say letter by letter what a user may not see."""
-        taken = {name for kind in self.get_list_filter(request) for name in getattr(kind, "parameters", [kind])}
-        hidden = {field.name for field in self.model._meta.get_fields()} - taken
+        kinds = self.get_list_filter(request)
+        if any(lookup in getattr(kind, "parameters", ()) for kind in kinds):
+            return True             # which reads it itself
+        hidden = {field.name for field in self.model._meta.get_fields()} - {kind for kind in kinds if isinstance(kind, str)}
         return lookup.partition("__")[0] not in hidden and super().lookup_allowed(lookup, value, request)
 
     def response_action(self, request, queryset):
