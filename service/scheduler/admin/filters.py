@@ -351,8 +351,10 @@ class SelectedRows:
     def lookup_allowed(self, lookup, value, request):
         """Not by a field that is no filter's: `body__startswith` would say letter by letter what a user may not see. Such an
         address makes as little sense as others: the list opens as it does by itself."""
-        taken = {name for kind in self.get_list_filter(request) for name in getattr(kind, "parameters", [kind])}
-        hidden = {field.name for field in self.model._meta.get_fields()} - taken
+        kinds = self.get_list_filter(request)
+        if any(lookup in getattr(kind, "parameters", ()) for kind in kinds):
+            return True             # which reads it itself
+        hidden = {field.name for field in self.model._meta.get_fields()} - {kind for kind in kinds if isinstance(kind, str)}
         if lookup.partition("__")[0] in hidden or not super().lookup_allowed(lookup, value, request):
             raise IncorrectLookupParameters
         return True

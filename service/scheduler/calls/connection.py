@@ -3,7 +3,6 @@
 Those to targets are of other classes than those to API_URL, in pools of their own: what was connected to because
 API_URL may be anywhere carries nothing of a target.
 """
-import http.cookiejar
 import os
 import socket
 import ssl
@@ -304,8 +303,6 @@ def shared():
     """(session, prepared request, options for send): made once for all calls of this process, as
     they are all alike; preparing one and looking up proxies costs as much as sending it."""
     session = requests.Session()
-    # A thousand calls must not share what one of them was told to remember.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = "api-scheduler"
     session.hooks["response"].append(_drain_redirect)
     prepared = session.prepare_request(requests.Request("GET", settings.API_URL))
