@@ -8,10 +8,13 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 from configparser import ConfigParser, Error
+from contextlib import contextmanager
+from http.client import HTTPException
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(HERE, ".venv")
@@ -59,7 +62,7 @@ def enter(make=False):
         fill(REQUIREMENTS)
         if wants_broker():
             fill(BROKER, needed=False)
-    elif not usable():
+    elif not packages_folder():
         return
     go_on()
 
@@ -75,47 +78,66 @@ def wants_broker():
     return "REDIS_URL" not in os.environ and not (shutil.which("redis-server") or shutil.which("valkey-server"))
 
 
-def usable():
-    """Whether `.venv` has a Python that runs, and is new enough."""
-    return os.path.exists(PYTHON) and runs(PYTHON, "import sys; sys.exit(sys.version_info < (3, 11))")
+def packages_folder():
+    """Where the packages of `.venv` are, of the Python that is there now: a system that gets a newer one has it look
+    elsewhere. None if there is none, or no Python that runs, is new enough, and is of this environment."""
+    code = ("import sys, sysconfig; sys.exit(1) if sys.version_info < (3, 11) or sys.prefix == sys.base_prefix "
+            "else print(sysconfig.get_path('purelib'))")
+    try:
+        folder = os.fsdecode(subprocess.check_output([PYTHON, "-c", code], stderr=subprocess.DEVNULL)).rstrip("\n")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return folder if os.path.isdir(folder) else None
 
 
 def runs(python, code):
     return subprocess.call([python, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
 
 
+@contextmanager
+def alone():
+    """Who comes here meanwhile in this folder waits, and is told so: also for what was started here, and outlives a
+    `kill -9` of who started it."""
+    import fcntl
+    folder = os.open(HERE, os.O_RDONLY)
+    try:
+        os.set_inheritable(folder, True)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("Another start is under way in this folder; waiting for it.", flush=True)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError:
+            pass                # a file system without locks
+        yield
+    finally:
+        os.close(folder)
+
+
+def run(*command, **how):
+    """Its exit status. It inherits the lock of `alone`."""
+    return subprocess.call(command, close_fds=False, **how)
+
+
+def stop(number, frame):
+    sys.exit(128 + number)
+
+
 def fill(*files, **how):
-    """Makes `.venv` if need be, and installs these files of requirements there, unless that was done before.
+    """Makes `.venv` if need be, and installs these files of requirements there, unless that was done before. What a
+    signal, a full disk or a lost network left half done, the next time completes.
 
     files: their paths below this folder
     needed: keyword, whether the process ends with a message if that cannot be done (True)
     """
-    import fcntl
     needed = how.get("needed", True)
-    folder = os.open(HERE, os.O_RDONLY)
+    # Whoever is told to end ends what it started. (A signal that is ignored, as under nohup, stays so.)
+    ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, stop)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)      # two that are started at once do it once
-        if not usable():
-            make("--clear")
-        # A copy of each file in there says that it was installed as it stands.
-        copies = {name: os.path.join(VENV, name.replace("/", "-")) for name in files}
-        missing = [name for name in files if text_of(copies[name]) != text_of(os.path.join(HERE, name))]
-        if not missing:
-            return
-        if not runs(PYTHON, "import pip._internal.cli.main"):     # Ctrl-C, when it was half made
-            make()
-        print("Installing the packages of {} in {}, once.".format(" and ".join(missing), VENV), flush=True)
-        arguments = [word for name in missing for word in ("-r", os.path.join(HERE, name))]
-        quiet = {} if needed else {"stderr": subprocess.DEVNULL}
-        if subprocess.call([PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-                            "--no-input"] + arguments, **quiet) != 0:
-            if needed:
-                sys.exit("pip could not install them; its lines above say why. What there is of {} stays, and the same "
-                         "command tries again.".format(VENV))
-            return
-        for name in missing:
-            with open(copies[name], "w", encoding="utf-8") as copy:
-                copy.write(text_of(os.path.join(HERE, name)))
+        with alone():
+            install(files, needed)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
@@ -123,7 +145,42 @@ def fill(*files, **how):
             sys.exit("{} cannot be made: {}. An environment of your own will do as well, see README.md.".format(
                 VENV, error.strerror or error))
     finally:
-        os.close(folder)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def install(files, needed):
+    """See `fill`. Raises OSError."""
+    if not packages_folder():
+        make()
+    folder = packages_folder()
+    # A copy of each file in there says that it was installed as it stands.
+    copies = {name: os.path.join(folder, "scheduler-" + name.replace("/", "-")) for name in files}
+    missing = [name for name in files if text_of(copies[name]) != text_of(os.path.join(HERE, name))]
+    if not missing:
+        return
+    forget_halves(folder)
+    if not runs(PYTHON, "import pip, importlib.metadata as m; m.version('pip')"):
+        add_pip()
+    print("Installing the packages of {} in {}, once.".format(" and ".join(missing), VENV), flush=True)
+    arguments = [word for name in missing for word in ("-r", os.path.join(HERE, name))]
+    quiet = {} if needed else {"stderr": subprocess.DEVNULL}
+    if run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", *arguments, **quiet) != 0:
+        if needed:
+            sys.exit("pip could not install them; its lines above say why. What there is of {} stays, and the same "
+                     "command tries again.".format(VENV))
+        return
+    for name in missing:
+        with open(copies[name], "w", encoding="utf-8") as copy:
+            copy.write(text_of(os.path.join(HERE, name)))
+
+
+def forget_halves(folder):
+    """What pip was writing when it was killed or the disk was full is no installed package, though pip would take it for
+    one: it goes by METADATA, and writes INSTALLER when all the rest is there."""
+    for name in os.listdir(folder):
+        if name.endswith(".dist-info") and not os.path.exists(os.path.join(folder, name, "INSTALLER")):
+            shutil.rmtree(os.path.join(folder, name))
 
 
 def text_of(path):
@@ -134,30 +191,35 @@ def text_of(path):
         return None
 
 
-def make(*options):
-    """Makes `.venv`, with pip in it, or makes up what it lacks. options: of the module venv"""
-    has_pip = runs(sys.executable, "import ensurepip, venv")
+def make():
+    """Makes `.venv`, without pip."""
     print("Making the virtual environment {}.".format(VENV), flush=True)
-    options = list(options) + ([] if has_pip else ["--without-pip"])
-    if subprocess.call([sys.executable, "-m", "venv", VENV] + options) != 0:
+    if run(sys.executable, "-m", "venv", "--clear", "--without-pip", VENV) != 0:
         if not runs(sys.executable, "import venv"):
             sys.exit("This Python makes no virtual environments. Install what it lacks (Debian: apt-get install python3-venv).")
         sys.exit("{} cannot be made; the lines above say why. An environment of your own will do as well, see README.md.".format(VENV))
-    if has_pip:
-        return
-    wheel = os.path.join(VENV, PIP)
-    try:
-        data = fetch_pip()
-    except (OSError, ValueError) as error:
-        sys.exit("This Python has no pip, and it could not be fetched ({}). Install it (Debian: apt-get install "
-                 "python3-venv), and try again.".format(getattr(error, "reason", None) or error))
-    with open(wheel, "wb") as file:
-        file.write(data)
-    # A wheel of pip is a program as well: it installs itself.
-    if subprocess.call([PYTHON, os.path.join(wheel, "pip"), "install", "--quiet", "--no-index", "--no-deps",
-                        "--disable-pip-version-check", wheel]) != 0:
-        sys.exit("pip could not be installed in {}.".format(VENV))
-    os.remove(wheel)
+
+
+def add_pip():
+    """Puts pip into `.venv`: this Python's own, or fetched."""
+    if runs(sys.executable, "import ensurepip"):
+        # The module venv would do the same, and keep to itself what is said when it fails.
+        done = run(PYTHON, "-I", "-m", "ensurepip", "--default-pip", stdout=subprocess.DEVNULL) == 0
+    else:
+        try:
+            data = fetch_pip()
+        except (OSError, ValueError, HTTPException) as error:
+            sys.exit("This Python has no pip, and it could not be fetched ({}). Install it (Debian: apt-get install "
+                     "python3-venv), and try again.".format(getattr(error, "reason", None) or error or repr(error)))
+        wheel = os.path.join(VENV, PIP)
+        with open(wheel, "wb") as file:
+            file.write(data)
+        # A wheel of pip is a program as well: it installs itself.
+        done = run(PYTHON, os.path.join(wheel, "pip"), "install", "--quiet", "--no-index", "--no-deps",
+                   "--disable-pip-version-check", wheel) == 0
+        os.remove(wheel)
+    if not done:
+        sys.exit("pip could not be installed in {}; the lines above say why.".format(VENV))
 
 
 def pip_setting(name):

@@ -159,7 +159,7 @@ def test_a_status_is_looked_for_in_a_view_that_has_it(client):
 
 @pytest.mark.parametrize("query, says", [
     ({"view": "<b>x"}, "There is no view “&lt;b&gt;x”; there are upcoming, today, tomorrow, recent, day, month, trouble, all."),
-    ({"status": "Nix"}, "There is no status “Nix”"),
+    ({"status": "Nix"}, "There is no status “Nix”"), ({"status": "a\0b"}, r"There is no status “a\x00b”"),
     ({"due_from": "soon"}, "From: “soon” is not a date and time such as"),
     ({"due_before": "2026-13-01 00:00:00"}, "Before: “2026-13-01 00:00:00” is not a date"),
     ({"due_from": "0001-01-01T00:00:00+14:00"}, "is not a time that a calendar can hold"),

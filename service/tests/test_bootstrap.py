@@ -3,15 +3,17 @@ the service: .ci/bare.)"""
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import bootstrap
 import pytest
-from conftest import SERVICE, free_port
+from conftest import SERVICE, free_port, until
 
 BASE = os.path.realpath(sys._base_executable)       # the Python of no environment
 SEEN = ("import bootstrap, sys\nbootstrap.enter(make=sys.argv[1] == 'up')\nimport importlib.metadata as m\n"
@@ -20,12 +22,17 @@ SEEN = ("import bootstrap, sys\nbootstrap.enter(make=sys.argv[1] == 'up')\nimpor
 
 @pytest.fixture
 def folder(work):
+    return stand_in(work)
+
+
+def stand_in(work):
     """A stand-in for service/, whose only requirement is a package of which there are two versions."""
     shutil.copy(SERVICE / "bootstrap.py", work)
     (work / "manage.py").write_text(SEEN)
     for version in ("1.0", "2.0"):
         name = f"standin-{version}.dist-info"
         with zipfile.ZipFile(work / f"standin-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr("standin.py", "")
             wheel.writestr(f"{name}/METADATA", f"Metadata-Version: 2.1\nName: standin\nVersion: {version}\n")
             wheel.writestr(f"{name}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{name}/RECORD", "")
@@ -34,12 +41,16 @@ def folder(work):
     return work
 
 
-def run(folder, *arguments, **environment):
-    """(exit status, output lines) of its manage.py, by the Python of no environment."""
+def environment_of(folder, **more):
     base = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "REDIS_URL"))}
-    result = subprocess.run([BASE, "manage.py", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
-                            env={**base, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull,
-                                 "REDIS_URL": "redis://localhost", **environment})
+    return {**base, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder), "PIP_CONFIG_FILE": os.devnull,
+            "REDIS_URL": "redis://localhost", **more}
+
+
+def run(folder, *arguments, limits=(), **environment):
+    """(exit status, output lines) of its manage.py, by the Python of no environment."""
+    result = subprocess.run([*limits, BASE, "manage.py", *arguments], cwd=folder, capture_output=True, text=True, timeout=120,
+                            env=environment_of(folder, **environment))
     return result.returncode, (result.stdout + result.stderr).splitlines()
 
 
@@ -89,14 +100,140 @@ def test_a_folder_that_nobody_may_write(folder):
     assert said[-1].startswith(f"{folder}/.venv cannot be made; the lines above say why.")
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One that is whole, with standin 1.0."""
+    folder = stand_in(tmp_path_factory.mktemp("made"))
+    assert run(folder, "up")[0] == 0
+    return folder / ".venv"
+
+
+def half_a_pip(packages):
+    """It ended while pip was put there."""
+    shutil.rmtree(packages / "pip" / "_vendor")
+    next(packages.glob("pip-*.dist-info/INSTALLER")).unlink()
+
+
+def half_a_package(packages):
+    """It ended while pip wrote a package, of which pip would say that it is there already."""
+    (packages / "standin.py").unlink()
+    next(packages.glob("standin-*.dist-info/INSTALLER")).unlink()
+
+
+def of_another_python(packages):
+    """The system has a newer one in the same place, which looks for packages elsewhere."""
+    packages.parent.rename(packages.parent.parent / "python3.1")
+
+
+def of_no_environment(packages):
+    """Without the file by which Python knows one, its Python is the system's, into which nothing is installed."""
+    (packages.parents[2] / "pyvenv.cfg").unlink()
+
+
+def of_another_folder(packages):
+    """As the copy is that this test begins with: there is nothing to do."""
+
+
 @pytest.mark.processes
-def test_one_that_was_half_made_is_completed(folder):
-    """Ctrl-C came before pip was in it, or between that and the packages."""
-    subprocess.run([BASE, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
-    mine = folder / ".venv" / "mine"
-    mine.write_text("")
+@pytest.mark.parametrize("spoil", [half_a_pip, half_a_package, of_another_python, of_no_environment, of_another_folder])
+def test_what_there_is_is_made_whole(folder, made, spoil):
+    shutil.copytree(made, folder / ".venv", symlinks=True)
+    packages = next(folder.glob(".venv/lib/*/site-packages"))
+    if spoil in (half_a_pip, half_a_package):
+        for done in packages.glob("scheduler-*"):
+            done.unlink()
+    spoil(packages)
     status, said = run(folder, "up")
-    assert status == 0 and said[-1] == f"{folder}/.venv standin=1.0" and mine.exists()
+    assert status == 0 and said[-1] == f"{folder}/.venv standin=1.0", said
+    assert (len(said) == 1) == (spoil == of_another_folder)
+    assert list(folder.glob(".venv/lib/*/site-packages/standin.py"))
+
+
+@pytest.mark.processes
+def test_there_is_no_room(folder):
+    """Nothing larger than 64 kB can be written, for a disk that is full."""
+    full = ["prlimit", "--fsize=65536"]
+    status, said = run(folder, "up", limits=full)
+    assert status == 1 and f"pip could not be installed in {folder}/.venv" in said[-1]
+    assert any("File too large" in line for line in said[:-1]), "why"
+    with zipfile.ZipFile(folder / "standin-1.0-py3-none-any.whl", "a", zipfile.ZIP_DEFLATED) as wheel:
+        wheel.writestr("standin_large", b"0" * 100_000)
+    assert run(folder, "up", PIP_FIND_LINKS="")[0] == 1, "it has pip by now"
+    status, said = run(folder, "up", limits=full)
+    assert status == 1 and "pip could not install them" in said[-1] and any("File too large" in line for line in said[:-1])
+    assert run(folder, "up")[1][-1] == f"{folder}/.venv standin=1.0"
+    assert list(folder.glob(".venv/lib/*/site-packages/standin_large"))
+
+
+@pytest.fixture
+def slow(folder):
+    """The address of an index of packages that says when it is asked, and answers once `goes_on` is set."""
+    class Slow(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.server.asked.set()
+            self.server.goes_on.wait(60)
+            name = self.path.rpartition("/")[2]
+            body = (folder / name).read_bytes() if name else b'<a href="/standin-1.0-py3-none-any.whl">standin-1.0-py3-none-any.whl</a>'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/octet-stream" if name else "text/html")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.asked, server.goes_on = threading.Event(), threading.Event()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.settings = environment_of(folder, PIP_INDEX_URL=f"http://127.0.0.1:{server.server_port}/simple", PIP_NO_CACHE_DIR="1")
+    del server.settings["PIP_NO_INDEX"], server.settings["PIP_FIND_LINKS"]
+    yield server
+    server.goes_on.set()
+    server.shutdown()
+    server.server_close()
+
+
+def begun(folder, slow, made):
+    """`up`, that far that pip has asked for the package."""
+    shutil.copytree(made, folder / ".venv", symlinks=True)
+    packages = next(folder.glob(".venv/lib/*/site-packages"))
+    for part in [packages / "standin.py", *packages.glob("scheduler-*"), *packages.glob("standin-*/*")]:
+        part.unlink()
+    process = subprocess.Popen([BASE, "manage.py", "up"], cwd=folder, env=slow.settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               text=True, start_new_session=True)
+    assert slow.asked.wait(60)
+    return process
+
+
+def in_group(process):
+    return subprocess.run(["ps", "-ww", "-o", "args=", "-g", str(process.pid)], capture_output=True, text=True).stdout
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_who_is_told_to_end_ends_pip_too(folder, slow, made, number, status):
+    process = begun(folder, slow, made)
+    process.send_signal(number)
+    output = process.communicate(timeout=20)[0]
+    assert process.returncode == status and "Traceback" not in output
+    until(lambda: "pip" not in in_group(process))
+    slow.goes_on.set()
+    status, said = run(folder, "up")
+    assert status == 0 and said[-1] == f"{folder}/.venv standin=1.0"
+
+
+@pytest.mark.processes
+def test_two_do_it_once_also_if_the_first_is_killed(folder, slow, made):
+    """Its pip goes on; another beside it would spoil both."""
+    first = begun(folder, slow, made)
+    first.kill()
+    first.wait()
+    assert "pip install" in in_group(first)
+    second = subprocess.Popen([BASE, "manage.py", "up"], cwd=folder, env=slow.settings, stdout=subprocess.PIPE, text=True)
+    assert second.stdout.readline() == "Another start is under way in this folder; waiting for it.\n"
+    slow.goes_on.set()
+    assert second.communicate(timeout=60)[0].splitlines()[-1] == f"{folder}/.venv standin=1.0" and second.returncode == 0
+    first.stdout.close()
 
 
 def test_who_has_the_packages_is_left_alone(monkeypatch):

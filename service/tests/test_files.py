@@ -279,6 +279,11 @@ def test_what_is_no_such_file_is_refused_in_words(apply, wrong, words):
     assert words in said and not more and "t0k3n" not in said
 
 
+def test_a_file_with_too_many_values_is_not_read_to_its_end(apply):
+    said, = problems(apply, "targets:\n" + "-\n" * 200_000 + "- [ what follows is no YAML")
+    assert said.endswith("line 200001: There are more than 200000 values in it.")
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(CommandError, match="none.yaml cannot be read: No such file or directory."):
         call_command("apply", str(tmp_path / "none.yaml"))

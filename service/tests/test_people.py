@@ -2,11 +2,12 @@
 import re
 
 import pytest
-from conftest import PASSWORD, make
+from conftest import PASSWORD, guest, make
 from django.contrib.auth.models import Group, Permission, User
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
+from rest_framework.authtoken.models import Token
 
 from scheduler.models import Schedule, Target
 
@@ -63,6 +64,15 @@ def test_a_colleague_who_may_only_look_is_one_page(client):
     ben = Client()
     assert ben.post("/admin/login/", {"username": "ben", "password": PASSWORD}).status_code == 302
     assert codes(ben, CALLS, f"{CALLS}add/") == [200, 403]
+
+
+@pytest.mark.parametrize("lookup", ["auth_token__key__startswith=a", "auth_token__pk__startswith=a", "password__startswith=p"])
+def test_who_may_see_users_finds_out_nobodys_token(lookup):
+    ann = guest("view_user", "view_group")
+    Token.objects.create(user=User.objects.create_superuser("root"), key="a" * 40)
+    assert ann.get(f"/admin/auth/user/?{lookup}").status_code == 400
+    assert ann.get(f"/admin/auth/group/?user__{lookup}").status_code == 400
+    assert "root" in ann.get("/admin/auth/user/?is_superuser__exact=1&q=ro").content.decode()
 
 
 def test_a_group_that_was_there_before_stays_as_it_is():

@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db.models import Case, Q, When
 
 from ..site import place
+from . import filters
 from .forms import OnceAdmin, OpenedForm
 
 # What the migration 0016 makes of them, in words.
@@ -37,7 +38,7 @@ class Permissions(forms.ModelMultipleChoiceField):
         return permission.name
 
 
-class PeopleAdmin(OnceAdmin):
+class PeopleAdmin(OnceAdmin, filters.SelectedRows):
     """What the admins of users and of groups share: boxes to tick, which a phone has room for too."""
 
     filter_horizontal = ()

@@ -8,7 +8,8 @@ import re
 
 import yaml
 
-VALUES_MAX = 200_000      # in one file, counted where they are used: few aliases can stand for billions
+VALUES_MAX = 200_000        # in one file, as they stand there and as they are used: few aliases can stand for billions
+TOO_MANY = f"There are more than {VALUES_MAX} values in it."
 TAG = "tag:yaml.org,2002:"
 NUMBER = r"-?(?:0|[1-9][0-9]*)"
 PLAIN = {"null": ("~|null|Null|NULL|", "~nN"), "bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -27,6 +28,15 @@ class Wrong(Exception):
 
 class Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}
+    left = VALUES_MAX
+
+    def compose_node(self, parent, index):
+        """As PyYAML does, which has no end: of ten million bytes it could make gigabytes, in minutes."""
+        if index is not None:       # else it is a key, or the whole
+            self.left -= 1
+        if self.left < 0:
+            raise _Refused(self.peek_event(), TOO_MANY)
+        return super().compose_node(parent, index)
 
 
 class Dumper(yaml.SafeDumper):
@@ -108,7 +118,7 @@ class _Reading:
     def value(self, node, path):
         self.left -= 1
         if self.left < 0:
-            raise _Refused(node, f"There are more than {VALUES_MAX} values in it.")
+            raise _Refused(node, TOO_MANY)
         self.lines.setdefault(path, node.start_mark.line + 1)
         kind = node.tag.removeprefix(TAG)
         if isinstance(node, yaml.MappingNode) and kind == "map":
