@@ -266,6 +266,11 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
                                       phone.find_element(By.PARTIAL_LINK_TEXT, "CSV").get_attribute("href"))
     assert len(file.splitlines()) == 5 and file.startswith("id,timestamp,"), "of the four that this view shows"
 
+    one(phone, "#action-toggle").click()
+    assert phone.find_elements(By.CSS_SELECTOR, "[name=_selected_action]:checked") and not phone.find_elements(
+        By.CSS_SELECTOR, "[name=_selected_action]:not(:checked)"), "all are chosen at once"
+    one(phone, "#action-toggle").click()
+
     paper, tabs = one(phone, "#calls-picture .paper"), one(phone, ".calls-tabs")
     assert not paper.is_displayed() and not tabs.is_displayed() and not one(phone, "#changelist-filter").is_displayed()
     one(phone, "#fold-now summary").click()
@@ -295,7 +300,8 @@ def test_on_a_phone_all_lists_are_cards(stack, phone):
             ("authtoken/tokenproxy/", root.auth_token.key, ["root"])):
         phone.get(f"{stack.url}/admin/{path}")
         card = next(row for row in phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr") if title in row.text)
-        assert not one(phone, "#result_list thead").is_displayed() and "\N{EN DASH}" not in card.text
+        assert not any(head.is_displayed() for head in phone.find_elements(By.CSS_SELECTOR, "#result_list [class*=column-]:not(.action-checkbox-column)"))
+        assert "\N{EN DASH}" not in card.text
         assert card.text.startswith(title) and all(word in card.text for word in words), card.text
         for cell in card.find_elements(By.CSS_SELECTOR, "td, th"):
             assert cell.rect["x"] + cell.rect["width"] < 390, (path, cell.text)
