@@ -216,7 +216,7 @@ def test_a_storm_of_retries_comes_back_at_the_targets_rate(stack, api, work):
     assert len(seen) == number and seen[0] >= 0
     most, asked = most_in_a_second(seen), most_in_a_second([float(at) for at in (work / "statements").read_text().split()])
     print(f"{number} in {seen[-1]:.1f} s, at most {most} requests and {asked} statements in a second")
-    assert seen[-1] < number / rate * 1.5 and most <= 1.2 * rate, "a twentieth more, and what a busy machine brings late"
+    assert seen[-1] < number / rate * 1.5 and most <= 1.3 * rate, "and what a busy machine brings late"
     assert asked < 4 * rate
 
 

@@ -2,11 +2,13 @@
 database: so they hold while the broker is away.
 
 A rate gives each request an instant. One that is on time keeps the rate, in any second. One that is late comes nearer to
-those after it, so a worker that was busy does not make up for it at once (`Pace`): on its own it sends in no second more
-than its rate and a twentieth of it. Of several workers each that was busy may add what is late by up to SLOT_MAX
-(worker.py), a fifth of its share. What delays a request on its way from here to the API nobody here can help.
+those after it; so each worker also sees to it that it sends in no second more than the rate (`Pace`). Of several workers
+each that was busy may add what is late by up to SLOT_MAX (worker.py), a fifth of its share. What delays a request on its
+way from here to the API nobody here can help.
 """
+from collections import deque
 from datetime import timedelta
+from math import ceil, inf
 
 from django.conf import settings
 from django.db import transaction
@@ -18,8 +20,6 @@ from ..models.rules import rate
 
 HORIZON = timedelta(seconds=1)
 ASKED_AHEAD = timedelta(seconds=settings.LEAD + 2)      # no call is asked for longer before it is due
-BUNCH = 0.04            # seconds' worth of its rate that a target gets at once from a worker that was busy: a twentieth, less
-                        # what threads that are let go together take to send
 NOW = Now()             # the database's clock
 
 
@@ -27,6 +27,12 @@ def apart(target):
     """Seconds from one request of a Target to the next, by its rate: float, 0 if it has none."""
     limit = rate(target.rate)
     return limit[1] / limit[0] if limit else 0.0
+
+
+def in_a_second(target):
+    """How many requests a Target takes in a second at most, by its rate: int, 0 for any number."""
+    limit = rate(target.rate)
+    return ceil(limit[0] / limit[1]) if limit else 0
 
 
 def words(target):
@@ -91,24 +97,28 @@ def reserve(wanted, now=NOW):
 
 
 class Pace:
-    """How soon one after the other a worker sends to a target with a rate: the same algorithm, with a tolerance of BUNCH,
-    and by the worker's own clock. Instants are seconds by clock.steady()."""
+    """Of one worker: in no second it sends more to a target than its rate says. Instants are seconds by clock.steady()."""
 
     def __init__(self):
-        self.free_at = 0.0
+        self._sent = deque()        # instants, of the last second
 
-    def takes(self, each, now):
-        """Whether one may be sent at `now`, as far as is known then. It counts as sent.
+    def free_at(self, most, now):
+        """From when on one more may be sent, which may be past.
 
-        each: seconds from one to the next, of `apart`
+        most: how many in a second, of `in_a_second`
         """
-        self.free_at = min(self.free_at, now + each)    # what is further away is of a rate that has become another
-        if self.free_at > now:
+        while self._sent and self._sent[0] <= now - 1:
+            self._sent.popleft()
+        return self._sent[-most] + 1 if most and len(self._sent) >= most else -inf
+
+    def takes(self, most, now):
+        """Whether one may be sent at `now`, as far as is known then. It counts as sent."""
+        if self.free_at(most, now) > now:
             return False
-        self.free_at = max(self.free_at, now - BUNCH) + each
+        self._sent.append(now)
         return True
 
-    def sent(self, number, each, now):
-        """That many which it took before were all sent at `now` only: claiming them has lasted until then, and what that
-        has cost is not made up for in the seconds that follow either."""
-        self.free_at = max(self.free_at, now - BUNCH + number * each)
+    def sent(self, number, now):
+        """The last so many that it took were sent at `now` only, as it took until then to claim them."""
+        for i in range(1, number + 1):
+            self._sent[-i] = now

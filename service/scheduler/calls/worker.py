@@ -194,9 +194,9 @@ class Line:
 
     def paced(self, held, now):
         """Whether one whose instant has come is sent now: the instants keep the rate of all workers, as long as each is
-        on time, and this that of one that has been busy. What has to wait is in `behind`."""
+        on time, and `pace` that of one that has been busy. What has to wait is in `behind`."""
         first = bool(self.behind) and self.behind[0] is held
-        if (first or not self.behind) and self.pace.takes(limits.apart(self.target), now):
+        if (first or not self.behind) and self.pace.takes(limits.in_a_second(self.target), now):
             if first:
                 self.behind.popleft()
             return True
@@ -628,7 +628,7 @@ class Worker:
             mine = line.paced(held, now)
             first = first or not mine and len(line.behind) == 1
         if first and line.behind:           # the next of them waits among those that stand ready
-            self._push(self._ready, line.behind[0], line.pace.free_at - now)
+            self._push(self._ready, line.behind[0], line.pace.free_at(limits.in_a_second(line.target), now) - now)
         return mine
 
     def _claim(self):
@@ -655,7 +655,7 @@ class Worker:
         outage.database_answered()
         self._claiming = None
         for line, number in Counter(held.line for held in some if held.id in won and held.slot).items():
-            line.pace.sent(number, limits.apart(line.target), steady())
+            line.pace.sent(number, steady())
         for held in some:
             attempt, left = held.attempt, pending.get(held.id)
             if held.id in won:

@@ -1,5 +1,6 @@
 """What is called. Changed by calls/targets.py alone."""
 import re
+from copy import deepcopy
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -13,6 +14,7 @@ from . import rules
 NAME = re.compile("[A-Za-z0-9_.-]{1,64}")
 HIDDEN = "***"              # stands for a secret in what is shown; sent back, it leaves the secret as it is
 DELAYS_MAX = 20
+NO_SECRETS = {"headers": {}, "auth": {}, "signing": []}
 
 
 def is_paused(paused_at, paused_until, at):
@@ -183,7 +185,7 @@ class Target(Pausable):
             problems["auth"] = str(error)
 
     def _clean_secrets(self, problems):
-        had = {"headers": {}, "auth": {}, "signing": [], **(self.secret_names or {})}
+        had = {**NO_SECRETS, **(self.secret_names or {})}
         try:
             rules.few((self.changes or {}).get("headers", ()))
         except ValueError as error:
@@ -241,11 +243,11 @@ class Target(Pausable):
 
     def _change_secrets(self, changes, had, wanted, problems):
         """Makes the changes, or says in `problems` why not."""
-        headers, auth = changes.get("headers", {}), changes.get("auth", {})
         try:
-            held = {"headers": {}, "auth": {}, "signing": [], **decrypt(self.secrets)}
+            values, names = {**NO_SECRETS, **decrypt(self.secrets)}, had
         except Unreadable as error:
             # What is given anew needs no reading.
+            headers, auth = changes.get("headers", {}), changes.get("auth", {})
             kept = {"secret_headers": {name.lower() for name in had["headers"]}
                     - {name.lower() for name, value in headers.items() if value != HIDDEN},
                     "auth": set(had["auth"]) & set(wanted) - {name for name, value in auth.items() if value != HIDDEN},
@@ -254,59 +256,17 @@ class Target(Pausable):
             if lost := [key for key, names in kept.items() if names]:
                 problems[lost[0]] = f"Cannot be kept: {error}. Give all of the secrets anew, or remove them."
                 return
-            held, had = {"headers": {}, "auth": {}, "signing": []}, {"headers": {}, "auth": {}, "signing": []}
+            values, names = NO_SECRETS, NO_SECRETS
+        values, names = deepcopy(values), deepcopy(names)
+        values["auth"] = {name: value for name, value in values["auth"].items() if name in wanted}
+        names["auth"] = {name: at for name, at in names["auth"].items() if name in values["auth"]}
         now = utcnow().isoformat(timespec="seconds").replace("+00:00", "Z")
-        values, names = {"headers": dict(held["headers"])}, {"headers": dict(had["headers"])}
-        there = {name.lower(): name for name in values["headers"]}
-        if len({name.lower() for name in headers}) < len(headers):
-            problems["secret_headers"] = "A name stands twice."
-        for name, value in headers.items():
-            old = there.get(name.lower())
-            if value == HIDDEN:
-                if old is None:
-                    problems["secret_headers"] = f"{name} is not there yet; give its value."
-                continue
-            if old is not None:
-                del values["headers"][old], names["headers"][old], there[name.lower()]
-            if value is not None:
-                values["headers"][name], names["headers"][name], there[name.lower()] = value, now, name
-        try:
-            values["headers"] = rules.headers(values["headers"], secret=True)
-        except ValueError as error:
-            problems["secret_headers"] = str(error)
-        values["auth"] = {name: held["auth"][name] for name in wanted if name in held["auth"]}
-        names["auth"] = {name: had["auth"][name] for name in values["auth"] if name in had["auth"]}
-        for name, value in auth.items():
-            if value is None:
-                values["auth"].pop(name, None), names["auth"].pop(name, None)
-                continue
+        for field, change in (("secret_headers", _change_headers), ("auth", _change_auth), ("signing_key", _change_signing),
+                              ("notify", _change_notify)):
             try:
-                values["auth"][name], names["auth"][name] = _auth_secret(name, value), now
+                change(values, names, changes, now)
             except ValueError as error:
-                problems["auth"] = str(error)
-        values["signing"], names["signing"] = list(held["signing"]), list(had["signing"])
-        if "signing_key" in changes:
-            if (key := changes["signing_key"]) is None:
-                values["signing"], names["signing"] = [], []
-            else:
-                try:
-                    if rules.signing_key(key) not in values["signing"][:1]:
-                        values["signing"] = [key, *values["signing"][:1]]
-                        names["signing"] = [now, *names["signing"][:1]]
-                except ValueError as error:
-                    problems["signing_key"] = str(error)
-        if "previous_signing_key" in changes and changes["previous_signing_key"] is None:
-            del values["signing"][1:], names["signing"][1:]
-        if "notify" in had:
-            values["notify"], names["notify"] = held.get("notify", []), had["notify"]
-        if "notify" in changes and changes["notify"] != HIDDEN:
-            values.pop("notify", None), names.pop("notify", None)
-            try:
-                text = "" if changes["notify"] is None else changes["notify"]
-                if found := channels.read(rules.text(text, channels.MOST * channels.LENGTH)):
-                    values["notify"], names["notify"] = found, now
-            except ValueError as error:
-                problems["notify"] = str(error)
+                problems[field] = str(error)
         if not problems:
             used = any(values.values())
             self.secrets, self.secret_names = encrypt(values) if used else "", names if used else {}
@@ -398,3 +358,54 @@ def _auth_secret(name, value):
     if name in ("token", "value") and not rules.VALUE.fullmatch(value) or name == "token" and " " in value:
         raise ValueError(f"{name} holds more than ASCII letters, digits and signs.")
     return value
+
+
+# How each kind of secrets is changed. `values` and `names` hold them, and when they were changed, as a Target's `secrets`
+# and `secret_names` do; both are changed in place. `changes` are Target's, without those that change nothing; `now` is the
+# time, as names have it. Each raises ValueError, with the words for what is wrong.
+
+def _change_headers(values, names, changes, now):
+    asked = changes.get("headers", {})
+    there = {name.lower(): name for name in values["headers"]}
+    if len({name.lower() for name in asked}) < len(asked):
+        raise ValueError("A name stands twice.")
+    for name, value in asked.items():
+        old = there.get(name.lower())
+        if value == HIDDEN:
+            if old is None:
+                raise ValueError(f"{name} is not there yet; give its value.")
+            continue
+        if old is not None:
+            del values["headers"][old], names["headers"][old]
+        if value is not None:
+            values["headers"][name], names["headers"][name] = value, now
+    values["headers"] = rules.headers(values["headers"], secret=True)
+
+
+def _change_auth(values, names, changes, now):
+    for name, value in changes.get("auth", {}).items():
+        if value is None:
+            values["auth"].pop(name, None), names["auth"].pop(name, None)
+        else:
+            values["auth"][name], names["auth"][name] = _auth_secret(name, value), now
+
+
+def _change_signing(values, names, changes, now):
+    """The key before the last stays, while whoever is called changes to the last."""
+    if "signing_key" in changes:
+        key = changes["signing_key"]
+        if key is None:
+            values["signing"], names["signing"] = [], []
+        elif rules.signing_key(key) not in values["signing"][:1]:
+            values["signing"], names["signing"] = [key, *values["signing"][:1]], [now, *names["signing"][:1]]
+    if "previous_signing_key" in changes and changes["previous_signing_key"] is None:
+        del values["signing"][1:], names["signing"][1:]
+
+
+def _change_notify(values, names, changes, now):
+    if changes.get("notify", HIDDEN) == HIDDEN:
+        return
+    values.pop("notify", None), names.pop("notify", None)
+    text = "" if changes["notify"] is None else changes["notify"]
+    if found := channels.read(rules.text(text, channels.MOST * channels.LENGTH)):
+        values["notify"], names["notify"] = found, now
