@@ -51,6 +51,15 @@ _preparing = threading.Lock()
 current = threading.local()            # .attempt: the Attempt that this thread is making
 
 
+class _Socket(socket.socket):
+    """Told the timeout that it has already, it does nothing: with each system call a thread gives up Python's one lock,
+    and in a burst hundreds wait for that."""
+
+    def settimeout(self, value):
+        if value != self.gettimeout():
+            super().settimeout(value)
+
+
 class _Watched:
     """Tells the call which connection it uses, and asks whether it may send. Carries another call's request
     only when the answer before has come to its end, with nothing behind it.
@@ -119,7 +128,7 @@ class _Watched:
         for family, kind, protocol, _, address in found:
             sock = None
             try:
-                sock = socket.socket(family, kind, protocol)
+                sock = _Socket(family, kind, protocol)
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.settimeout(min(self.timeout, current.attempt.left()))     # for whoever names a hundred addresses
@@ -141,8 +150,9 @@ class _Watched:
         if not self._connecting and not self._asked:
             if self.sock is None:
                 self.connect()
-            left = current.attempt.pass_gate(self)
-            self.sock.settimeout(left)  # for the whole body; until now it was that for connecting
+            # Until now it was that for connecting. It stays for the answer: urllib3 says the same once all is sent.
+            self.sock.settimeout(current.attempt.request.timeout)
+            current.attempt.pass_gate(self)
             self._used = self._asked = True
         super().send(data)
 
