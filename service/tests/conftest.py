@@ -196,6 +196,7 @@ class Api(ApiServer):
 
 
 stand_in = Api()
+tables = []         # those that are empty after migrating
 
 
 def shares_out(config):
@@ -224,6 +225,7 @@ def pytest_configure(config):
     import django
     from django.conf import settings
     from django.core.management import call_command
+    from django.db import connection
     from django.db.backends.signals import connection_created
     django.setup()
     # The same names; compressing them all takes two seconds.
@@ -234,6 +236,9 @@ def pytest_configure(config):
     PBKDF2PasswordHasher.iterations = 1000      # its number is part of each hash, for whoever reads it
     call_command("migrate", verbosity=0)
     call_command("collectstatic", verbosity=0, interactive=False)
+    with connection.cursor() as cursor:
+        names = connection.introspection.table_names(cursor)
+        tables.extend(sorted(set(names) - set(filled(cursor, names))))
 
 
 def without_power_cuts(connection, **_):
@@ -294,24 +299,9 @@ def pytest_terminal_summary(terminalreporter):
 @pytest.fixture(autouse=True)
 def clean(request):
     """Every test begins with an empty database, broker, log and API."""
-    from axes.models import AccessAttempt
-    from django.contrib.auth.models import User
-
-    from scheduler.models import (
-        Attempt,
-        CallRequest,
-        Failure,
-        Heartbeat,
-        IdempotentAnswer,
-        Schedule,
-        ScheduledCall,
-        Tally,
-        Target,
-        Told,
-    )
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(Attempt, CallRequest, ScheduledCall, Failure, Told, Schedule, Target, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User)
+    empty()
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None
@@ -319,26 +309,28 @@ def clean(request):
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
-def empty(*models):
-    """Deletes the rows of those of the models that have any, most tests write to none or to one: ours in this order
-    and as they are, Django would read tens of thousands first. It may take longer than the service waits for anything."""
+def empty():
+    """Deletes the rows of those tables that have any, beside what migrating left there. Most tests write to few: all
+    are asked at once, and not by way of models, which would read tens of thousands first. It may take longer than the
+    service waits for anything."""
     from django.db import connection, transaction
 
     from scheduler.base.database import anew
     connection.close_if_unusable_or_obsolete()      # by the test before, which is none of this one's business
     with anew(60), connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(
-            f"SELECT {number} WHERE EXISTS (SELECT 1 FROM {model._meta.db_table})" for number, model in enumerate(models)))
-        if not (full := sorted(number for number, in cursor.fetchall())):
+        if not (full := filled(cursor, tables)):
             return
-        with transaction.atomic():
+        with transaction.atomic():      # foreign keys are looked at when it ends, and so in any order
             if KIND == "postgresql":
                 cursor.execute("SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'")
-            for number in full:
-                if models[number]._meta.app_label == "scheduler":
-                    cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
-                else:
-                    models[number].objects.all().delete()
+            for table in full:
+                cursor.execute(f"DELETE FROM {table}")
+
+
+def filled(cursor, tables):
+    """Those of the tables that have rows."""
+    cursor.execute(" UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in tables))
+    return [table for table, in cursor.fetchall()]
 
 
 @pytest.fixture
