@@ -213,6 +213,7 @@ def pytest_configure(config):
     """Before Django reads its settings."""
     if config:      # the benchmarks start the same servers without pytest
         config.addinivalue_line("markers", "processes: needs Redis or another process, and is left out by --quick")
+        config.addinivalue_line("markers", "no_database: reaches for no database, which is watched, and so is run once and not on each")
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
     if shares_out(config):
@@ -302,16 +303,25 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def clean(request):
+def clean(request, monkeypatch):
     """Every test begins with an empty database, broker, log and API."""
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty()
+    if request.node.get_closest_marker("no_database"):
+        if KIND != "sqlite":
+            pytest.skip("it is the same on every database, and is run on SQLite")
+        monkeypatch.setattr("django.db.backends.base.base.BaseDatabaseWrapper.ensure_connection", no_connection)
+    else:
+        empty()
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None
     stand_in.seen.clear()
     (WORK / "api_calls.log").unlink(missing_ok=True)
+
+
+def no_connection(_):
+    raise AssertionError("it is marked no_database, and asks for one")
 
 
 def empty():

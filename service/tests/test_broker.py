@@ -10,7 +10,7 @@ from conftest import SERVICE, until
 from scheduler.base import broker as notes
 from scheduler.management import broker
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.no_database]
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scheduler.schedules import recurrence
 from scheduler.schedules.recurrence import DAY, EVERY_DAY, Rule, between, parse_cron, parse_times, zone
 
+pytestmark = pytest.mark.no_database
 UTC = timezone.utc
 MINUTE = timedelta(minutes=1)
 
