@@ -15,6 +15,7 @@ import bootstrap
 import pytest
 from conftest import SERVICE, free_port, until
 
+pytestmark = pytest.mark.no_database
 BASE = os.path.realpath(sys._base_executable)       # the Python of no environment
 SEEN = ("import bootstrap, sys\nbootstrap.enter(make=sys.argv[1] == 'up')\nimport importlib.metadata as m\n"
         "print(sys.prefix, *sorted(f'{d.name}={d.version}' for d in m.distributions() if d.name.startswith('stand')))\n")

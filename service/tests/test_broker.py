@@ -13,7 +13,7 @@ from scheduler.base import broker as notes
 from scheduler.management import broker
 from scheduler.management.commands import up
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.no_database]
 
 
 @pytest.fixture

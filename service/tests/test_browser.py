@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
-from conftest import PASSWORD, anew, fill, log_in, make, person, redis_server, until
+from conftest import anew, fill, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 from selenium.common.exceptions import StaleElementReferenceException
@@ -26,7 +26,6 @@ LIST = "/admin/scheduler/scheduledcall/"
 @pytest.fixture
 def admin(stack, browser, request):
     """Somebody who may do everything is logged in: opens the list with a query string."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web", TIME_ZONE=getattr(request, "param", "America/New_York"))
     log_in(browser, stack.url)
     return lambda query="": browser.get(f"{stack.url}{LIST}{query}")
@@ -63,7 +62,6 @@ def gone(element):
 
 
 def test_log_in_see_the_picture_and_cancel_a_call(stack, browser, log):
-    User.objects.create_superuser("root", password=PASSWORD)
     make(-7200, 30, status="Succeeded", started_at=utcnow(), http_status=200)
     make(-7200, 5, status="Failed", started_at=utcnow(), http_status=503, error="HTTP status 503")
     ScheduledCall.objects.update(timestamp=utcnow() - timedelta(hours=2))       # in one half hour
@@ -246,7 +244,6 @@ def test_now_beside_the_calendar_is_now(admin, browser, stack):
 def test_a_phone_shows_a_card_for_each_call(stack, phone):
     """6: its status, its time and the reason; the first is on the first screen, and only the picture, once it is
     unfolded, is wider than the screen, and is scrolled by itself."""
-    User.objects.create_superuser("root", password=PASSWORD)
     failed = make(-3600, 3, status="Failed", error="HTTP status 503", note="nightly import", scheduled_by="ann")[0]
     make(-3600, status="Missed", error="not started within 60 s of its time"), make(60, 3)
     stack.start("web")
@@ -368,7 +365,6 @@ def ask(browser, button, yes, **fields):
 
 def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
     """As somebody does who has only the pages: a call is made, and what came of it is shown."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8")
     log_in(browser, stack.url)
     browser.get(stack.url + "/admin/scheduler/target/add/")
@@ -409,7 +405,6 @@ def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
 
 def test_somebody_is_told_that_a_target_fails(stack, api, browser, hook):
     """The channel is written on its page, and never shown there again."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8")
     log_in(browser, stack.url)
     browser.get(stack.url + "/admin/scheduler/target/add/")
@@ -497,7 +492,6 @@ return [...found];
 def test_all_can_be_seen_and_read_in_both_modes(stack, chromium, width):
     """No page is wider than the screen, whatever stands on it without a blank; what is written into is within it, and no
     list on a desk has a column out of sight; a text can be told from what is behind it."""
-    User.objects.create_superuser("root", password=PASSWORD)
     User.objects.create_user("u" * 150)
     target = Target.objects.create(name="n" * 64, url="https://api.example.org/" + "long/" * 30)
     paused = Target.objects.create(name="paused", url="https://api.example.org/", paused_at=utcnow(), paused_by="a" * 150, paused_reason="w" * 200)
