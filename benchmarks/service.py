@@ -801,7 +801,7 @@ class Seen:
         self.api = api
 
     def __len__(self):
-        return len(self.api.session.get(self.api.url + "/seen").json())
+        return self.api.session.get(self.api.url + "/count").json()
 
     def clear(self):
         self.api.session.get(self.api.url + "/forget")

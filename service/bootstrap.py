@@ -95,9 +95,11 @@ def runs(python, code):
 
 
 @contextmanager
-def alone():
-    """Who comes here meanwhile in this folder waits, and is told so: also for what was started here, and outlives a
-    `kill -9` of who started it."""
+def alone(word=""):
+    """Who comes here meanwhile in this folder waits, also for what was started here and outlives a `kill -9` of who started it.
+
+    word: what is said to who waits
+    """
     import fcntl
     folder = os.open(HERE, os.O_RDONLY)
     try:
@@ -105,7 +107,8 @@ def alone():
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("Another start is under way in this folder; waiting for it.", flush=True)
+            if word:
+                print(word, flush=True)
             fcntl.flock(folder, fcntl.LOCK_EX)
         except OSError:
             pass                # a file system without locks
@@ -136,14 +139,13 @@ def fill(*files, **how):
     for number in ours:
         signal.signal(number, stop)
     try:
-        with alone():
+        with alone("Another start is under way in this folder; waiting for it."):
             install(files, needed)
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
         if needed:
-            sys.exit("{} cannot be made: {}. An environment of your own will do as well, see README.md.".format(
-                VENV, error.strerror or error))
+            sys.exit("{} cannot be made: {}. An environment of your own will do as well, see README.md.".format(VENV, error))
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
@@ -165,10 +167,12 @@ def install(files, needed):
     print("Installing the packages of {} in {}, once.".format(" and ".join(missing), VENV), flush=True)
     arguments = [word for name in missing for word in ("-r", os.path.join(HERE, name))]
     quiet = {} if needed else {"stderr": subprocess.DEVNULL}
-    if run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", *arguments, **quiet) != 0:
+    if run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", *arguments,
+           env=dict(os.environ, PIP_USER="0"), **quiet) != 0:      # there is no user's folder in an environment
         if needed:
-            sys.exit("pip could not install them; its lines above say why. What there is of {} stays, and the same "
-                     "command tries again.".format(VENV))
+            sys.exit("pip could not install them; its lines above say why. (If it found no version of a package at all, the "
+                     "index of packages could not be read: is there a network, is there a proxy to be named by https_proxy, "
+                     "or another index by PIP_INDEX_URL?) What there is of {} stays, and the same command tries again.".format(VENV))
         return
     for name in missing:
         with open(copies[name], "w", encoding="utf-8") as copy:
@@ -244,7 +248,7 @@ def pip_setting(name):
 
 
 def fetch_pip():
-    """The bytes of PIP, from the index that pip would ask. Raises OSError and ValueError."""
+    """The bytes of PIP, from the index that pip would ask. Raises OSError, ValueError and HTTPException."""
     from urllib.parse import urljoin
     page_url = (pip_setting("index-url") or "https://pypi.org/simple").rstrip("/") + "/pip/"
     page = fetch(page_url).decode("utf-8", "replace")

@@ -12,7 +12,7 @@ import warnings
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo
 
 import environ
@@ -258,7 +258,7 @@ DATABASE_TIMEOUT = number("DATABASE_TIMEOUT", 5.0, 0.5)     # seconds; see base/
 
 warnings.filterwarnings("ignore", "Engine not recognized")      # django-environ's, with the password
 try:
-    DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+    DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{quote(str(BASE_DIR / 'db.sqlite3'))}")}
 except ValueError:
     DATABASES = {"default": {}}
 if not DATABASES["default"].get("ENGINE", "").endswith(("sqlite3", "postgresql")):

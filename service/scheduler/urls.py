@@ -7,7 +7,7 @@ from .api.calls import ScheduledCalls
 from .api.common import Nowhere
 from .api.docs import Docs
 from .api.schedules import Schedules
-from .api.targets import Targets, TargetTest
+from .api.targets import Targets
 from .ops.health import Health
 from .ops.metrics import Metrics
 
@@ -28,7 +28,7 @@ urlpatterns = [
     path("api/targets/", Targets.as_view({"get": "list", "post": "create"}), name="targets"),
     path("api/targets/<str:name>/",
          Targets.as_view({"get": "retrieve", "patch": "partial_update", "delete": "destroy"}), name="target"),
-    path("api/targets/<str:name>/test/", TargetTest.as_view({"post": "create"}), name="target_test"),
+    path("api/targets/<str:name>/test/", Targets.as_view({"post": "test"}), name="target-test"),
     path("api/schema/", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs/", Docs.as_view(), name="docs"),
     re_path(r"^api(?:/|$)", Nowhere.as_view()),

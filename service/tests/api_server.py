@@ -15,6 +15,7 @@ with TLS. What it does is in the path:
     /seen             JSON: [{"method": ..., "path": ..., "at": seconds since the epoch, "connection": n, "headers": {...},
                       "body": ...}, ...] of all the requests above; with "answer", the path it was treated as,
                       and "end", once it was answered
+    /count            how many there were: a burst is not to wait until all of /seen is written
     /switch/PATH      from now on every other request is treated as one for /PATH
     /forget           empties what /seen shows
 """
@@ -49,6 +50,8 @@ class ApiServer:
                 body = await reader.readexactly(int(headers.get("Content-Length", 0)))
                 if path == "/seen":
                     self._answer(writer, 200, json.dumps(self.seen).encode())
+                elif path == "/count":
+                    self._answer(writer, 200, str(len(self.seen)).encode())
                 elif path == "/forget":
                     self.seen.clear()
                     self._answer(writer, 200)

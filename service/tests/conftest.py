@@ -60,6 +60,11 @@ def examples(number):
     return number // 4 if QUICK else number
 
 
+def some(cases):
+    """Of many cases of one kind, as many as that."""
+    return cases[::4] if QUICK else cases
+
+
 def until(condition, seconds=20, what=None):
     """Waits until `condition()` is true, and returns what it returned; fails after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -196,6 +201,7 @@ class Api(ApiServer):
 
 
 stand_in = Api()
+tables = []         # those that are empty after migrating
 
 
 def shares_out(config):
@@ -207,6 +213,7 @@ def pytest_configure(config):
     """Before Django reads its settings."""
     if config:      # the benchmarks start the same servers without pytest
         config.addinivalue_line("markers", "processes: needs Redis or another process, and is left out by --quick")
+        config.addinivalue_line("markers", "no_database: reaches for no database, which is watched, and so is run once and not on each")
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
     if shares_out(config):
@@ -224,6 +231,7 @@ def pytest_configure(config):
     import django
     from django.conf import settings
     from django.core.management import call_command
+    from django.db import connection
     from django.db.backends.signals import connection_created
     django.setup()
     # The same names; compressing them all takes two seconds.
@@ -234,6 +242,9 @@ def pytest_configure(config):
     PBKDF2PasswordHasher.iterations = 1000      # its number is part of each hash, for whoever reads it
     call_command("migrate", verbosity=0)
     call_command("collectstatic", verbosity=0, interactive=False)
+    with connection.cursor() as cursor:
+        names = connection.introspection.table_names(cursor)
+        tables.extend(sorted(set(names) - set(filled(cursor, names))))
 
 
 def without_power_cuts(connection, **_):
@@ -292,26 +303,16 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture(autouse=True)
-def clean(request):
+def clean(request, monkeypatch):
     """Every test begins with an empty database, broker, log and API."""
-    from axes.models import AccessAttempt
-    from django.contrib.auth.models import User
-
-    from scheduler.models import (
-        Attempt,
-        CallRequest,
-        Failure,
-        Heartbeat,
-        IdempotentAnswer,
-        Schedule,
-        ScheduledCall,
-        Tally,
-        Target,
-        Told,
-    )
     if "stack" not in request.fixturenames:
         Stack.discard()
-    empty(Attempt, CallRequest, ScheduledCall, Failure, Told, Schedule, Target, IdempotentAnswer, Heartbeat, Tally, AccessAttempt, User)
+    if request.node.get_closest_marker("no_database"):
+        if KIND != "sqlite":
+            pytest.skip("it is the same on every database, and is run on SQLite")
+        monkeypatch.setattr("django.db.backends.base.base.BaseDatabaseWrapper.ensure_connection", no_connection)
+    else:
+        empty()
     if not QUICK:
         redis_server.empty()
     stand_in.switched = None
@@ -319,26 +320,32 @@ def clean(request):
     (WORK / "api_calls.log").unlink(missing_ok=True)
 
 
-def empty(*models):
-    """Deletes the rows of those of the models that have any, most tests write to none or to one: ours in this order
-    and as they are, Django would read tens of thousands first. It may take longer than the service waits for anything."""
+def no_connection(_):
+    raise AssertionError("it is marked no_database, and asks for one")
+
+
+def empty():
+    """Deletes the rows of those tables that have any, beside what migrating left there. Most tests write to few: all
+    are asked at once, and not by way of models, which would read tens of thousands first. It may take longer than the
+    service waits for anything."""
     from django.db import connection, transaction
 
     from scheduler.base.database import anew
     connection.close_if_unusable_or_obsolete()      # by the test before, which is none of this one's business
     with anew(60), connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(
-            f"SELECT {number} WHERE EXISTS (SELECT 1 FROM {model._meta.db_table})" for number, model in enumerate(models)))
-        if not (full := sorted(number for number, in cursor.fetchall())):
+        if not (full := filled(cursor, tables)):
             return
-        with transaction.atomic():
+        with transaction.atomic():      # foreign keys are looked at when it ends, and so in any order
             if KIND == "postgresql":
                 cursor.execute("SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '60s'")
-            for number in full:
-                if models[number]._meta.app_label == "scheduler":
-                    cursor.execute(f"DELETE FROM {models[number]._meta.db_table}")
-                else:
-                    models[number].objects.all().delete()
+            for table in full:
+                cursor.execute(f"DELETE FROM {table}")
+
+
+def filled(cursor, tables):
+    """Those of the tables that have rows."""
+    cursor.execute(" UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in tables))
+    return [table for table, in cursor.fetchall()]
 
 
 @pytest.fixture
@@ -368,8 +375,8 @@ class Stack:
     """The service's processes, each started as README.md says for machines of their own.
 
     A web server outlives a test that went well: the next one that begins with one in the same environment
-    takes it over, with an empty output. So do those others that a file's own fixture `stack` puts in `kept`,
-    where the test left them nothing to do.
+    takes it over, with an empty output. So do those others that a file names as KEPT, where the
+    test left them nothing to do.
     """
 
     port = free_port()
@@ -377,14 +384,14 @@ class Stack:
     parked = []                 # [(what it was started as, process, file of its output), ...]
     number = itertools.count()
 
-    def __init__(self):
+    def __init__(self, kept=("web",)):
+        self.kept = kept
         self.processes = {}
         self.outputs = {}
         self.started_as = {}
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
         self.loglevel = "INFO"          # of the worker and beat
-        self.kept = ("web",)
         self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
@@ -490,7 +497,7 @@ def kill(process):
 @pytest.fixture
 def stack(request):
     """The service's processes: none, until the test starts them."""
-    stack = Stack()
+    stack = Stack(getattr(request.module, "KEPT", ("web",)))
     yield stack
     if getattr(request.node, "passed", False):
         stack.park()
@@ -554,14 +561,18 @@ def phone(chromium):
     return anew(chromium, 390, 844)
 
 
-def log_in(browser, url, name="root"):
-    """Logs a user in whose password is PASSWORD."""
-    from selenium.webdriver.common.by import By
+def log_in(browser, url):
+    """Somebody who may do everything has logged in, and is at the start. By a cookie: what the form costs, the password
+    hashed in full, is paid where it is the form that counts."""
+    from django.conf import settings
+    from django.contrib.auth.models import User
+    from django.test import Client
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    name = settings.SESSION_COOKIE_NAME
+    browser.execute_cdp_cmd("Network.setCookie", {"url": url, "name": name, "value": client.cookies[name].value})
     browser.get(url + "/admin/")
-    browser.find_element(By.NAME, "username").send_keys(name)
-    browser.find_element(By.NAME, "password").send_keys(PASSWORD)
-    browser.find_element(By.CSS_SELECTOR, "[type=submit]").click()
-    until(lambda: browser.find_elements(By.ID, "user-tools"))
+    assert "user-tools" in browser.page_source
 
 
 def person(name="ann", may=("view", "add", "change"), model="scheduledcall"):

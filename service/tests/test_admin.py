@@ -519,7 +519,7 @@ def test_one_bad_line_and_none_is_added(client):
         assert words in answer, words
     assert "When? Choose a time, or paste some." in add(client, times=" , ").content.decode()
     assert "at most 200 characters (it has 201)" in add(client, times="2095-07-01 12:00:00", note="x" * 201).content.decode()
-    assert "This note holds U+202E RIGHT-TO-LEFT OVERRIDE" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
+    assert "This holds U+202E RIGHT-TO-LEFT OVERRIDE" in add(client, times="2095-07-01 12:00:00", note="x\u202ey").content.decode()
     with override_settings(MAX_TIMESTAMPS=2):
         assert "3 times are too many at once" in add(client, times="2095-07-01 12:00:00," * 3).content.decode()
     assert not ScheduledCall.objects.exists() and not LogEntry.objects.exists()

@@ -4,6 +4,7 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from datetime import timedelta
 
 import pytest
@@ -222,6 +223,14 @@ def test_what_is_no_answer_or_half_of_one(sent, error):
         connection.sendall(sent)
         return False
     assert ends(Raw(play)) == ("Failed", None, error)
+
+
+@pytest.mark.parametrize("cookie", [b"a=b; max-age=" + b"9" * 400, b"a=b; expires=Thu, 01 Jan 99999 00:00:00 GMT", b"a=b; version=x", b"=;=\xff"])
+def test_cookies_are_not_read(cookie):
+    """http.cookiejar would warn of what is wrong with them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ends(Raw(b"HTTP/1.1 200 OK\r\nSet-Cookie: " + cookie + b"\r\nContent-Length: 2\r\n\r\nok")) == ("Succeeded", 200, "")
 
 
 @pytest.mark.parametrize("size", [b"-1", b"+2", b"0x2", b"0_2", b"", b"two", b"2 2", b" 2"])

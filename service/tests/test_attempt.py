@@ -26,6 +26,7 @@ from scheduler.calls.attempt import Attempt
 from scheduler.calls.outcomes import ANSWERED, NOTHING, REFUSED, UNKNOWN
 from scheduler.calls.request import Request, default
 
+pytestmark = pytest.mark.no_database
 LOOPBACK = [ip_network("127.0.0.0/8"), ip_network("::1/128")]
 
 

@@ -15,6 +15,7 @@ import bootstrap
 import pytest
 from conftest import SERVICE, free_port, until
 
+pytestmark = pytest.mark.no_database
 BASE = os.path.realpath(sys._base_executable)       # the Python of no environment
 SEEN = ("import bootstrap, sys\nbootstrap.enter(make=sys.argv[1] == 'up')\nimport importlib.metadata as m\n"
         "print(sys.prefix, *sorted(f'{d.name}={d.version}' for d in m.distributions() if d.name.startswith('stand')))\n")
@@ -150,6 +151,15 @@ def test_what_there_is_is_made_whole(folder, made, spoil):
 
 
 @pytest.mark.processes
+def test_a_command_that_lacks_packages_says_how_they_come(folder, made):
+    """An update needs another, or the first start was not finished."""
+    shutil.copy(SERVICE / "manage.py", folder)
+    shutil.copytree(made, folder / ".venv", symlinks=True)
+    status, (said,) = run(folder, "call", "now")
+    assert status == 1 and "not all installed here (No module named 'django'). Run: python3 manage.py up; or" in said
+
+
+@pytest.mark.processes
 def test_there_is_no_room(folder):
     """Nothing larger than 64 kB can be written, for a disk that is full."""
     full = ["prlimit", "--fsize=65536"]
@@ -251,8 +261,10 @@ class Index(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append((self.path, self.headers["Authorization"]))
         wheel = f'<a href="../../files/{bootstrap.PIP}#sha256=00">{bootstrap.PIP}</a>'
-        body = {"/simple/pip/": wheel.encode(), f"/files/{bootstrap.PIP}": b"the wheel"}.get(self.path)
+        body = {"/simple/pip/": wheel.encode(), f"/files/{bootstrap.PIP}": b"the wheel", "/cut/pip/": b"<a"}.get(self.path)
         self.send_response(200 if body else 404)
+        if self.path == "/cut/pip/":
+            self.send_header("Content-Length", "1000")
         self.end_headers()
         self.wfile.write(body or b"")
 
@@ -283,6 +295,14 @@ def test_pip_comes_from_the_index_that_pip_asks_and_is_known_by_its_hash(index, 
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{free_port()}/simple")
     with pytest.raises(OSError, match="refused"):
         bootstrap.fetch_pip()
+
+
+@pytest.mark.parametrize("index_url, says", [("/none", "Not Found"), ("/cut", "IncompleteRead"), ("/simple", "is something else")])
+def test_pip_that_cannot_be_had_is_asked_of_the_system(index, monkeypatch, index_url, says):
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{index.server_port}{index_url}")
+    monkeypatch.setattr(bootstrap, "runs", lambda python, code: False)
+    with pytest.raises(SystemExit, match=f"could not be fetched [(].*{says}.*[)]. Install it [(]Debian: apt-get install python3-venv"):
+        bootstrap.add_pip()
 
 
 def test_pip_s_files_are_read_as_pip_reads_them(monkeypatch, work):

@@ -6,11 +6,14 @@ import sys
 import pytest
 import redis
 from conftest import SERVICE, until
+from django.conf import settings
+from django.core.management import CommandError
 
 from scheduler.base import broker as notes
 from scheduler.management import broker
+from scheduler.management.commands import up
 
-pytestmark = pytest.mark.processes
+pytestmark = [pytest.mark.processes, pytest.mark.no_database]
 
 
 @pytest.fixture
@@ -63,6 +66,38 @@ def test_one_that_always_dies_is_given_up(own, said):
         own.process.wait()
         hope = own.look_after()
     assert not hope and said[-1].endswith("Stopping the others.") and not answers(own.url)
+
+
+def test_one_that_hangs_is_one_that_ended(own, said, monkeypatch, work):
+    hangs = work / "hangs"
+    hangs.write_text("#!/bin/sh\nexec sleep 600\n")
+    hangs.chmod(0o755)
+    monkeypatch.setattr(broker, "READY_WITHIN", 0.1)
+    own.program = str(hangs)
+    own.process.kill()
+    own.process.wait()
+    until(lambda: not own.look_after())
+    assert said[-1].startswith("The broker ended (signal 9), as it did 5 times") and "did not answer within" in said[1]
+
+
+def test_a_redis_that_cannot_be_used_is_left_alone_and_why_is_said(own, monkeypatch):
+    monkeypatch.setattr(up, "USUAL", f"redis://127.0.0.1:{own.port}/0")
+    monkeypatch.delenv("REDIS_URL")
+    assert up.no_redis() == "the one at localhost:6379 asks for a password that it was not given"
+    monkeypatch.setattr(up, "USUAL", own.url)
+    assert up.no_redis() is None
+    with client(own.url) as one:
+        one.config_set("maxmemory", 1)
+        assert "the one at localhost:6379 takes no writes: command not allowed" in up.no_redis()
+    own.process.kill()
+    own.process.wait()
+    assert up.no_redis() == "no Redis answers at localhost:6379"
+
+
+def test_who_names_a_redis_is_told_what_is_wrong_with_it(own, monkeypatch):
+    monkeypatch.setattr(settings, "REDIS_URL", f"redis://127.0.0.1:{own.port}/0")
+    with pytest.raises(CommandError, match="answers and asks for a password that it was not given. Mend that, or"):
+        up.no_redis()
 
 
 def test_it_ends_with_who_started_it_within_a_second(work):

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import requests
-from conftest import PASSWORD, anew, fill, log_in, make, person, redis_server, until
+from conftest import anew, fill, log_in, make, person, redis_server, until
 from django.contrib.auth.models import User
 from rest_framework.authtoken.models import Token
 from selenium.common.exceptions import StaleElementReferenceException
@@ -26,7 +26,6 @@ LIST = "/admin/scheduler/scheduledcall/"
 @pytest.fixture
 def admin(stack, browser, request):
     """Somebody who may do everything is logged in: opens the list with a query string."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web", TIME_ZONE=getattr(request, "param", "America/New_York"))
     log_in(browser, stack.url)
     return lambda query="": browser.get(f"{stack.url}{LIST}{query}")
@@ -63,7 +62,6 @@ def gone(element):
 
 
 def test_log_in_see_the_picture_and_cancel_a_call(stack, browser, log):
-    User.objects.create_superuser("root", password=PASSWORD)
     make(-7200, 30, status="Succeeded", started_at=utcnow(), http_status=200)
     make(-7200, 5, status="Failed", started_at=utcnow(), http_status=503, error="HTTP status 503")
     ScheduledCall.objects.update(timestamp=utcnow() - timedelta(hours=2))       # in one half hour
@@ -246,7 +244,6 @@ def test_now_beside_the_calendar_is_now(admin, browser, stack):
 def test_a_phone_shows_a_card_for_each_call(stack, phone):
     """6: its status, its time and the reason; the first is on the first screen, and only the picture, once it is
     unfolded, is wider than the screen, and is scrolled by itself."""
-    User.objects.create_superuser("root", password=PASSWORD)
     failed = make(-3600, 3, status="Failed", error="HTTP status 503", note="nightly import", scheduled_by="ann")[0]
     make(-3600, status="Missed", error="not started within 60 s of its time"), make(60, 3)
     stack.start("web")
@@ -265,6 +262,11 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
     file = phone.execute_async_script("fetch(arguments[0]).then(answer => answer.text()).then(arguments[1])",
                                       phone.find_element(By.PARTIAL_LINK_TEXT, "CSV").get_attribute("href"))
     assert len(file.splitlines()) == 5 and file.startswith("id,timestamp,"), "of the four that this view shows"
+
+    one(phone, "#action-toggle").click()
+    assert phone.find_elements(By.CSS_SELECTOR, "[name=_selected_action]:checked") and not phone.find_elements(
+        By.CSS_SELECTOR, "[name=_selected_action]:not(:checked)"), "all are chosen at once"
+    one(phone, "#action-toggle").click()
 
     paper, tabs = one(phone, "#calls-picture .paper"), one(phone, ".calls-tabs")
     assert not paper.is_displayed() and not tabs.is_displayed() and not one(phone, "#changelist-filter").is_displayed()
@@ -295,7 +297,8 @@ def test_on_a_phone_all_lists_are_cards(stack, phone):
             ("authtoken/tokenproxy/", root.auth_token.key, ["root"])):
         phone.get(f"{stack.url}/admin/{path}")
         card = next(row for row in phone.find_elements(By.CSS_SELECTOR, "#result_list tbody tr") if title in row.text)
-        assert not one(phone, "#result_list thead").is_displayed() and "\N{EN DASH}" not in card.text
+        assert not any(head.is_displayed() for head in phone.find_elements(By.CSS_SELECTOR, "#result_list [class*=column-]:not(.action-checkbox-column)"))
+        assert "\N{EN DASH}" not in card.text
         assert card.text.startswith(title) and all(word in card.text for word in words), card.text
         for cell in card.find_elements(By.CSS_SELECTOR, "td, th"):
             assert cell.rect["x"] + cell.rect["width"] < 390, (path, cell.text)
@@ -362,7 +365,6 @@ def ask(browser, button, yes, **fields):
 
 def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
     """As somebody does who has only the pages: a call is made, and what came of it is shown."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8")
     log_in(browser, stack.url)
     browser.get(stack.url + "/admin/scheduler/target/add/")
@@ -403,7 +405,6 @@ def test_a_target_is_added_tried_paused_and_resumed(stack, api, browser):
 
 def test_somebody_is_told_that_a_target_fails(stack, api, browser, hook):
     """The channel is written on its page, and never shown there again."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web", "worker", "beat", TARGET_NETWORKS="127.0.0.0/8")
     log_in(browser, stack.url)
     browser.get(stack.url + "/admin/scheduler/target/add/")
@@ -491,7 +492,6 @@ return [...found];
 def test_all_can_be_seen_and_read_in_both_modes(stack, chromium, width):
     """No page is wider than the screen, whatever stands on it without a blank; what is written into is within it, and no
     list on a desk has a column out of sight; a text can be told from what is behind it."""
-    User.objects.create_superuser("root", password=PASSWORD)
     User.objects.create_user("u" * 150)
     target = Target.objects.create(name="n" * 64, url="https://api.example.org/" + "long/" * 30)
     paused = Target.objects.create(name="paused", url="https://api.example.org/", paused_at=utcnow(), paused_by="a" * 150, paused_reason="w" * 200)

@@ -24,6 +24,16 @@ def test_the_form_of_a_line(status, error, line):
         assert call_log.line(status, DUE, DUE, error) == line
 
 
+@pytest.mark.parametrize("lines, says", [([], "the lines come here"), (["one\n", "two\n"], "the lines are:\none\ntwo")])
+def test_what_cannot_be_written_is_said(work, monkeypatch, lines, says):
+    said = []
+    monkeypatch.setattr(call_log.logger, "error", lambda text, *parts: said.append(text % parts))
+    with override_settings(CALL_LOG=work / "logs" / "calls.log"):
+        (work / "logs").write_text("no folder")
+        call_log.write(lines)
+    assert said == [f"cannot write to {work}/logs/calls.log: File exists. The outcomes are in the database; {says}"]
+
+
 def test_a_password_is_left_out_and_control_characters_are_escaped():
     with override_settings(API_URL="https://ann:secret@ifconfig.co/x"):
         line = call_log.line("Failed", DUE, DUE, "a\nb\x1b]0;c\x07")

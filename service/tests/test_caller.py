@@ -17,6 +17,8 @@ from scheduler.calls import attempt, connection
 from scheduler.calls.attempt import Attempt
 from scheduler.calls.request import default
 
+pytestmark = pytest.mark.no_database
+
 
 def forget():
     """What calls share is made anew, by the settings as they are then."""

@@ -139,7 +139,7 @@ def test_applying_an_export_changes_nothing(apply, variables):
         assert apply(same, "--dry-run") == ["Would be: 4 as before."]
     assert rows() == before and export() == planned
     # And makes the same where there is nothing.
-    empty(ScheduledCall, Schedule, Target)
+    empty()
     apply(planned)
     assert export() == planned
     assert decrypt(Target.objects.get(name="billing").secrets)["signing"] == KEYS[:2]

@@ -414,7 +414,6 @@ def test_what_is_made_up_breaks_nothing(client, made_up):
 @pytest.fixture
 def browser(browser, stack):
     """Somebody who may do everything has logged in."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web")
     log_in(browser, stack.url)
     return browser

@@ -46,9 +46,9 @@ def many_of_targets():
         Target(name=name, url="https://a.example/", delays=[60], max_at_once=5) for name in ("busy", "broken", "small")])
     busy, broken, small = three
     later = {"next_attempt_at": utcnow() + timedelta(hours=1), "attempts_made": 1, "started_at": utcnow()}
-    make(-7200, MANY // 2, status="Succeeded", ended_at=utcnow(), target=busy)
-    make(-600, MANY // 2, status="Retrying", target=busy, **later)
-    make(-7200, MANY // 2, status="Failed", ended_at=utcnow(), target=broken)
+    fill(MANY // 2, -7200, status="Succeeded", ended_at=utcnow(), target=busy)
+    fill(MANY // 2, -600, status="Retrying", target=busy, **later)
+    fill(MANY // 2, -7200, status="Failed", ended_at=utcnow(), target=broken)
     make(-3600, 20, status="Failed", ended_at=utcnow(), target=small), make(-5, 5, status="Retrying", target=small, **later)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE" if connection.vendor == "sqlite" else "VACUUM ANALYZE")

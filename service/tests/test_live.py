@@ -2,8 +2,7 @@
 from datetime import timedelta
 
 import pytest
-from conftest import PASSWORD, log_in, make, until
-from django.contrib.auth.models import User
+from conftest import log_in, make, until
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -19,7 +18,6 @@ LIST = "/admin/scheduler/scheduledcall/"
 def admin(stack, browser):
     """Somebody who may do everything is logged in: opens a page, and returns the browser, which knows what it has asked
     for since."""
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web")
     log_in(browser, stack.url)
 

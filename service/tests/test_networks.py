@@ -17,6 +17,7 @@ from test_caller import calling
 from scheduler.calls import networks
 from scheduler.calls.outcomes import NOTHING
 
+pytestmark = pytest.mark.no_database
 REFUSAL = "its host is at no public address, and TARGET_NETWORKS does not allow it"
 
 PUBLIC = ["8.8.8.8", "1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001::1", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8",

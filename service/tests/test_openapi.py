@@ -140,7 +140,6 @@ def test_the_page_asks_to_log_in_and_says_what_is_lacking():
 
 def test_it_is_dark_where_the_reader_s_system_is(stack, browser):
     person()
-    User.objects.create_superuser("root", password=PASSWORD)
     stack.start("web")
     log_in(browser, stack.url)
     for scheme, expected in (("light", False), ("dark", True)):

@@ -6,6 +6,7 @@ import pytest
 from scheduler.calls import outcomes
 from scheduler.calls.outcomes import ANSWERED, NOTHING, REFUSED, UNKNOWN
 
+pytestmark = pytest.mark.no_database
 DUE = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 
 # What happened: (sent, status, whether it is a success by its target's rules). What the API has. Whether it is made

@@ -18,6 +18,7 @@ from scheduler.calls.attempt import Attempt
 from scheduler.calls.outcomes import ANSWERED, NOTHING
 from scheduler.calls.request import OAuth
 
+pytestmark = pytest.mark.no_database
 KEY, OTHER = ("whsec_" + base64.b64encode(letter * 32).decode() for letter in (b"a", b"b"))
 
 

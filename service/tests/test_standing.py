@@ -139,11 +139,11 @@ def test_a_paused_target_says_so_first_and_what_that_missed(client):
     targets.pause(target, "ann", "it moves", utcnow() + timedelta(hours=1))
     page = words(client.get(f"{TARGETS}{target.pk}/change/"))
     assert "Paused by ann since" in page and "it moves" in page and page.index("Paused by") < page.index("Timeout")
-    assert "So far no call was missed by that." in page and "1 call more will be, unless" in page and "go on: nightly" in page
+    assert "So far no call was missed by that." in page and "1 call will be missed, unless" in page and "go on: nightly" in page
     ScheduledCall.objects.filter(target=target, timestamp__lt=utcnow() + timedelta(minutes=1)).update(timestamp=utcnow() - timedelta(seconds=1))
     assert ledger.miss() == 1
     page = client.get(f"{TARGETS}{target.pk}/change/")
-    assert "So far 1 call was missed by that." in words(page) and "will be, unless" not in words(page)
+    assert "So far 1 call was missed by that." in words(page) and "will be missed, unless" not in words(page)
     address = unescape(re.search('href="([^"]*status=Missed[^"]*)"', page.content.decode())[1])
     assert "1 call " in words(client.get(address)) and "Resume it now" in words(page)
     targets.resume(target)

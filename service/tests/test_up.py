@@ -3,6 +3,7 @@ and what `up` says when something is not as it should be."""
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import bootstrap
 import pytest
 import redis
 from conftest import PASSWORD, SERVICE, WORK, all_ended, end, free_port, in_seconds, redis_server, until
@@ -22,9 +24,9 @@ from scheduler.models import ScheduledCall
 class Up:
     """`python3 manage.py up` as a user runs it, with nothing configured but where the tests' parts are."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, name="up", **environment):
         self.port = free_port()
-        self.output = WORK / "up.log"
+        self.output = WORK / f"{name}.log"
         self.environment = {k: v for k, v in (os.environ | environment).items() if v is not None
                             and (k in environment or k not in ("SECRET_KEY", "ALLOWED_HOSTS", "DEBUG", "HTTPS"))}
         self.process = subprocess.Popen(
@@ -172,6 +174,61 @@ def test_with_no_redis_it_has_a_broker_of_its_own(up, work, api):
     until(lambda: not any(alive(pid) for pid in children), 30)
 
 
+def test_ctrl_c_while_it_starts(up, work):
+    """It is let no further than to where it would migrate; its broker is up by then."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("localhost", 6379)) == 0:
+            pytest.skip("a Redis answers at localhost:6379")
+    with bootstrap.alone():
+        service = up(REDIS_URL=None, CALL_LOG=str(work / "calls.log"))
+        broker, watcher = until(lambda: (found := service.children()) and len(found) == 2 and found)
+        service.process.send_signal(signal.SIGINT)
+        assert service.process.wait(20) == 130 and service.says() == ""
+    until(lambda: not alive(broker) and not alive(watcher))
+
+
+def test_two_at_once(up, work):
+    """On a new database: one makes it, and the account."""
+    new = f"sqlite:///{work / 'db.sqlite3'}"
+    with bootstrap.alone():
+        both = [up(DATABASE_URL=new, name=name) for name in ("one", "two")]
+    until(lambda: all("--body" in service.says() for service in both), 60)
+    said = [service.says() for service in both]
+    assert sum("The admin's account, shown this once" in text for text in said) == 1
+
+
+def test_nohup(up):
+    """Who closes the terminal does not end it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        service = up()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    service.ready().process.send_signal(signal.SIGHUP)
+    service.process.send_signal(signal.SIGTERM)
+    assert service.process.wait(30) == 143
+
+
+def test_a_folder_of_any_name(work):
+    folder = work / "a+b c#1 50%25 ü?"
+    shutil.copytree(SERVICE / "scheduler", folder / "scheduler")
+    for name in ("manage.py", "bootstrap.py", "requirements.txt"):
+        shutil.copy(SERVICE / name, folder)
+    environment = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0", "contenttypes"], cwd=folder, env=environment, check=True)
+    assert (folder / "db.sqlite3").stat().st_size
+
+
+def test_killed_while_it_migrates_it_migrates_again(work):
+    """Where Django would note a migration only after it: once it is done."""
+    killed = ("import os\nfrom django.db.migrations.recorder import MigrationRecorder as Recorder\nnote = Recorder.record_applied\n"
+              "Recorder.record_applied = lambda *told: os._exit(9) if told[1:] == ('scheduler', '0001_initial') else note(*told)\n"
+              "import sys, runpy\nsys.argv = ['manage.py', 'migrate', '--verbosity', '0']\nrunpy.run_path('manage.py', run_name='__main__')")
+    environment = {**os.environ, "DATABASE_URL": f"sqlite:///{work / 'db.sqlite3'}"}
+    assert subprocess.run([sys.executable, "-c", killed], cwd=SERVICE, env=environment).returncode == 9
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity", "0", "scheduler"], cwd=SERVICE, env=environment, check=True)
+
+
 def answers(url):
     try:
         with redis.Redis.from_url(url, socket_timeout=1, retry=None) as client:
@@ -227,7 +284,7 @@ def test_redis_takes_no_writes(up):
     (["--bind", "127.0.0.1:0"], {}, "give a host and a port from 1 to 65535"),
     ([], {"DATABASE_URL": f"sqlite:///{SERVICE / 'README.md'}"}, "The database cannot be used: file is not a database."),
     (["--workers", "0"], {}, "at least 1"),
-    ([], {"DATABASE_URL": "sqlite:////no/such/folder/db"}, "The database cannot be used"),
+    ([], {"DATABASE_URL": "sqlite:////no/such/folder/db"}, "It is the file /no/such/folder/db; see DATABASE_URL"),
     ([], {"DATABASE_URL": "postgres://nobody@127.0.0.1:1/x"}, "Connection refused"),
 ])
 def test_what_cannot_work_is_said_at_once(up, arguments, environment, says):

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from conftest import KIND, all_ended, make, person, postgres, redis_server, rows_read, statuses, until
+from conftest import KIND, all_ended, empty, make, person, postgres, redis_server, rows_read, statuses, until
 from django.core.cache.backends.redis import RedisCache
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
@@ -32,10 +32,23 @@ TABLE = "scheduler_scheduledcall"
 @pytest.fixture
 def before():
     """The models as the version before has them, on its tables; migrated again when the test is over."""
+    yield go_back()
+    call_command("migrate", verbosity=0)
+
+
+@pytest.fixture(scope="module")
+def taken_over():
+    """The same models, on tables that were its own and are migrated: once for all tests that begin there."""
+    empty()
+    model = go_back()
+    call_command("migrate", verbosity=0)
+    return model
+
+
+def go_back():
     executor = MigrationExecutor(connection)
     executor.migrate(BEFORE)
-    yield executor.loader.project_state(BEFORE).apps.get_model("scheduler", "ScheduledCall")
-    call_command("migrate", verbosity=0)
+    return executor.loader.project_state(BEFORE).apps.get_model("scheduler", "ScheduledCall")
 
 
 def old(sql, *parameters):
@@ -119,9 +132,8 @@ def test_rows_in_every_state_are_taken_over(before, stack, api, log):
     assert dispatch.since_beat() < 20, "the heartbeat that lay in the future is overwritten"
 
 
-def test_workers_of_both_versions_at_once(before):
+def test_workers_of_both_versions_at_once(taken_over):
     """Each call is one worker's, whichever version it is of, and nothing final is written over."""
-    call_command("migrate", verbosity=0)
     ids = [call.id for call in make(-1, 200)]
     won, barrier = {}, threading.Barrier(4)
 
@@ -145,8 +157,7 @@ def test_workers_of_both_versions_at_once(before):
     assert statuses() == {"Running": 200}
 
 
-def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_over(before, log):
-    call_command("migrate", verbosity=0)
+def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_over(taken_over, log):
     alive, dead = make(-1), make(-1)
     assert old_claim([alive.id], "a" * 32, utcnow(), utcnow()) == old_claim([dead.id], "d" * 32, utcnow(), utcnow()) == 1
     ScheduledCall.objects.filter(id=dead.id).update(lease_until=utcnow() - timedelta(seconds=1))
@@ -155,9 +166,8 @@ def test_an_old_workers_call_is_reaped_by_the_new_dispatcher_and_not_written_ove
     assert statuses() == {"Failed": 1, "Succeeded": 1} and len(log()) == 1
 
 
-def test_what_an_old_worker_had_claimed_ahead_of_its_time_has_no_start(before, log):
+def test_what_an_old_worker_had_claimed_ahead_of_its_time_has_no_start(taken_over, log):
     """It claimed up to a second early, and wrote that as the start: nobody was called before it was due."""
-    call_command("migrate", verbosity=0)
     calls = make(0.9, 3)
     assert old_claim([call.id for call in calls], "a" * 32, utcnow(), utcnow() + timedelta(seconds=1)) == 3
     begun = utcnow() + timedelta(seconds=1)
@@ -226,9 +236,8 @@ def test_a_migration_that_was_killed_goes_on(before):
     assert Failure.objects.count() == 2, "each is noted once"
 
 
-def test_messages_of_the_version_before_are_understood(before, stack, api):
+def test_messages_of_the_version_before_are_understood(taken_over, stack, api):
     """Its dispatcher sent them with a time at which they expire."""
-    call_command("migrate", verbosity=0)
     stack.start("worker")
     call = make(3)
     ScheduledCall.objects.update(handed_over_at=utcnow())
@@ -296,9 +305,8 @@ def test_permissions_have_the_names_that_the_admin_shows(before):
     assert view.name == "Can view call"
 
 
-def test_a_web_server_of_the_version_before_still_takes_calls_in(before, log):
-    call_command("migrate", verbosity=0)
-    before.objects.bulk_create([before(timestamp=utcnow() + timedelta(seconds=60)) for _ in range(3)])
+def test_a_web_server_of_the_version_before_still_takes_calls_in(taken_over, log):
+    taken_over.objects.bulk_create([taken_over(timestamp=utcnow() + timedelta(seconds=60)) for _ in range(3)])
     assert statuses() == {"Pending": 3}
     assert set(ScheduledCall.objects.values_list("schedule", "occurrence")) == {(None, None)}
 

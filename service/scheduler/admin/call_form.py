@@ -14,7 +14,7 @@ from ..base.words import one_line, printable
 from ..calls import ledger, targets
 from ..models import NOTE_MAX, rules
 from . import paste
-from .forms import JsonField, OpenedForm
+from .forms import JsonField, LineField, OpenedForm
 
 SHOWN = 10              # of what may be thousands: bad lines, links to calls that were scheduled again from one
 PREVIEWED = 50          # of what was pasted
@@ -78,6 +78,9 @@ class ScheduledCallForm(OpenedForm):
         help_text="When it is of no use any more: it is not started later than this, instead of GRACE after its time.")
     OF_NEW = ["times", "to_target", "body", "headers", "data", "expires"]
 
+    class Meta:
+        field_classes = {"note": LineField}
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         zone, self.twice = timezone.get_default_timezone_name(), []
@@ -124,12 +127,6 @@ class ScheduledCallForm(OpenedForm):
         bad = {problem.line for problem in problems}
         self.twice += [row.at for row in rows if not has_offset(row.written) and comes_twice(row.at)]
         return [row for row in rows if row.line not in bad]
-
-    def clean_note(self):
-        try:
-            return one_line(self.cleaned_data["note"])      # its length is the field's to say
-        except ValueError as error:
-            raise forms.ValidationError(f"This note {error}.")
 
     def clean(self):
         cleaned = super().clean()

@@ -20,9 +20,8 @@ from django.utils.text import Truncator
 
 from ..base.clock import utcnow
 from ..base.moments import moment, precise
-from ..calls import ledger, targets
+from ..calls import dispatch, ledger, targets
 from ..calls.attempts import attempts_of, durations
-from ..calls.dispatch import created, hand_over_soon
 from ..models import Schedule, ScheduledCall, Target
 from . import dashboard, export, filters
 from .attempts import CLASSES, in_lines, in_words, laid_out, milliseconds
@@ -331,10 +330,10 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         request.twice = form.twice
         if change:
             request.was_moved = ledger.move(obj.pk, obj.timestamp)
-            hand_over_soon([obj.pk])
+            dispatch.hand_over_soon([obj.pk])
         else:
             calls = request.calls = ledger.schedule(calls=form.new_calls(), by=request.user.get_username(), via="admin")
-            created(calls)
+            dispatch.created(calls)
             obj.pk, obj.timestamp = calls[0].pk, calls[0].timestamp
 
     def log_addition(self, request, obj, message):
@@ -404,7 +403,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         """The next attempt is made now, and not when it would be."""
         call_id = queryset.get().pk
         if ledger.try_now(call_id):
-            hand_over_soon([call_id])
+            dispatch.hand_over_soon([call_id])
             self._write_history(request, [(call_id, f"call {call_id}", CHANGE, "Tried now.")])
             self.message_user(request, f"Call {call_id} is tried now.", messages.SUCCESS)
         else:
@@ -427,7 +426,7 @@ class ScheduledCallAdmin(OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
         try:
             with transaction.atomic():
                 calls = ledger.again(ids, by=request.user.get_username(), via="admin")
-                created(calls)
+                dispatch.created(calls)
         except Target.DoesNotExist as error:
             self.message_user(request, f"{error} Nothing was scheduled.", messages.ERROR)
             return None

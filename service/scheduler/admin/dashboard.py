@@ -68,6 +68,27 @@ def round_up(number):
         power *= 10
 
 
+def stacked(found, at, scale):
+    """The parts of the bar of the half hour that begins at `at`, from the ground line up: list of dicts.
+
+    found: as of `counts`; scale: how tall one call is
+    """
+    y, parts = float(GROUND), []
+    for status in STACK:
+        if number := found[at, status]:
+            tall = max(number * scale, 1.5)     # a single failure among thousands must be seen
+            y = max(y - tall, TOP)
+            parts.append({"status": status, "y": f"{y:.1f}", "height": f"{tall:.1f}"})
+    return parts
+
+
+def hours(starts):
+    """What stands below the ground line: each sixth hour of TIME_ZONE, and at midnight the day, as list of dicts."""
+    local = {LEFT + i * BAR: timezone.localtime(at) for i, at in enumerate(starts)}
+    return [{"x": f"{x:.1f}", "says": f"{at:%a %-d %b}" if at.hour == 0 else f"{at:%H}:00"}
+            for x, at in local.items() if at.hour % 6 == 0 and at.minute < 30]
+
+
 def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
     """The picture, as safe HTML.
 
@@ -91,13 +112,7 @@ def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
 
     bars = []
     for i, at in enumerate(starts):
-        y, parts = float(GROUND), []
-        for status in STACK:
-            if number := found[at, status]:
-                tall = max(number * scale, 1.5)     # a single failure among thousands must be seen
-                y = max(y - tall, TOP)
-                parts.append({"status": status, "y": f"{y:.1f}", "height": f"{tall:.1f}"})
-        if parts:
+        if parts := stacked(found, at, scale):
             local, local_end = timezone.localtime(at), timezone.localtime(at + STEP)
             others = {"due_from": local.isoformat(), "due_before": local_end.isoformat()} | (kept or {})
             same = any(found[at, one] for one in shown) and VIEWS[view].may_hold(at, at + STEP, now)
@@ -112,19 +127,12 @@ def picture(now, view="all", wanted="", chosen=(None, None), kept=None):
     if bars:        # the one that the Tab key stops at, from which arrows lead on (static/scheduler/live.js)
         next((bar for bar in bars if bar["chosen"] or not any(chosen) and bar["at"] + STEP > now), bars[-1])["stop"] = True
 
-    hours = []
-    for i, at in enumerate(starts):
-        local = timezone.localtime(at)
-        if local.hour % 6 == 0 and local.minute < 30:
-            hours.append({"x": f"{LEFT + i * BAR:.1f}",
-                          "says": f"{local:%a %-d %b}" if local.hour == 0 else f"{local:%H}:00"})
-
     totals = Counter()
     for (_, status), number in found.items():
         totals[status] += number
     legend = [{"status": status, "number": f"{totals[status]:,}"} for status in reversed(STACK)]
     return render_to_string("admin/scheduler/scheduledcall/picture.html", {
-        "bars": bars, "hours": hours, "legend": legend,
+        "bars": bars, "hours": hours(starts), "legend": legend,
         "lines": [{"y": f"{GROUND - top * part / 4 * scale:.1f}", "says": f"{ceil(top * part / 4):,}"}
                   for part in range(5)],
         "band": any(chosen) and x(until) > x(since) and {

@@ -155,6 +155,16 @@ class JsonField(forms.JSONField):
         return super().clean(value) or {}
 
 
+class LineField(forms.CharField):
+    """A text that stands in one line, see `one_line`."""
+
+    def clean(self, value):
+        try:
+            return one_line(super().clean(value))
+        except ValueError as error:
+            raise forms.ValidationError(f"This {error}.")
+
+
 class TakenOver(forms.BoundField):
     """A field that shows what somebody else has put there meanwhile, in place of what was sent."""
 
@@ -258,7 +268,7 @@ class PauseForm(forms.Form):
     until = forms.CharField(
         required=False, widget=forms.DateTimeInput({"type": "datetime-local", "step": 1}),
         help_text="When the pause, which begins at once, ends by itself; empty: when somebody resumes it.")
-    reason = forms.CharField(required=False, max_length=Pausable.REASON_MAX, widget=forms.TextInput({"size": 60}))
+    reason = LineField(required=False, max_length=Pausable.REASON_MAX, widget=forms.TextInput({"size": 60}))
 
     def __init__(self, *args, zone=None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -275,9 +285,3 @@ class PauseForm(forms.Form):
             return until
         except ValueError as error:
             raise forms.ValidationError(f"This time {error}.")
-
-    def clean_reason(self):
-        try:
-            return one_line(self.cleaned_data["reason"])
-        except ValueError as error:
-            raise forms.ValidationError(f"This reason {error}.")

@@ -62,7 +62,7 @@ def of_target(target, leads_to_calls, resume):
              + (f", and {failed} between two attempts not tried again" if failed else "") + ".", _list(
                  leads_to_calls and missed, target=target.pk, status=Status.MISSED, due_from=(target.paused_at - timedelta(minutes=1)).isoformat()))]
     if comes:
-        said.append((f"{comes} more will be, unless it is resumed before.", _list(
+        said.append((f"{comes} will be missed, unless it is resumed before.", _list(
             leads_to_calls, target=target.pk, status=Status.PENDING)))
     names = list(Schedule.objects.filter(target=target.pk, deleted_at=None).order_by("name").values_list("name", flat=True)[:SHOWN + 1])
     if names:

@@ -9,7 +9,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, models, transaction
+from django.db import models, transaction
 from django.db.models import Q, Count, OuterRef, Subquery
 from django.http import Http404, HttpResponseRedirect
 from django.urls import path, reverse
@@ -18,14 +18,14 @@ from django.utils.html import format_html
 from ..base import zones
 from ..base.clock import utcnow
 from ..base.moments import moment
-from ..base.words import one_line, printable, redacted
-from ..calls import targets
-from ..calls.dispatch import created, hand_over_soon
+from ..base.words import printable, redacted
+from ..calls import dispatch, targets
 from ..models import NOTE_MAX, Schedule, ScheduledCall, Target
 from ..schedules import planner
 from . import filters, outcomes, pauses
 from .filters import NOTHING
-from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
+from .forms import JsonField, LineField, OpenedForm, PauseForm
+from .named import NamedAdmin
 
 Status = ScheduledCall.Status
 
@@ -195,17 +195,11 @@ class ScheduleForm(OpenedForm):
 
 
 class RunForm(forms.Form):
-    note = forms.CharField(required=False, max_length=NOTE_MAX, widget=forms.TextInput({"size": 60}), help_text="What it is for.")
-
-    def clean_note(self):
-        try:
-            return one_line(self.cleaned_data["note"])
-        except ValueError as error:
-            raise forms.ValidationError(f"This note {error}.")
+    note = LineField(required=False, max_length=NOTE_MAX, widget=forms.TextInput({"size": 60}), help_text="What it is for.")
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
+class ScheduleAdmin(NamedAdmin):
     form = ScheduleForm
     # The browser's own field: Django's reckons "today" in the server's zone, and these are of another.
     formfield_overrides = {models.DateField: {"widget": forms.DateInput({"type": "date"}, format="%Y-%m-%d")},
@@ -213,11 +207,6 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
     list_display = ["name", "when", "what", "comes_next", "last_calls", "took", "is_on", "its_calls"]
     list_filter = ["on"]
     list_select_related = ["target"]
-    search_fields = ["name"]
-    search_help_text = "A part of the name"
-    ordering = ["name"]
-    list_per_page = 50      # as each reads its last calls
-    show_facets = admin.ShowFacets.NEVER
     actions = ["switch_off", "switch_on"]
     parts = [
         (None, {"fields": ["name", "times", "cron", "zone", "days", "first_date", "last_date", "exceptions", "on"]}),
@@ -231,7 +220,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         now = utcnow()
         soon = ScheduledCall.objects.filter(schedule=OuterRef("pk"), status=Status.PENDING, timestamp__gt=now).order_by(
             "timestamp", "id")
-        return super().get_queryset(request).filter(deleted_at=None).annotate(
+        return super().get_queryset(request).annotate(
             soon=Subquery(soon.values("timestamp")[:1]), **outcomes.of_schedules(now))
 
     @admin.display(description="when")
@@ -277,18 +266,13 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         return format_html('<a href="{}">to come</a>, <a href="{}">so far</a>', *(
             calls + filters.link(view=view, schedule=schedule.pk) for view in ("upcoming", "recent")))
 
-    @admin.display(description="created")
-    def created(self, schedule):
-        return f"{moment(schedule.created_at)}{schedule.created_by and f', by {schedule.created_by}'}"
-
     @admin.display(description="planned until")
     def planned(self, schedule):
         return moment(schedule.planned_until) if schedule.planned_until else NOTHING
 
     def _without_calls(self, request, names):
         """The names, but not its_calls for who may not see that page."""
-        may = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
-        return [name for name in names if may or name != "its_calls"]
+        return [name for name in names if name != "its_calls" or self.sees_calls(request)]
 
     def get_list_display(self, request):
         return self._without_calls(request, self.list_display)
@@ -312,22 +296,11 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         return {"zone": settings.TIME_ZONE, **super().get_changeform_initial_data(request)}
 
     def changeform_view(self, request, object_id=None, form_url="", extra_context=None):
-        title = {"title": "Schedule" if object_id else "Add a schedule"}
         try:
-            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
-        except IntegrityError:
-            self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
-        except Schedule.DoesNotExist:
-            self.message_user(request, "Somebody has just deleted it; nothing was saved.", messages.ERROR)
+            return super().changeform_view(request, object_id, form_url, extra_context)
         except Target.DoesNotExist:
             self.message_user(request, "Somebody has just deleted its target; nothing was saved.", messages.ERROR)
         return HttpResponseRedirect(request.path)
-
-    def get_object(self, request, object_id, from_field=None):
-        """With whether this user may see its calls."""
-        if schedule := super().get_object(request, object_id, from_field):
-            schedule.leads_to_calls = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
-        return schedule
 
     def render_change_form(self, request, context, obj=None, **how):
         form = context["adminform"].form
@@ -341,7 +314,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         return super().render_change_form(request, context, obj=obj, **how)
 
     def save_model(self, request, obj, form, change):
-        hand_over_soon(planner.save(obj, request.user.get_username()))
+        dispatch.hand_over_soon(planner.save(obj, request.user.get_username()))
 
     def delete_model(self, request, obj):
         planner.delete(obj.pk, request.user.get_username())
@@ -385,7 +358,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
                     kept += 1
                 elif schedule and schedule.on != on:
                     schedule.on = on
-                    hand_over_soon(planner.save(schedule, request.user.get_username()))
+                    dispatch.hand_over_soon(planner.save(schedule, request.user.get_username()))
                     self.log_change(request, schedule, f"Switched {'on' if on else 'off'}.")
                     switched += 1
         self.message_user(request, f"{switched} switched {'on' if on else 'off'}.",
@@ -437,7 +410,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
         self._save_and_say(request, schedule, "Resumed.")
 
     def _save_and_say(self, request, schedule, words):
-        hand_over_soon(planner.save(schedule, request.user.get_username()))
+        dispatch.hand_over_soon(planner.save(schedule, request.user.get_username()))
         self.log_change(request, schedule, words)
         self.message_user(request, words, messages.SUCCESS)
 
@@ -450,9 +423,7 @@ class ScheduleAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.M
                               messages.ERROR)
             return None
         call = planner.run(schedule, request.user.get_username(), form.cleaned_data["note"])
-        created([call])
+        dispatch.created([call])
         self.log_change(request, schedule, f"Run as call {call.pk}.")
         self.message_user(request, f"Call {call.pk} is made now.", messages.SUCCESS)
-        if self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
-            return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))
-        return None
+        return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk])) if self.sees_calls(request) else None

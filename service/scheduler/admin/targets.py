@@ -4,7 +4,7 @@ from functools import partial
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.http import Http404, HttpResponseRedirect
 from django.urls import path, reverse
 from django.utils.text import capfirst
@@ -12,13 +12,13 @@ from django.utils.text import capfirst
 from ..base.clock import utcnow
 from ..base.moments import moment
 from ..base.secrets import meet
-from ..calls import ledger, targets
-from ..calls.dispatch import created
-from ..models import ScheduledCall, Target, rules
+from ..calls import dispatch, ledger, targets
+from ..models import Target, rules
 from ..models.targets import HIDDEN
-from . import filters, outcomes, pauses
+from . import outcomes, pauses
 from .filters import NOTHING
-from .forms import JsonField, OnceAdmin, OpenedForm, PauseForm
+from .forms import JsonField, OpenedForm, PauseForm
+from .named import NamedAdmin
 
 AGAIN = "Give it again: what is secret is not shown."
 LABELS = {"kind": "", "username": "User name (basic)", "name": "Header (header)", "token_url": "Token URL (oauth2)",
@@ -217,14 +217,9 @@ class TestForm(forms.Form):
 
 
 @admin.register(Target)
-class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.ModelAdmin):
+class TargetAdmin(NamedAdmin):
     form = TargetForm
     list_display = ["name", "method", "state", "last_calls", "took", "limits", "retried"]
-    search_fields = ["name"]
-    search_help_text = "A part of the name"
-    ordering = ["name"]
-    list_per_page = 50      # as each reads its last calls
-    show_facets = admin.ShowFacets.NEVER
     actions = None
     kept = ["went", "version", "created"]
     fieldsets = [
@@ -239,7 +234,7 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
     ]
 
     def get_queryset(self, request):
-        return super().get_queryset(request).filter(deleted_at=None).annotate(**outcomes.of_targets())
+        return super().get_queryset(request).annotate(**outcomes.of_targets())
 
     @admin.display(description="state")
     def state(self, target):
@@ -256,10 +251,6 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
     @admin.display(description="retries")
     def retried(self, target):
         return ", ".join(f"{delay:g} s" for delay in target.delays) or NOTHING
-
-    @admin.display(description="created")
-    def created(self, target):
-        return f"{moment(target.created_at)}{target.created_by and f', by {target.created_by}'}"
 
     def get_fieldsets(self, request, obj=None):
         """Without what this user may not see, and what would take away a secret that there is not."""
@@ -286,20 +277,7 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
         if request.method == "POST":
             meet([request.POST.get(name, "") for name in ("auth_secret", "signing_key", "notify")]
                  + [line.partition(":")[2].strip() for line in request.POST.get("secret_headers", "").splitlines()])
-        title = {"title": "Target" if object_id else "Add a target"}
-        try:
-            return super().changeform_view(request, object_id, form_url, title | (extra_context or {}))
-        except IntegrityError:
-            self.message_user(request, "Somebody has just taken this name; nothing was saved.", messages.ERROR)
-        except Target.DoesNotExist:
-            self.message_user(request, "Somebody has just deleted it; nothing was saved.", messages.ERROR)
-        return HttpResponseRedirect(request.path)
-
-    def get_object(self, request, object_id, from_field=None):
-        """With whether this user may see its calls."""
-        if target := super().get_object(request, object_id, from_field):
-            target.leads_to_calls = self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request)
-        return target
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
     def render_change_form(self, request, context, obj=None, **how):
         context |= {"is_paused": bool(obj) and obj.is_paused(utcnow()), "may_use": request.user.has_perm("scheduler.use_target")}
@@ -379,8 +357,8 @@ class TargetAdmin(outcomes.LastCalls, OnceAdmin, filters.SelectedRows, admin.Mod
                             "One call is made now, for real, and not tried again. It is among the calls like any other.", form)
         with transaction.atomic():
             call = ledger.try_target(target, request.user.get_username(), data=form.cleaned_data["data"])
-            created([call])
+            dispatch.created([call])
         self.message_user(request, f"Target {target.name} is being called: call {call.pk}.", messages.SUCCESS)
-        if not self.admin_site.get_model_admin(ScheduledCall).has_view_permission(request):
+        if not self.sees_calls(request):
             return self.back_to(target)
         return HttpResponseRedirect(reverse("admin:scheduler_scheduledcall_change", args=[call.pk]))

@@ -3,10 +3,10 @@ from django.conf import settings
 from django.db.models import Exists, OuterRef, Q
 from rest_framework import serializers
 
-from ..base.words import printable
 from ..calls import outcomes
 from ..calls.ledger import batches
 from ..models import ScheduledCall
+from .body import of_keys
 from .call_filter import CallFilter
 from .errors import Refusal
 
@@ -38,11 +38,7 @@ class AgainSerializer(serializers.Serializer):
 def read(data):
     """({name of a filter: its value}, whether it is a dry run) of `data`, of json.loads. Raises Refusal."""
     filters = CallFilter.base_filters
-    known = [*filters, "class", "dry_run"]
-    if not isinstance(data, dict):
-        raise Refusal('The body must be a JSON object: {"status": ["Failed"], "dry_run": true}')
-    if unknown := sorted(set(data) - set(known)):
-        raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are {', '.join(known)}.")
+    of_keys(data, known := [*filters, "class", "dry_run"])
     problems = {}
     for name, (choices, why) in LISTS.items():
         if name != "status" and name not in data:

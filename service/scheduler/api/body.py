@@ -41,6 +41,14 @@ class SafeJSONParser(JSONParser):
             raise ParseError("The body is nested too deeply.")
 
 
+def of_keys(data, known):
+    """Raises Refusal unless `data`, of JSON, is an object that has no other keys than `known`."""
+    if not isinstance(data, dict):
+        raise Refusal(f"The body must be a JSON object, with some of the keys {', '.join(known)}.")
+    if unknown := sorted(set(data) - set(known)):
+        raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are {', '.join(known)}.")
+
+
 def body(request):
     """What `request` asks for, of JSON. Raises Refusal if Django would not read it: it takes a body without a
     length for none."""

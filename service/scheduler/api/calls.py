@@ -16,7 +16,7 @@ from .access import MayChange, has, need
 from .attempts import AttemptSerializer
 from .body import body
 from .call_filter import CallFilter
-from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
+from .common import PAGE_SIZE, THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Conflict, Refusal
 from .idempotency import IDEMPOTENT, fingerprint, key_of, once
 
@@ -229,9 +229,7 @@ class ScheduledCalls(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.
     @extend_schema(
         summary="List calls", responses={200: ScheduledCallSerializer(many=True), 400: ProblemSerializer,
                                          404: ProblemSerializer, **USUAL},
-        parameters=[
-            OpenApiParameter("ordering", enum=list(DueOrdering.CHOICES), default="timestamp"),
-            OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})])
+        parameters=[OpenApiParameter("ordering", enum=list(DueOrdering.CHOICES), default="timestamp"), PAGE_SIZE])
     def list(self, request):
         """Calls by their due time (or as `ordering` says), a page at a time. Another parameter than
         these is a 400: misspelt, it would list everything. Needs the permission `view_scheduledcall`."""

@@ -5,6 +5,7 @@ from datetime import timezone
 
 from django.core.exceptions import ValidationError
 from django.db import DataError
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound
 from rest_framework.pagination import CursorPagination
@@ -12,6 +13,10 @@ from rest_framework.views import APIView
 
 from ..base.words import printable
 from .errors import Refusal
+
+
+# For the document, of each list.
+PAGE_SIZE = OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
 
 
 def check_parameters(request, known, many=()):

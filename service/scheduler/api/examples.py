@@ -50,7 +50,7 @@ def _requests(times):
             "resume it": {"paused": False},
             "another token": {"auth": {"kind": "bearer", "token": "n3w-t0k3n"}},
             "fewer at once": {"max_at_once": 5, "rate": "100/min"}},
-        ("target_test", "post"): {"as it is": {}, "with another body": {"body": {"invoice": 7}}},
+        ("target-test", "post"): {"as it is": {}, "with another body": {"body": {"invoice": 7}}},
     }
 
 
@@ -83,7 +83,7 @@ def _answers(times):
         ("calls-again", "post", "200"): again | {"dry_run": True, "first": [call | {"status": "Failed"}]},
         ("calls-again", "post", "201"): again,
         ("schedule-run", "post", "201"): call,
-        ("target_test", "post", "201"): {"call": 1, "status": "Failed", "attempt": attempt},
+        ("target-test", "post", "201"): {"call": 1, "status": "Failed", "attempt": attempt},
     }
 
 

@@ -4,7 +4,7 @@ from datetime import date
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status, viewsets
 from rest_framework.response import Response
 
@@ -18,8 +18,8 @@ from ..schedules import planner
 from ..schedules.planner import SHOWN
 from . import pause
 from .access import MayChange, MayDelete, has, need
-from .body import body
-from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
+from .body import body, of_keys
+from .common import PAGE_SIZE, THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Conflict, Refusal
 from .idempotency import IDEMPOTENT, fingerprint, once
 
@@ -131,10 +131,7 @@ class ScheduleChangeSerializer(ExceptField, serializers.Serializer):
 
         by: the name of the user who asks
         """
-        if not isinstance(data, dict):
-            raise Refusal(f"The body must be a JSON object, with the keys {', '.join(self.fields)}.")
-        if unknown := sorted(set(data) - set(self.fields)):
-            raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are {', '.join(self.fields)}.")
+        of_keys(data, self.fields)
         problems = {name: "is missing." for name in self.fields if self.fields[name].required and name not in data}
         if data.get("body") is not None:        # JSON as a body says so in the headers
             text, headers = rules.as_body(data["body"], data.get("headers", schedule.headers))
@@ -307,7 +304,7 @@ class Schedules(viewsets.GenericViewSet):
 
     @extend_schema(
         summary="List schedules",
-        parameters=[OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})],
+        parameters=[PAGE_SIZE],
         responses={200: ScheduleSerializer(many=True), 400: ProblemSerializer, 404: ProblemSerializer, **USUAL})
     def list(self, request):
         """In the order in which they were made, a page at a time. Needs the permission `view_schedule`."""

@@ -5,7 +5,7 @@ import time
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers, status, viewsets
 from rest_framework.exceptions import NotFound
 from rest_framework.response import Response
@@ -23,8 +23,8 @@ from ..models.targets import HIDDEN, NAME
 from . import pause
 from .access import MayDelete, MayUse, has, need
 from .attempts import AttemptSerializer
-from .body import body
-from .common import THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
+from .body import body, of_keys
+from .common import PAGE_SIZE, THROTTLED, USUAL, Pages, ProblemSerializer, UtcField, check_parameters
 from .errors import Conflict, Refusal
 from .idempotency import IDEMPOTENT, fingerprint, once
 
@@ -171,7 +171,7 @@ class TargetChangeSerializer(serializers.Serializer):
     and `auth` too."""
 
     name = serializers.RegexField(
-        "^[A-Za-z0-9_.-]{1,64}$", required=False, help_text="New among the targets: letters, digits, - _ and .")
+        f"^{NAME.pattern}$", required=False, help_text="New among the targets: letters, digits, - _ and .")
     url = serializers.CharField(
         required=False, max_length=2000, help_text="http or https; placeholders such as {{call.id}} and {{data.KEY}} in "
                                                    "its path and its query.")
@@ -208,11 +208,8 @@ class TargetChangeSerializer(serializers.Serializer):
     def changed(self, target, data):
         """Gives `target`, a Target that is not saved, what `data` (of json.loads) asks for. Returns what it asks of its
         pause: () for nothing, or (pause.asked(...),). Raises Refusal, which names everything that is wrong."""
-        if not isinstance(data, dict):
-            raise Refusal(f"The body must be a JSON object, with the keys {', '.join(self.fields)}.")
+        of_keys(data, self.fields)
         meet([data.get(name) for name in ("secret_headers", "auth", "signing_key", "notify")])
-        if unknown := sorted(set(data) - set(self.fields)):
-            raise Refusal(f"There is no key {printable(unknown[0], 80)}; there are {', '.join(self.fields)}.")
         problems = {name: "Is missing." for name in self.fields if self.fields[name].required and name not in data}
         wanted = ()
         if "body" in data:          # JSON as a body says so in the headers
@@ -244,7 +241,7 @@ class TargetNewSerializer(TargetChangeSerializer):
     """What a POST asks for: `name`, `url`, and more."""
 
     name = serializers.RegexField(
-        "^[A-Za-z0-9_.-]{1,64}$", help_text="New among the targets: letters, digits, - _ and .")
+        f"^{NAME.pattern}$", help_text="New among the targets: letters, digits, - _ and .")
     url = serializers.CharField(
         max_length=2000, help_text="http or https; placeholders such as {{call.id}} and {{data.KEY}} in its path and its "
                                    "query.")
@@ -341,23 +338,23 @@ class MayTest(MayUse):
     perms_map = {**MayUse.perms_map, "POST": ["%(app_label)s.use_%(model_name)s"]}
 
 
-class _OfTargets(viewsets.GenericViewSet):
+@extend_schema(tags=["targets"])
+class Targets(viewsets.GenericViewSet):
     queryset = Target.objects.filter(deleted_at=None)
+    permission_classes = [MayDelete]
+    pagination_class = TargetPages
+    serializer_class = TargetSerializer
     filter_backends = []
     lookup_field = lookup_url_kwarg = "name"
+
+    def get_permissions(self):
+        return [MayTest()] if self.action == "test" else super().get_permissions()
 
     def get_object(self):
         name = self.kwargs["name"]
         if not NAME.fullmatch(name):        # PostgreSQL takes no NUL, and is not asked for what no name can be
             raise NotFound(f'There is no target "{printable(name, 80)}".')
         return super().get_object()
-
-
-@extend_schema(tags=["targets"])
-class Targets(_OfTargets):
-    permission_classes = [MayDelete]
-    pagination_class = TargetPages
-    serializer_class = TargetSerializer
 
     def _shown(self, target):
         return shown(target, has(self.request, "scheduler.see_request"))
@@ -374,7 +371,7 @@ class Targets(_OfTargets):
 
     @extend_schema(
         summary="List targets",
-        parameters=[OpenApiParameter("page_size", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})],
+        parameters=[PAGE_SIZE],
         responses={200: TargetSerializer(many=True), 400: ProblemSerializer, 404: ProblemSerializer, **USUAL})
     def list(self, request):
         """By their names, a page at a time. Needs the permission `view_target`; to see what is sent to them,
@@ -433,18 +430,11 @@ class Targets(_OfTargets):
             raise Conflict(f'There is a target "{target.name}" already: change that one, or take another name.') from None
         return Response(self._shown(target), code)
 
-
-@extend_schema(tags=["targets"])
-class TargetTest(_OfTargets):
-    permission_classes = [MayTest]
-    serializer_class = TestSerializer
-    pagination_class = None
-
     @extend_schema(
         summary="Make one call of a target now", request=TestSerializer, parameters=[IDEMPOTENT],
         responses={201: OfTestSerializer, 202: OfTestSerializer, 400: ProblemSerializer, 404: ProblemSerializer,
                    409: ProblemSerializer, 422: ProblemSerializer, **USUAL, **THROTTLED})
-    def create(self, request, name):
+    def test(self, request, name):
         """Answers with the attempt, or 202 if there is none in time, or many such requests wait already: it is one, whatever
         its retries. It is among the calls like any other, and says that it came by a test. Repeated with the same
         Idempotency-Key it answers how that call went. Needs the permission `use_target`; to see what was sent, `see_request`."""
@@ -479,9 +469,7 @@ class TargetTest(_OfTargets):
         target = self.get_object()
         if target.is_paused(utcnow()):
             raise Conflict(f'The target "{target.name}" is {target.pause}: resume it first.')
-        keys = list(TestSerializer().fields)
-        if not isinstance(data, dict) or set(data) - set(keys):
-            raise Refusal(f"The body must be a JSON object, with some of the keys {', '.join(keys)}.")
+        of_keys(data, keys := TestSerializer().fields)
         text, headers = rules.as_body(data.get("body"), data.get("headers", {}))
         if problems := target.problems_with(text, headers, data.get("data", {})):
             raise Refusal.of({key: problems[key] for key in keys if key in problems})

@@ -24,6 +24,14 @@ class BadAnswer(http.client.HTTPException):
     """What came is no answer that HTTP/1.1 knows, or not the whole of its head."""
 
 
+class Headers(http.client.HTTPMessage):
+    """Those of an answer. A call is told to remember nothing: reading thousands of cookies would take longer than all
+    the rest, and http.cookiejar writes a traceback where it cannot."""
+
+    def get_all(self, name, failobj=None):
+        return failobj if name.lower() in ("set-cookie", "set-cookie2") else super().get_all(name, failobj)
+
+
 class Answer(http.client.HTTPResponse):
     """http.client makes one for each request, with the `response_class` of its connection.
 
@@ -55,7 +63,7 @@ class Answer(http.client.HTTPResponse):
                 break
         self.version, self.reason = version, reason
         self.code = self.status = status
-        headers, once = http.client.HTTPMessage(), set()
+        headers, once = Headers(), set()
         for name, value in fields(lines):
             if name.lower() not in once:
                 headers[name] = value

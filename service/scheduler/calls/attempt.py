@@ -289,8 +289,8 @@ class Attempt:
             raise TooLate
 
     def pass_gate(self, connection):
-        """Called by the connection at the last moment before the request goes out: returns once it may, the seconds
-        that are left for it, and raises TooLate if it must not, and Stale if not over this connection."""
+        """Called by the connection at the last moment before the request goes out: returns once it may, and raises
+        TooLate if it must not, and Stale if not over this connection."""
         self.uses(connection)
         if not self._gate.is_set():
             stood = steady()
@@ -315,7 +315,6 @@ class Attempt:
         connection.phases = {}          # whoever has it next did not wait for these
         if first:
             self._tell(self)
-        return self.left()
 
     def answers(self):
         """Called by the connection when the first byte of an answer has come."""

@@ -133,13 +133,12 @@ class _Aside:
 
     def __init__(self, attempt):
         self.uses = attempt.uses                # so that it is cut when the attempt has taken too long
-        self.left = attempt.left
+        self.left, self.request = attempt.left, attempt.request
 
     def pass_gate(self, connection):
         self.uses(connection)
         if not connection.clean() or not connection.lasts(steady()):
             raise Stale
-        return self.left()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 Those to targets are of other classes than those to API_URL, in pools of their own: what was connected to because
 API_URL may be anywhere carries nothing of a target.
 """
-import http.cookiejar
 import os
 import socket
 import ssl
@@ -50,6 +49,15 @@ class NotFollowed(requests.RequestException):
 
 _preparing = threading.Lock()
 current = threading.local()            # .attempt: the Attempt that this thread is making
+
+
+class _Socket(socket.socket):
+    """Told the timeout that it has already, it does nothing: with each system call a thread gives up Python's one lock,
+    and in a burst hundreds wait for that."""
+
+    def settimeout(self, value):
+        if value != self.gettimeout():
+            super().settimeout(value)
 
 
 class _Watched:
@@ -120,7 +128,7 @@ class _Watched:
         for family, kind, protocol, _, address in found:
             sock = None
             try:
-                sock = socket.socket(family, kind, protocol)
+                sock = _Socket(family, kind, protocol)
                 for option in self.socket_options or ():
                     sock.setsockopt(*option)
                 sock.settimeout(min(self.timeout, current.attempt.left()))     # for whoever names a hundred addresses
@@ -142,8 +150,9 @@ class _Watched:
         if not self._connecting and not self._asked:
             if self.sock is None:
                 self.connect()
-            left = current.attempt.pass_gate(self)
-            self.sock.settimeout(left)  # for the whole body; until now it was that for connecting
+            # Until now it was that for connecting. It stays for the answer: urllib3 says the same once all is sent.
+            self.sock.settimeout(current.attempt.request.timeout)
+            current.attempt.pass_gate(self)
             self._used = self._asked = True
         super().send(data)
 
@@ -304,8 +313,6 @@ def shared():
     """(session, prepared request, options for send): made once for all calls of this process, as
     they are all alike; preparing one and looking up proxies costs as much as sending it."""
     session = requests.Session()
-    # A thousand calls must not share what one of them was told to remember.
-    session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = "api-scheduler"
     session.hooks["response"].append(_drain_redirect)
     prepared = session.prepare_request(requests.Request("GET", settings.API_URL))

@@ -92,5 +92,5 @@ def write(lines):
             if written:
                 _torn = data[written - 1:written] != b"\n"
             lost = data[data.rfind(b"\n", 0, written) + 1:].decode(errors="replace")
-            logger.error("cannot write to %s: %s. The outcomes are in the database; the lines are:\n%s",
-                         settings.CALL_LOG, error.strerror, lost.rstrip("\n"))
+            logger.error("cannot write to %s: %s. The outcomes are in the database; the lines %s", settings.CALL_LOG,
+                         error.strerror, "are:\n" + lost.rstrip("\n") if lost else "come here")

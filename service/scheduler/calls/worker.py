@@ -11,7 +11,7 @@ One thread does all of it that needs the database, over one connection: SQLite l
 time anyway, and what only one thread touches needs no lock. The others tell it what happened in a queue.
 
 How a worker stays on time while an API hangs: each call has a thread of its own, of at most CALLS_AT_ONCE in
-a process, and no target may have more than half of them. When all are taken, calls wait for one, and are Missed when
+a process, and no target may have more of them than it leaves free. When all are taken, calls wait for one, and are Missed when
 their grace time ends first. Threads, because calls wait and do not compute: a second processor is used by starting
 a second worker.
 
@@ -391,11 +391,12 @@ class Worker:
         heapq.heappush(held.line.waiting, (held.when, next(self._number), held))
 
     def _room_of(self, line):
-        """How many calls of this line may begin: no target may take more than half of the threads. API_URL may, as
-        long as there is nothing else."""
+        """How many calls of this line may begin: no target may have more threads than it leaves free, beside those that
+        others have. So one that hangs has half of them, two have a third each, and there are always some for the next.
+        API_URL may have all, as long as there is nothing else."""
         share = self._most
         if line.target or line.held < len(self._held):
-            share = max(1, share // 2)
+            share = max(1, (share - (self._busy - line.threads)) // 2)
         return min(share - line.threads, line.places())
 
     def _call_up(self, line):

@@ -153,6 +153,7 @@ class Broker:
             self._answers()
         except (OSError, CannotRun) as error:
             self.say(f"The broker did not start: {error}")
+            self.process.kill()         # one that hangs, which counts as one that ended
         return True
 
     def _end_watcher(self):

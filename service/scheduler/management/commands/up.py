@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+import bootstrap
 import redis
 from django.conf import settings
 from django.contrib.auth import get_user_model
@@ -49,29 +50,34 @@ class Command(BaseCommand):
         if workers < 1:
             raise CommandError("--workers must be at least 1.")
         check_bind(bind)
-        own = None if uses_redis() else broker.Broker(say)
+        why_own = no_redis()
+        own = broker.Broker(say) if why_own else None
         try:
             if own:
-                start(own)
-            self.run(bind, workers, quiet, own)
+                start(own, why_own)
+            self.run(bind, workers, quiet, own, why_own)
         finally:
             if own:
                 own.stop()
 
-    def run(self, bind, workers, quiet, own):
-        """own: the broker.Broker that was started, or None"""
-        call_command("migrate", verbosity=0, interactive=False)
+    def run(self, bind, workers, quiet, own, why_own):
+        """own: the broker.Broker that was started, or None; why_own: why it was"""
+        with bootstrap.alone():         # two that are started at once migrate one after the other
+            call_command("migrate", verbosity=0, interactive=False)
         log.write([])                   # there to be watched before the first call ends
         if own:
             own.noted = noted(own.url)
         if not settings.DEBUG:
-            call_command("collectstatic", verbosity=0, interactive=False)
+            try:
+                call_command("collectstatic", verbosity=0, interactive=False)
+            except OSError as error:
+                raise CommandError(f"STATIC_ROOT, {settings.STATIC_ROOT}, cannot be written: {error.strerror}.")
         self.create_administrator()
         connection.close()
         self.stdout.write(f"API Scheduler calls {redacted(settings.API_URL)}. "
                           f"API and admin: http://{bind}/ — Ctrl-C stops.")
         if own:
-            self.stdout.write(f"The broker is its own, {os.path.basename(own.program)}, as nothing answers at localhost:6379.")
+            self.stdout.write(f"The broker is its own, {os.path.basename(own.program)}, as {why_own}.")
         command = f"{shown_python()} manage.py call"
         self.stdout.write(f"In a second terminal:  cd {shlex.quote(str(settings.BASE_DIR))}\n"
                           f"                       {command} now\n"
@@ -117,11 +123,13 @@ class Command(BaseCommand):
             except (SystemExit, KeyboardInterrupt, EOFError):
                 self.stdout.write(f"\nThe admin has no account yet: {shown_python()} manage.py createsuperuser")
                 return
-        name = ADMINISTRATOR
-        while users.filter(username=name).exists():
-            name += "1"
-        password = secrets.token_urlsafe(12)
-        users.create_superuser(name, password=password)
+        name, password = ADMINISTRATOR, secrets.token_urlsafe(12)
+        with bootstrap.alone():
+            if users.filter(is_superuser=True).exists():
+                return                  # of another `up` that was started at the same time
+            while users.filter(username=name).exists():
+                name += "1"
+            users.create_superuser(name, password=password)
         self.stdout.write(f"The admin's account, shown this once: {name}, password {password}\n"
                           f"(Another password: {shown_python()} manage.py changepassword {name})")
 
@@ -155,33 +163,36 @@ def check_bind(bind):
                                "HOST:PORT, or stop what listens there.")
 
 
-def uses_redis():
-    """Whether there is a Redis for this service: False if one is to be started. Raises CommandError, saying what to do,
-    if the one that REDIS_URL names does not answer, or the one that is there takes no writes."""
+def no_redis():
+    """Why there is no Redis for this service, so that one is to be started: a text, None if there is one. Raises
+    CommandError, saying what to do, if REDIS_URL names one that cannot be used."""
     named = "REDIS_URL" in os.environ
     url = settings.REDIS_URL if named else USUAL
     try:
         try_broker(2, url)
-        return True
-    except redis.ResponseError as error:
-        raise CommandError(
-            f"Redis at {redacted(url)} answers and takes no writes: {str(error).rstrip('.')}. Is its disk "
-            "or its memory full, is it a replica? Mend that, or set REDIS_URL.")
+        return None
+    except (redis.ResponseError, redis.AuthenticationError) as error:
+        said = ("asks for a password that it was not given" if isinstance(error, redis.AuthenticationError) else
+                f"takes no writes: {str(error).rstrip('.')} (is its disk or its memory full, is it a replica?)")
+        if named:
+            raise CommandError(f"Redis at {redacted(url)} answers and {said}. Mend that, or set REDIS_URL to another, or leave it "
+                               "out: then `up` starts one of its own.")
+        return f"the one at localhost:6379 {said}"
     except (redis.RedisError, ValueError) as error:
         if named:
             raise CommandError(
                 f"Redis does not answer at {redacted(url)} ({error}). Start it (Debian: "
                 "apt-get install redis-server, then service redis-server start), or set REDIS_URL to another, or leave it "
                 "out: then `up` starts one of its own.")
-        return False
+        return "no Redis answers at localhost:6379"
 
 
-def start(own):
+def start(own, why_own):
     """Starts the broker. Raises CommandError, saying what to do, if there is none."""
     try:
         own.start()
     except broker.CannotRun as error:
-        raise CommandError(f"Nothing answers at localhost:6379, and no broker could be started: {error}. "
+        raise CommandError(f"{why_own[0].upper()}{why_own[1:]}, and no broker could be started: {error}. "
                            f"{broker.HOW_TO_GET}, or set REDIS_URL.")
 
 
@@ -249,7 +260,8 @@ def run(commands, own=None, tail=None):
     """
     signals = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: signals.append(number))
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:      # that is nohup's
+            signal.signal(number, lambda number, frame: signals.append(number))
     children, readers = begin(commands, own)
 
     def show_calls():
