@@ -283,14 +283,14 @@ def test_a_phone_shows_a_card_for_each_call(stack, phone):
 
 def test_on_a_phone_all_lists_are_cards(stack, phone):
     """Nothing of a row is out of sight, what there is nothing to say of is left out, and the whole card leads to its page."""
-    root = User.objects.create_superuser("root", password=PASSWORD)
+    stack.start("web")
+    log_in(phone, stack.url)
+    root = User.objects.get()
     Token.objects.create(user=root)
     target = Target.objects.create(name="billing", url="https://api.example.org/", delays=[10, 60])
     Target.objects.create(name="other", url="https://api.example.org/", rate="300/min")
     schedule = Schedule.objects.create(name="lunch", times="12:30:00, 14:15:30", zone="America/Argentina/ComodRivadavia", target=target)
     make(-60, 30, target=target, schedule=schedule, status="Failed")
-    stack.start("web")
-    log_in(phone, stack.url)
     for path, title, words in (
             ("scheduler/target/", "billing", ["GET", "ready", "0 %", "10 s, 60 s"]), ("auth/user/", "root", []), ("auth/group/", "Viewer", []),
             ("scheduler/schedule/", "lunch", ["12:30:00, 14:15:30", "ComodRivadavia", "billing", "0 %", "to come, so far"]),
