@@ -79,14 +79,18 @@ class Command(BaseCommand):
         return call
 
     def wait(self, call_id):
-        """Waits until the call has ended, and says how. Returns the exit status."""
-        ask_at = time.monotonic() + STARTS
+        """Waits until the call has ended, and says how, and of each attempt before the last. Returns the exit status."""
+        ask_at, told = time.monotonic() + STARTS, 0
         try:
             while True:
                 try:
                     call = ScheduledCall.objects.get(id=call_id)
                     if call.status in ScheduledCall.FINISHED:
                         break
+                    if call.status == ScheduledCall.Status.RETRYING and call.attempts_made != told:
+                        told = call.attempts_made
+                        self.stdout.write(f"Attempt {told} failed: {printable(call.error)}. The next is at {moment(call.next_attempt_at)}.")
+                        self.stdout.flush()
                     if ask_at is not None and time.monotonic() > ask_at:
                         ask_at = None
                         self.say_if_nobody_is_there()

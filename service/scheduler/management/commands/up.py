@@ -262,21 +262,7 @@ def run(commands, own=None, tail=None):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:      # that is nohup's
             signal.signal(number, lambda number, frame: signals.append(number))
-    width = max(map(len, commands))
-    environment = {**os.environ, "REDIS_URL": own.url if own else os.environ.get("REDIS_URL", USUAL), "PYTHONUNBUFFERED": "1",
-                   # Eight lines of Celery, for each of its processes; its messages are JSON and no code.
-                   "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
-    children, readers = {}, []
-    for name, arguments in commands.items():
-        child = children[name] = subprocess.Popen(
-            # A session of its own: Ctrl-C on the terminal reaches this process alone, which then
-            # stops the others in order.
-            [sys.executable, *arguments], start_new_session=True, env=environment,
-            preexec_fn=die_with_parent if sys.platform == "linux" else None,
-            cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        readers.append(threading.Thread(target=show, args=(name.ljust(width), child.stdout), daemon=True))
-        readers[-1].start()
+    children, readers = begin(commands, own)
 
     def show_calls():
         for line in tail.lines() if tail else []:
@@ -293,24 +279,52 @@ def run(commands, own=None, tail=None):
         say(f"Stopping. Calls in flight may end, within {settings.TIMEOUT:g} s; Ctrl-C again ends them now.")
     elif hope:
         name, child = next((n, c) for n, c in children.items() if c.poll() is not None)
-        end = f"status {child.returncode}" if child.returncode >= 0 else f"signal {-child.returncode}"
-        say(f"{name} ended ({end}); its last lines above say why. Stopping the others.")
-
-    asked, deadline = len(signals), time.monotonic() + STOP_WITHIN
-    for child in children.values():
-        if child.poll() is None:
-            child.terminate()
-    while any(child.poll() is None for child in children.values()):
-        if len(signals) > asked or time.monotonic() > deadline:
-            for child in children.values():
-                if child.poll() is None:
-                    child.kill()
-        time.sleep(0.1)
-        show_calls()
+        code = f"status {child.returncode}" if child.returncode >= 0 else f"signal {-child.returncode}"
+        say(f"{name} ended ({code}); its last lines above say why. Stopping the others.")
+    end(children.values(), signals, show_calls)
     for reader in readers:
         reader.join(5)
     show_calls()
     return 128 + signals[0] if signals else 1
+
+
+def begin(commands, own):
+    """Starts the processes of `run`. Returns ({name: subprocess.Popen}, [threading.Thread that shows what one says, ...])."""
+    width = max(map(len, commands))
+    environment = {**os.environ, "REDIS_URL": own.url if own else os.environ.get("REDIS_URL", USUAL), "PYTHONUNBUFFERED": "1",
+                   # Eight lines of Celery, for each of its processes; its messages are JSON and no code.
+                   "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
+    children, readers = {}, []
+    for name, arguments in commands.items():
+        child = children[name] = subprocess.Popen(
+            # A session of its own: Ctrl-C on the terminal reaches this process alone, which then
+            # stops the others in order.
+            [sys.executable, *arguments], start_new_session=True, env=environment,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
+            cwd=settings.BASE_DIR, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        readers.append(threading.Thread(target=show, args=(name.ljust(width), child.stdout), daemon=True))
+        readers[-1].start()
+    return children, readers
+
+
+def end(children, signals, meanwhile):
+    """Has the processes `children` end, and returns once they have: within STOP_WITHIN, or at once when another signal is
+    added to the list `signals`.
+
+    meanwhile: called now and then
+    """
+    asked, deadline = len(signals), time.monotonic() + STOP_WITHIN
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    while any(child.poll() is None for child in children):
+        if len(signals) > asked or time.monotonic() > deadline:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+        time.sleep(0.1)
+        meanwhile()
 
 
 def show(name, stream):
