@@ -375,8 +375,8 @@ class Stack:
     """The service's processes, each started as README.md says for machines of their own.
 
     A web server outlives a test that went well: the next one that begins with one in the same environment
-    takes it over, with an empty output. So do those others that a file names as KEPT, where the
-    test left them nothing to do.
+    takes it over, with an empty output. So do those others that a file's own fixture `stack` puts in `kept`,
+    where the test left them nothing to do.
     """
 
     port = free_port()
@@ -384,14 +384,14 @@ class Stack:
     parked = []                 # [(what it was started as, process, file of its output), ...]
     number = itertools.count()
 
-    def __init__(self, kept=("web",)):
-        self.kept = kept
+    def __init__(self):
         self.processes = {}
         self.outputs = {}
         self.started_as = {}
         self.environment = {"DEBUG": "true"}
         self.celery = ["-m", "celery"]
         self.loglevel = "INFO"          # of the worker and beat
+        self.kept = ("web",)
         self.limits = []        # a command that runs the processes, such as prlimit
 
     def start(self, *names, **environment):
@@ -497,7 +497,7 @@ def kill(process):
 @pytest.fixture
 def stack(request):
     """The service's processes: none, until the test starts them."""
-    stack = Stack(getattr(request.module, "KEPT", ("web",)))
+    stack = Stack()
     yield stack
     if getattr(request.node, "passed", False):
         stack.park()

@@ -18,8 +18,6 @@ from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger, worker
 from scheduler.models import Heartbeat, ScheduledCall
 
-KEPT = ("web", "worker", "beat")
-
 
 @pytest.fixture
 def broker():

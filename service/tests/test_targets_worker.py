@@ -12,7 +12,6 @@ from scheduler.base.clock import utcnow
 from scheduler.calls import dispatch, ledger
 from scheduler.models import Attempt, ScheduledCall, Target
 
-KEPT = ("web", "worker", "beat")
 LOOPBACK = {"TARGET_NETWORKS": "127.0.0.0/8"}
 
 
@@ -24,6 +23,13 @@ def plan(when, *targets, number=1):
     """`number` calls for each of these targets at an aware datetime (or at several)."""
     whens = when if isinstance(when, list) else [when] * number
     return ledger.schedule(calls=[ledger.NewCall(at, target=one) for at in whens for one in targets])
+
+
+@pytest.fixture
+def stack(stack):
+    """Worker and beat go on from test to test."""
+    stack.kept = ("web", "worker", "beat")
+    return stack
 
 
 def times(api, path):
