@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from conftest import all_ended, in_seconds, make, redis_server, statuses, until
+from conftest import all_ended, free_port, in_seconds, make, redis_server, statuses, until
 from django.test.utils import override_settings
 
 from scheduler.base.clock import utcnow
@@ -115,6 +115,15 @@ def test_a_rate_holds_over_two_workers_without_redis(stack, api):
     seen = [at - when.timestamp() for at in times(api, "/ok")]
     assert seen[0] >= 0 and 3.8 < seen[-1] < 8
     assert most_in_a_second(seen) <= 12, "10, and what a busy machine sends late"
+
+
+def test_what_cannot_be_sent_to_a_target_with_a_rate_fails_all_the_same(stack):
+    """It has ended before it could be claimed."""
+    closed = Target.objects.create(name="closed", url=f"http://127.0.0.1:{free_port()}/", rate="20/s")
+    stack.start("worker", "beat", **LOOPBACK)
+    plan(in_seconds(3), closed, number=5)
+    assert all_ended(5) == {"Failed": 5}
+    assert set(ScheduledCall.objects.values_list("failure", "error")) == {("nothing", "Connection refused")}
 
 
 def test_what_a_target_takes_too_slowly_is_missed_and_says_why(stack, api):

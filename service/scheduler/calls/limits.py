@@ -118,7 +118,8 @@ class Pace:
         self._sent.append(now)
         return True
 
-    def sent(self, number, now):
-        """The last so many that it took were sent at `now` only, as it took until then to claim them."""
-        for i in range(1, number + 1):
-            self._sent[-i] = now
+    def sent(self, taken, number, now):
+        """Of the last `taken` that it took, `number` are sent, and at `now` only, as claiming them has lasted until then."""
+        for _ in range(taken):
+            self._sent.pop()
+        self._sent.extend([now] * number)

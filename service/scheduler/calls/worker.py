@@ -654,8 +654,10 @@ class Worker:
             held_back, anew = claimed.held_back, claimed.anew
         outage.database_answered()
         self._claiming = None
-        for line, number in Counter(held.line for held in some if held.id in won and held.slot).items():
-            line.pace.sent(number, steady())
+        paced = [held for held in some if held.slot and not held.attempt.outcome]
+        for line in {held.line for held in paced}:
+            ids = [held.id for held in paced if held.line is line]
+            line.pace.sent(len(ids), len(won.intersection(ids)), steady())
         for held in some:
             attempt, left = held.attempt, pending.get(held.id)
             if held.id in won:
