@@ -255,6 +255,7 @@ def without_power_cuts(connection, **_):
 
 def pytest_collection_finish(session):
     if QUICK:
+        import hypothesis  # noqa: F401     what it loads starts one, and pytest may load it only at the end
         subprocess.Popen.__init__ = no_process
 
 
