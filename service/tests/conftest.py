@@ -216,6 +216,7 @@ def pytest_configure(config):
         config.addinivalue_line("markers", "no_database: reaches for no database, which is watched, and so is run once and not on each")
     signal.signal(signal.SIGTERM, signal.default_int_handler)   # end what was started, as on Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job's children ignore it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)                # as those under nohup do this
     if shares_out(config):
         return
     if not QUICK:
